@@ -1,0 +1,223 @@
+//! What every bench shares: interleaved rounds, medians, one table and one JSON file.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// Which way a figure should go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Better {
+    /// Times and bytes.
+    Lower,
+    /// Rates and ratios of hits.
+    Higher,
+}
+
+/// One measured case.
+#[derive(Debug, Serialize)]
+struct Row {
+    case: String,
+    unit: &'static str,
+    better: Better,
+    ours: f64,
+    peers: BTreeMap<String, f64>,
+    #[serde(skip)]
+    target: Option<(String, f64)>,
+}
+
+#[derive(Debug, Serialize)]
+struct Machine {
+    cores: usize,
+    cpu: String,
+    memory_gib: u64,
+}
+
+/// A bench: its rows so far, and how long it may take.
+#[derive(Debug)]
+pub struct Bench {
+    name: &'static str,
+    quick: bool,
+    rows: Vec<Row>,
+}
+
+/// A named contender: runs once and gives one figure.
+pub type Contender<'a> = (&'a str, Box<dyn FnMut() -> f64 + 'a>);
+
+impl Bench {
+    /// A bench of that name; `--quick` on the command line shortens it.
+    #[must_use]
+    pub fn from_args(name: &'static str) -> Self {
+        let quick = std::env::args().any(|argument| argument == "--quick");
+        println!("bench {name}{}", if quick { " (quick)" } else { "" });
+        Self { name, quick, rows: Vec::new() }
+    }
+
+    /// Whether to be quick: same rows, smaller work.
+    #[must_use]
+    pub fn is_quick(&self) -> bool {
+        self.quick
+    }
+
+    /// Rounds per contender.
+    #[must_use]
+    pub fn rounds(&self) -> usize {
+        if self.quick { 5 } else { 9 }
+    }
+
+    /// Runs the contenders in turn, round by round, and keeps each one's median. The first contender is ours.
+    pub fn compare(&mut self, case: &str, unit: &'static str, better: Better, mut all: Vec<Contender<'_>>) {
+        let mut figures = vec![Vec::new(); all.len()];
+        for _ in 0..self.rounds() {
+            for ((_, run), figures) in all.iter_mut().zip(&mut figures) {
+                figures.push(run());
+            }
+        }
+        let mut medians = figures.into_iter().map(median);
+        let ours = medians.next().unwrap_or(f64::NAN);
+        let peers = all.iter().skip(1).map(|(name, _)| (*name).to_owned()).zip(medians).collect();
+        self.record(case, unit, better, ours, peers);
+    }
+
+    /// Keeps a row measured elsewhere.
+    pub fn record(
+        &mut self,
+        case: &str,
+        unit: &'static str,
+        better: Better,
+        ours: f64,
+        peers: BTreeMap<String, f64>,
+    ) {
+        let peers_text: Vec<_> = peers
+            .iter()
+            .map(|(name, figure)| format!("{name} {} (ours is {:.2} x)", show(*figure), ours / figure))
+            .collect();
+        println!("  {case:<34} {:>12} {unit:<8} {}", show(ours), peers_text.join("; "));
+        self.rows.push(Row { case: case.to_owned(), unit, better, ours, peers, target: None });
+    }
+
+    /// Says what the last row should reach: `ours` at most (or at least) `factor` times `peer`.
+    pub fn target(&mut self, peer: &str, factor: f64) {
+        if let Some(row) = self.rows.last_mut() {
+            row.target = Some((peer.to_owned(), factor));
+        }
+    }
+
+    /// Prints the targets and writes `target/bench/NAME.json`.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn finish(self) {
+        for row in &self.rows {
+            let Some((peer, factor)) = &row.target else { continue };
+            let Some(figure) = row.peers.get(peer) else { continue };
+            let ratio = row.ours / figure;
+            let met = if row.better == Better::Lower { ratio <= *factor } else { ratio >= *factor };
+            let verdict = if met { "met" } else { "MISSED" };
+            println!("  target {:<27} {ratio:.2} x {peer}, wanted {factor:.2} x: {verdict}", row.case);
+        }
+        let folder = target_folder().join("bench");
+        std::fs::create_dir_all(&folder).expect("the target folder can be written");
+        let file = folder.join(format!("{}.json", self.name));
+        let json = serde_json::json!({"bench": self.name, "machine": machine(), "rows": self.rows});
+        let text = serde_json::to_string_pretty(&json).expect("rows are plain JSON");
+        std::fs::write(&file, text).expect("the bench file can be written");
+        println!("wrote {}", file.display());
+    }
+}
+
+fn show(figure: f64) -> String {
+    match figure.abs() {
+        x if x >= 1000.0 => format!("{figure:.0}"),
+        x if x >= 10.0 => format!("{figure:.1}"),
+        _ => format!("{figure:.3}"),
+    }
+}
+
+fn target_folder() -> PathBuf {
+    let default = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target"));
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(default, PathBuf::from)
+}
+
+fn machine() -> Machine {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let field = |text: &str, key: &str| {
+        text.lines()
+            .find(|line| line.starts_with(key))
+            .and_then(|line| line.split(':').nth(1))
+            .map(|value| value.trim().to_owned())
+    };
+    let kib: Option<u64> = field(&read("/proc/meminfo"), "MemTotal")
+        .and_then(|value| value.split(' ').next().and_then(|n| n.parse().ok()));
+    Machine {
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        cpu: field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".into()),
+        memory_gib: kib.unwrap_or(0) / (1 << 20),
+    }
+}
+
+/// The middle of `figures`.
+#[must_use]
+pub fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Nanoseconds per operation of `work`, which runs `operations` of them.
+pub fn ns_per_op(operations: usize, work: impl FnOnce()) -> f64 {
+    let began = Instant::now();
+    work();
+    began.elapsed().as_nanos() as f64 / operations as f64
+}
+
+/// Runs `work` on `threads` threads at once, started together; gives the time until the last one ended.
+pub fn on_threads(threads: usize, work: impl Fn(usize) + Sync) -> Duration {
+    let barrier = std::sync::Barrier::new(threads + 1);
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (barrier, work) = (&barrier, &work);
+            scope.spawn(move || {
+                barrier.wait();
+                work(thread);
+            });
+        }
+        barrier.wait();
+        Instant::now()
+    })
+    .elapsed()
+}
+
+/// The resident set of this process, in bytes.
+///
+/// # Panics
+/// Where there is no `/proc/self/statm`.
+#[must_use]
+pub fn resident_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").expect("a Linux machine");
+    let pages: u64 = text.split(' ').nth(1).and_then(|n| n.parse().ok()).expect("statm has a second field");
+    pages * 4096
+}
+
+/// Runs one measurement in a fresh process of this very bench and gives the figure it prints: for resident
+/// memory, which a process never gets back to where it was. The bench calls [`child_case`] first thing.
+///
+/// # Panics
+/// When the process fails or prints no figure.
+#[must_use]
+pub fn in_child(case: &str) -> f64 {
+    let exe = std::env::current_exe().expect("a running program has a path");
+    let output =
+        std::process::Command::new(exe).args(["--child", case]).output().expect("the bench can start itself");
+    assert!(output.status.success(), "child {case}: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.trim().parse().expect("the child prints one figure")
+}
+
+/// The case this process was started for by [`in_child`], if it was.
+#[must_use]
+pub fn child_case() -> Option<String> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--child");
+    arguments.nth(1)
+}

@@ -1,0 +1,66 @@
+//! Agents: what answers a user's message.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+
+use crate::error::Result;
+
+/// What an agent is asked (Python: `IAgentInput`).
+#[doc(alias = "IAgentInput")]
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct AgentInput {
+    /// The user's message.
+    pub message: String,
+    /// Context of the agent's own choosing; `conversation_id` by custom.
+    pub metadata: Map<String, Value>,
+}
+
+impl AgentInput {
+    /// A message without metadata.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), metadata: Map::new() }
+    }
+
+    /// Sets the conversation the message belongs to.
+    #[must_use]
+    pub fn in_conversation(mut self, conversation_id: impl Into<String>) -> Self {
+        self.metadata.insert("conversation_id".into(), Value::String(conversation_id.into()));
+        self
+    }
+
+    /// The conversation the message belongs to, if any.
+    #[must_use]
+    pub fn conversation_id(&self) -> Option<&str> {
+        self.metadata.get("conversation_id").and_then(Value::as_str)
+    }
+}
+
+/// Shows lengths only: conversations are private and do not belong in logs.
+impl fmt::Debug for AgentInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentInput")
+            .field("message_bytes", &self.message.len())
+            .field("metadata_keys", &self.metadata.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// Answers messages (Python: `IAgent`). What the answer is, is the developer's to decide.
+///
+/// Dropping the future of [`process`](Self::process) cancels everything below it; what an agent has
+/// already stored or started in the background stays.
+#[doc(alias = "IAgent")]
+#[async_trait]
+pub trait Agent: Send + Sync {
+    /// What it answers with.
+    type Output: Send;
+
+    /// Answers one message.
+    ///
+    /// # Errors
+    /// Whatever its model, memory or tools fail with.
+    async fn process(&self, input: AgentInput) -> Result<Self::Output>;
+}

@@ -1,0 +1,5 @@
+//! Configuration: defaults < file < environment < code.
+
+mod sections;
+
+pub use sections::*;

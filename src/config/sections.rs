@@ -1,0 +1,332 @@
+//! The sections of the configuration and their defaults.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+/// Everything a runtime can be told.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// How often expired entries are cleaned up in the background.
+    pub cleanup_interval: Duration,
+    /// Conversation memory.
+    pub memory: MemoryConfig,
+    /// Connection pools: HTTP and Redis each have one of this size.
+    pub pool: PoolConfig,
+    /// Task execution.
+    pub tasks: TaskConfig,
+    /// Vector storage.
+    pub vectors: VectorConfig,
+    /// HTTP.
+    pub http: HttpConfig,
+    /// Redis.
+    pub redis: RedisConfig,
+    /// Milvus.
+    pub milvus: MilvusConfig,
+    /// MCP servers.
+    pub mcp: McpConfig,
+    /// Model providers.
+    pub llm: LlmConfig,
+    /// Rollback flags.
+    pub rollback: RollbackConfig,
+}
+
+/// Conversation memory.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MemoryConfig {
+    /// Which backend.
+    pub backend: String,
+    /// The most memory the in-process store may take, in MiB.
+    pub max_memory_mb: u64,
+    /// The most entries of the in-process store.
+    pub max_entries: u64,
+    /// How long an entry lives.
+    pub ttl: Duration,
+}
+
+/// Connection pools.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct PoolConfig {
+    /// The most connections of each pool.
+    pub max_connections: usize,
+    /// The most idle connections kept.
+    pub max_idle: usize,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// How long connecting may take (MCP and Redis).
+    pub connection_timeout: Duration,
+}
+
+/// Task execution.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TaskConfig {
+    /// Which backend.
+    pub backend: String,
+    /// The most background tasks at once.
+    pub max_background_tasks: usize,
+    /// The share of background slots, in percent, at which a warning is logged.
+    pub background_warning_percent: u8,
+    /// The most regular calls at once.
+    pub max_concurrency: usize,
+    /// The deadline of a call whose function has none of its own.
+    pub timeout: Duration,
+    /// The most bytes of a result's JSON.
+    pub max_result_bytes: usize,
+    /// The most threads for blocking functions.
+    pub max_blocking_threads: usize,
+}
+
+/// Vector storage.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct VectorConfig {
+    /// Which backend.
+    pub backend: String,
+    /// The most memory the embedded store may take, in MiB.
+    pub max_memory_mb: u64,
+}
+
+/// HTTP.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct HttpConfig {
+    /// Which backend.
+    pub backend: String,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long a response may be silent.
+    pub read_timeout: Duration,
+    /// How long sending may take.
+    pub write_timeout: Duration,
+    /// How long a request may wait for a connection.
+    pub pool_timeout: Duration,
+    /// How long a whole call may take.
+    pub total_timeout: Duration,
+    /// The most requests that wait for a connection; one more is refused at once.
+    pub max_waiting: usize,
+    /// The most decoded bytes of a response's body.
+    pub max_body_bytes: u64,
+    /// How often a safe request is retried.
+    pub max_retries: u32,
+    /// Hosts to which plain `http` is allowed besides loopback.
+    pub insecure_hosts: Vec<String>,
+    /// A proxy's URL; none unless set. The environment's proxy variables are not read.
+    pub proxy: Option<SecretString>,
+}
+
+/// Redis.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RedisConfig {
+    /// Its URL, which may hold a password.
+    pub url: SecretString,
+}
+
+/// Milvus.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MilvusConfig {
+    /// Its host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The database.
+    pub db_name: String,
+    /// Entities per insert.
+    pub batch_size: usize,
+    /// The token, if it wants one.
+    pub token: Option<SecretString>,
+}
+
+/// MCP servers.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct McpConfig {
+    /// Whether any are used.
+    pub enabled: bool,
+    /// How long connecting may take.
+    pub connection_timeout: Duration,
+    /// Attempts for servers that do not say.
+    pub default_max_retries: u32,
+    /// The servers.
+    pub servers: Vec<McpServerConfig>,
+}
+
+/// One MCP server.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct McpServerConfig {
+    /// Its name.
+    pub name: String,
+    /// Its URL, of an HTTP server.
+    pub url: Option<String>,
+    /// The program, of a stdio server.
+    pub command: Option<String>,
+    /// The program's arguments.
+    pub args: Vec<String>,
+    /// The program's environment.
+    pub env: BTreeMap<String, SecretString>,
+    /// The deadline of its calls.
+    pub timeout: Duration,
+    /// Attempts to connect.
+    pub max_retries: Option<u32>,
+    /// What it is for.
+    pub description: Option<String>,
+}
+
+/// Model providers.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct LlmConfig {
+    /// OpenAI and whatever speaks its protocol.
+    pub openai: OpenAiConfig,
+    /// Azure OpenAI.
+    pub azure: AzureConfig,
+    /// OpenRouter.
+    pub openrouter: OpenRouterConfig,
+    /// Gemini.
+    pub google: GoogleConfig,
+}
+
+/// OpenAI and whatever speaks its protocol.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct OpenAiConfig {
+    /// The key.
+    pub api_key: Option<SecretString>,
+    /// The endpoint; `https://api.openai.com/v1` unless set.
+    pub base_url: Option<String>,
+}
+
+/// Azure OpenAI.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct AzureConfig {
+    /// The resource's endpoint.
+    pub endpoint: Option<String>,
+    /// The key.
+    pub api_key: Option<SecretString>,
+    /// The deployment.
+    pub deployment: Option<String>,
+    /// The API version.
+    pub api_version: Option<String>,
+}
+
+/// OpenRouter.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct OpenRouterConfig {
+    /// The key.
+    pub api_key: Option<SecretString>,
+    /// The endpoint.
+    pub base_url: Option<String>,
+    /// Your site, for its rankings.
+    pub site_url: Option<String>,
+    /// Your application's name, for its rankings.
+    pub app_name: Option<String>,
+}
+
+/// Gemini.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct GoogleConfig {
+    /// The key.
+    pub api_key: Option<SecretString>,
+}
+
+/// Rollback flags: each puts a part back to its earlier behaviour.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct RollbackConfig {
+    /// Both others, plus unbounded background tasks and per-call flush in Milvus inserts.
+    pub disable_optimizations: bool,
+    /// The in-process store as it was: unbounded, swept on each operation.
+    pub use_legacy_memory: bool,
+    /// HTTP, Redis and MCP connections as they were.
+    pub use_legacy_connections: bool,
+}
+
+impl RollbackConfig {
+    /// Whether memory is rolled back.
+    #[must_use]
+    pub fn legacy_memory(self) -> bool {
+        self.disable_optimizations || self.use_legacy_memory
+    }
+
+    /// Whether connections are rolled back.
+    #[must_use]
+    pub fn legacy_connections(self) -> bool {
+        self.disable_optimizations || self.use_legacy_connections
+    }
+
+    /// Whether task execution is rolled back.
+    #[must_use]
+    pub fn legacy_tasks(self) -> bool {
+        self.disable_optimizations
+    }
+}
+
+impl Default for Config {
+    /// The defaults outside a container, without reading the machine.
+    fn default() -> Self {
+        Self {
+            cleanup_interval: Duration::from_secs(300),
+            memory: MemoryConfig {
+                backend: "in_memory".into(),
+                max_memory_mb: 500,
+                max_entries: 10_000,
+                ttl: Duration::from_secs(43_200),
+            },
+            pool: PoolConfig {
+                max_connections: 20,
+                max_idle: 8,
+                idle_timeout: Duration::from_secs(30),
+                connection_timeout: Duration::from_secs(30),
+            },
+            tasks: TaskConfig {
+                backend: "bounded".into(),
+                max_background_tasks: 1_000,
+                background_warning_percent: 80,
+                max_concurrency: 64,
+                timeout: Duration::from_secs(60),
+                max_result_bytes: 1 << 20,
+                max_blocking_threads: 64,
+            },
+            vectors: VectorConfig { backend: "embedded".into(), max_memory_mb: 1_024 },
+            http: HttpConfig {
+                backend: "ureq".into(),
+                connect_timeout: Duration::from_secs(10),
+                read_timeout: Duration::from_secs(60),
+                write_timeout: Duration::from_secs(10),
+                pool_timeout: Duration::from_secs(5),
+                total_timeout: Duration::from_secs(600),
+                max_waiting: 1_000,
+                max_body_bytes: 16 << 20,
+                max_retries: 3,
+                insecure_hosts: Vec::new(),
+                proxy: None,
+            },
+            redis: RedisConfig { url: "redis://localhost:6379/1".into() },
+            milvus: MilvusConfig {
+                host: "localhost".into(),
+                port: 19_530,
+                db_name: "default".into(),
+                batch_size: 1_000,
+                token: None,
+            },
+            mcp: McpConfig {
+                enabled: false,
+                connection_timeout: Duration::from_secs(30),
+                default_max_retries: 3,
+                servers: Vec::new(),
+            },
+            llm: LlmConfig::default(),
+            rollback: RollbackConfig::default(),
+        }
+    }
+}

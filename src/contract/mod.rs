@@ -1,0 +1,7 @@
+//! One contract suite per trait, for our backends and anyone's; and test doubles for every seam.
+//!
+//! A suite is an async function that takes a way to make backends and panics where one breaks the trait's
+//! contract, naming the promise. Call it from a test.
+
+pub mod memory;
+pub mod tasks;

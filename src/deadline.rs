@@ -1,0 +1,97 @@
+//! One deadline through everything a call does.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The moment by which a piece of work must have ended.
+///
+/// A deadline is passed down, never restarted: waiting for a slot, connecting, retrying, running tools
+/// and reading memory all spend the same one. It follows tokio's clock, so a test that pauses tokio's
+/// time pauses deadlines too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(Instant);
+
+impl Deadline {
+    /// A deadline `timeout` from now. A timeout too long for the clock (over a century) is cut to thirty years.
+    #[must_use]
+    pub fn after(timeout: Duration) -> Self {
+        let now = Instant::now();
+        let far = Duration::from_secs(30 * 365 * 86_400);
+        Self(now.checked_add(timeout).unwrap_or_else(|| now + far))
+    }
+
+    /// The moment itself.
+    #[must_use]
+    pub fn instant(self) -> Instant {
+        self.0
+    }
+
+    /// How long is left; zero once it has passed.
+    #[must_use]
+    pub fn remaining(self) -> Duration {
+        self.0.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether it has passed.
+    #[must_use]
+    pub fn has_passed(self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    /// The earlier of this one and `timeout` from now: a step's own limit within the whole.
+    #[must_use]
+    pub fn at_most(self, timeout: Duration) -> Self {
+        self.min(Self::after(timeout))
+    }
+
+    /// Runs `work` until it ends or the deadline passes.
+    ///
+    /// When the deadline passes, `work` is dropped and the error is [`ErrorKind::Timeout`], naming
+    /// `component` and the `step` that was waiting. Dropping the returned future drops `work`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] when the deadline passes first.
+    pub async fn bound<F: Future>(
+        self,
+        component: &'static str,
+        step: &'static str,
+        work: F,
+    ) -> Result<F::Output> {
+        let began = Instant::now();
+        tokio::time::timeout_at(self.0, work).await.map_err(|_| {
+            Error::new(ErrorKind::Timeout, component, format!("the deadline passed during {step}"))
+                .with_context("waited", format!("{:.3}s", began.elapsed().as_secs_f64()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_outlives_its_deadline_is_dropped_and_the_step_is_named() {
+        let error = Deadline::after(Duration::from_secs(2))
+            .bound("tasks", "search", std::future::pending::<()>())
+            .await
+            .expect_err("it never ends");
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(error.message().contains("during search"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_never_extends_the_whole() {
+        let whole = Deadline::after(Duration::from_secs(1));
+        assert_eq!(whole.at_most(Duration::from_secs(60)), whole);
+        assert!(whole.at_most(Duration::from_millis(10)) < whole);
+    }
+
+    #[tokio::test]
+    async fn the_longest_timeout_does_not_overflow() {
+        assert!(!Deadline::after(Duration::MAX).has_passed());
+    }
+}

@@ -1,0 +1,5 @@
+//! OpenAI-compatible chat completions.
+
+/// To come.
+#[derive(Debug)]
+pub struct OpenAiClient;

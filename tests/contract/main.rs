@@ -1,0 +1,1 @@
+//! The contract suites, run over every backend, its legacy twin, and through `Arc<dyn Trait>`.
