@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::{AcquireError, Semaphore, TryAcquireError};
+use tokio::sync::{AcquireError, Notify, Semaphore, TryAcquireError};
 
 use crate::bounds::Bound;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,6 +27,8 @@ struct Inner {
     owed: AtomicUsize,
     used: AtomicUsize,
     peak: AtomicUsize,
+    /// Woken when the last slot in use comes back.
+    idle: Notify,
 }
 
 impl Slots {
@@ -45,6 +47,7 @@ impl Slots {
             owed: AtomicUsize::new(0),
             used: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
+            idle: Notify::new(),
         }))
     }
 
@@ -123,7 +126,22 @@ impl Slots {
     /// Slots in use now.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.0.used.load(Ordering::Relaxed)
+        self.0.used.load(Ordering::Acquire)
+    }
+
+    /// Waits until no slot is in use. Slots may be taken again at once, unless [closed](Self::close).
+    ///
+    /// Dropping the future stops waiting and nothing else.
+    pub async fn idle(&self) {
+        loop {
+            // Listen before looking: a slot that comes back in between is not missed.
+            let mut idle = std::pin::pin!(self.0.idle.notified());
+            idle.as_mut().enable();
+            if self.used() == 0 {
+                return;
+            }
+            idle.await;
+        }
     }
 
     /// Refuses every further acquire; those waiting get [`ErrorKind::Closed`]. Slots in use stay in use.
@@ -154,7 +172,7 @@ pub struct Slot(Arc<Inner>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.used.fetch_sub(1, Ordering::Relaxed);
+        let was_last = self.0.used.fetch_sub(1, Ordering::AcqRel) == 1;
         let swallowed = self.0.owed.load(Ordering::Acquire) > 0
             && self
                 .0
@@ -163,6 +181,9 @@ impl Drop for Slot {
                 .is_ok();
         if !swallowed {
             self.0.semaphore.add_permits(1);
+        }
+        if was_last {
+            self.0.idle.notify_waiters();
         }
     }
 }
@@ -187,6 +208,21 @@ mod tests {
         let waiter = slots.acquire();
         slots.close();
         assert_eq!(waiter.await.expect_err("closed").kind(), ErrorKind::Closed);
+    }
+
+    #[tokio::test]
+    async fn idle_waits_for_the_last_slot() {
+        let slots = Slots::new("test", "slots", 2);
+        let (first, last) = (slots.try_acquire().expect("free"), slots.try_acquire().expect("free"));
+        let waiter = tokio::spawn({
+            let slots = slots.clone();
+            async move { slots.idle().await }
+        });
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished());
+        drop(last);
+        waiter.await.expect("it ends");
     }
 
     proptest! {

@@ -12,6 +12,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::pace::Pace;
+
 /// The future of an async function's call.
 pub type FunctionFuture = Pin<Box<dyn Future<Output = Result<Value, FunctionError>> + Send>>;
 
@@ -54,11 +56,10 @@ impl<E: std::error::Error> From<E> for FunctionError {
 
 /// How a function runs.
 #[derive(Clone)]
-#[non_exhaustive]
 pub enum FunctionBody {
-    /// On the async runtime; it must not block.
+    /// On the async runtime; it must not block. One that does holds a worker of the runtime for as long.
     Async(Arc<dyn Fn(Value) -> FunctionFuture + Send + Sync>),
-    /// On a thread of its own from a bounded pool; it may block.
+    /// On a thread from the executor's own bounded pool; it may block.
     Blocking(Arc<dyn Fn(Value) -> Result<Value, FunctionError> + Send + Sync>),
 }
 
@@ -86,6 +87,7 @@ struct Inner {
     timeout: Option<Duration>,
     waits_for_turn_end: bool,
     body: FunctionBody,
+    pace: Pace,
 }
 
 impl Function {
@@ -157,6 +159,7 @@ impl Function {
             timeout: None,
             waits_for_turn_end: false,
             body,
+            pace: Pace::new(),
         }))
     }
 
@@ -191,7 +194,8 @@ impl Function {
         self
     }
 
-    /// Sets the deadline of each call, in place of the executor's default.
+    /// Sets the deadline of each call, in place of the executor's default. For a background call, which has
+    /// none by default, it counts from the start of the task.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         Arc::make_mut(&mut self.0).timeout = Some(timeout);
@@ -245,6 +249,12 @@ impl Function {
     #[must_use]
     pub fn body(&self) -> &FunctionBody {
         &self.0.body
+    }
+
+    /// How its calls have begun so far: for executors.
+    #[must_use]
+    pub fn pace(&self) -> &Pace {
+        &self.0.pace
     }
 }
 
