@@ -1,7 +1,7 @@
 //! Background tasks: their slots, their failures, their end.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -145,23 +145,22 @@ fn warn_at(max: usize, percent: u8) -> usize {
 
 async fn run(mut running: Running, stop: watch::Receiver<bool>, work: impl Future<Output = Ended> + Send) {
     let timeout = running.function.timeout();
-    let work = async move {
-        let contained = AssertUnwindSafe(work).catch_unwind();
-        let panicked = match timeout {
-            None => contained.await,
-            Some(timeout) => match tokio::time::timeout(timeout, contained).await {
-                Ok(ended) => ended,
-                Err(_) => return Err(Failure::timed_out(timeout)),
-            },
-        };
-        panicked
-            .unwrap_or_else(|panic| Err(Failure::new(FailureKind::Panicked, panic_message(panic.as_ref()))))
+    let late = async {
+        match timeout {
+            // Boxed: few have one, and a task is as large as all that it might hold.
+            Some(timeout) => Box::pin(tokio::time::sleep(timeout)).await,
+            None => pending().await,
+        }
+        Failure::timed_out(timeout.unwrap_or_default())
     };
-    running.ended = tokio::select! {
+    running.ended = Some(tokio::select! {
         biased;
-        () = stopped(stop) => Some(Err(Failure::cancelled())),
-        ended = work => Some(ended),
-    };
+        () = stopped(stop) => Err(Failure::cancelled()),
+        ended = AssertUnwindSafe(work).catch_unwind() => ended.unwrap_or_else(|panic| {
+            Err(Failure::new(FailureKind::Panicked, panic_message(panic.as_ref())))
+        }),
+        failure = late => Err(failure),
+    });
 }
 
 /// A background task that runs. Its drop is the task's end, however the task came to it.

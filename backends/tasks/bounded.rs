@@ -21,9 +21,9 @@ use crate::blocking::BlockingPool;
 use crate::config::TaskConfig;
 use crate::registry::BuildContext;
 use crate::tasks::{
-    BackgroundFailureListener, FailureKind, Function, FunctionBody, FunctionCall, FunctionExecutionInput,
-    FunctionExecutionResult, FunctionOutcome, FunctionTask, Functions, TaskCapabilities, TaskExecutor,
-    TaskShutdownReport, TaskStats,
+    BackgroundFailureListener, FailureKind, Function, FunctionBody, FunctionCall, FunctionError,
+    FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome, FunctionTask, Functions,
+    TaskCapabilities, TaskExecutor, TaskShutdownReport, TaskStats,
 };
 use crate::{Config, Deadline, ErrorKind, Health, Result, Slots};
 
@@ -189,20 +189,32 @@ impl Shared {
     pub(super) async fn call(self: &Arc<Self>, function: &Function, args: Value) -> Ended {
         let value = match function.body() {
             FunctionBody::Async(body) => call_noting_pace(function, body.as_ref(), args).await?,
+            // Boxed: a task is as large as all that it might hold, and most hold an async function.
             FunctionBody::Blocking(body) => {
-                let (body, shared, function) = (Arc::clone(body), Arc::clone(self), function.clone());
-                let work = move || {
-                    let _on_thread = OnThread::enter(&shared, function);
-                    body(args)
-                };
-                self.blocking.run(work).await.map_err(|error| match error.kind() {
-                    ErrorKind::Panic => Failure::new(FailureKind::Panicked, error.message()),
-                    ErrorKind::Closed => Failure::shut_down(),
-                    _ => Failure::new(FailureKind::Failed, error.to_string()),
-                })??
+                let (function, body) = (function.clone(), Arc::clone(body));
+                Box::pin(self.on_thread(function, move || body(args))).await?
             }
         };
         self.capped(value)
+    }
+
+    /// Runs `work`, the body of `function`, on a thread.
+    async fn on_thread(
+        self: &Arc<Self>,
+        function: Function,
+        work: impl FnOnce() -> Result<Value, FunctionError> + Send + 'static,
+    ) -> Ended {
+        let shared = Arc::clone(self);
+        let work = move || {
+            let _on_thread = OnThread::enter(&shared, function);
+            work()
+        };
+        let ended = self.blocking.run(work).await.map_err(|error| match error.kind() {
+            ErrorKind::Panic => Failure::new(FailureKind::Panicked, error.message()),
+            ErrorKind::Closed => Failure::shut_down(),
+            _ => Failure::new(FailureKind::Failed, error.to_string()),
+        });
+        Ok(ended??)
     }
 
     /// `value`, unless it is larger than the cap.

@@ -1,5 +1,6 @@
 //! What both executors share: how one call fails, how it is awaited, what is counted.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -112,9 +113,9 @@ impl Unresolved {
 
 /// The places of calls whose id came earlier in the same turn, in order.
 pub(super) fn duplicates(calls: &[FunctionCall]) -> Vec<usize> {
-    let mut seen = hashlink::LinkedHashMap::with_capacity(calls.len());
+    let mut seen = HashSet::with_capacity_and_hasher(calls.len(), hashlink::DefaultHashBuilder::default());
     let ids = calls.iter().enumerate().filter_map(|(i, call)| Some((i, call.call_id.as_deref()?)));
-    ids.filter_map(|(i, id)| seen.insert(id, ()).map(|()| i)).collect()
+    ids.filter(|(_, id)| !seen.insert(*id)).map(|(i, _)| i).collect()
 }
 
 /// The failure of a call whose id came earlier in the same turn.

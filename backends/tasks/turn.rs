@@ -4,8 +4,10 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
@@ -25,8 +27,8 @@ const STRETCH: Duration = Duration::from_millis(1);
 
 /// Runs the calls of one turn.
 ///
-/// Calls are started in their order, each once a slot is free. One that is expected to end at once is polled
-/// in place; any other, and one that was expected to and does not, is spawned. The turn itself watches the
+/// Calls are started in their order. One that is expected to end at once, and for which a slot is free, is
+/// polled in place; any other is spawned, and waits for its slot there if it has to. The turn itself watches the
 /// deadlines of what it has spawned, with one timer for all: it can then give up on a task whose poll blocks.
 pub(super) struct Turn<'a> {
     shared: &'a Arc<Shared>,
@@ -48,6 +50,8 @@ struct Running {
     index: usize,
     call: FunctionCall,
     deadline: Instant,
+    /// For a call that waits for a slot: whether it has got one.
+    began: Option<Arc<AtomicBool>>,
     late: bool,
     task: Spawned<Ended>,
 }
@@ -107,41 +111,68 @@ impl<'a> Turn<'a> {
         self.result.push(index, outcome);
     }
 
-    async fn start(
-        &mut self,
-        index: usize,
-        call: FunctionCall,
-        function: &Function,
-        args: serde_json::Value,
-    ) {
+    async fn start(&mut self, index: usize, call: FunctionCall, function: &Function, args: Value) {
         let deadline = self.shared.deadline(self.began, function, self.deadline);
-        let slot = match self.slot(deadline).await {
-            Ok(slot) => slot,
-            Err(failure) => return self.end(index, false, failure.of(call)),
-        };
+        if self.shared.calls.is_closed() {
+            return self.end(index, false, Failure::shut_down().of(call));
+        }
+        if deadline <= self.now {
+            return self.end(index, false, Failure::timed_out(self.now - self.began).of(call));
+        }
         let shared = Arc::clone(self.shared);
+        let Some(slot) = self.slot.take().or_else(|| shared.calls.try_acquire().ok()) else {
+            return self.spawn_waiting(index, call, deadline, function.clone(), args);
+        };
         let in_place = match function.body() {
             FunctionBody::Async(body) if function.pace().is_prompt() => {
-                Some(poll_in_place(function, body.as_ref(), args.clone()))
+                poll_in_place(function, body.as_ref(), args)
             }
-            _ => None,
+            _ => {
+                let function = function.clone();
+                let work = async move {
+                    let ended = shared.call(&function, args).await;
+                    drop(slot);
+                    ended
+                };
+                return self.spawn(index, call, deadline, None, work);
+            }
         };
         match in_place {
-            Some(InPlace::Ended(ended)) => {
+            InPlace::Ended(ended) => {
                 self.slot = Some(slot);
                 self.end(index, false, outcome(call, ended.and_then(|value| shared.capped(value))));
                 self.breathe().await;
             }
-            Some(InPlace::Waits(future)) => {
-                let work = async move { shared.capped(future.await?) };
-                self.spawn(index, call, deadline, slot, work);
-            }
-            None => {
-                let function = function.clone();
-                let work = async move { shared.call(&function, args).await };
-                self.spawn(index, call, deadline, slot, work);
+            InPlace::Waits(future) => {
+                let work = async move {
+                    let ended = future.await.map_err(Failure::from).and_then(|value| shared.capped(value));
+                    drop(slot);
+                    ended
+                };
+                self.spawn(index, call, deadline, None, work);
             }
         }
+    }
+
+    /// Spawns a call that has to wait for its slot first.
+    fn spawn_waiting(
+        &mut self,
+        index: usize,
+        call: FunctionCall,
+        deadline: Instant,
+        function: Function,
+        args: Value,
+    ) {
+        let began = Arc::new(AtomicBool::new(false));
+        let (shared, begins) = (Arc::clone(self.shared), Arc::clone(&began));
+        let work = async move {
+            let slot = shared.calls.acquire().await.map_err(|_| Failure::shut_down())?;
+            begins.store(true, Ordering::Relaxed);
+            let ended = shared.call(&function, args).await;
+            drop(slot);
+            ended
+        };
+        self.spawn(index, call, deadline, Some(began), work);
     }
 
     fn spawn(
@@ -149,49 +180,15 @@ impl<'a> Turn<'a> {
         index: usize,
         call: FunctionCall,
         deadline: Instant,
-        slot: Slot,
+        began: Option<Arc<AtomicBool>>,
         work: impl Future<Output = Ended> + Send + 'static,
     ) {
         let Ok(runtime) = Handle::try_current() else {
             return self.end(index, false, Failure::no_runtime().of(call));
         };
-        let task = Spawned(runtime.spawn(async move {
-            let ended = work.await;
-            drop(slot);
-            ended
-        }));
+        let task = Spawned(runtime.spawn(work));
         self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
-        self.running.push_back(Running { index, call, deadline, late: false, task });
-    }
-
-    /// The slot for the next call.
-    async fn slot(&mut self, deadline: Instant) -> Result<Slot, Failure> {
-        if self.shared.calls.is_closed() {
-            return Err(Failure::shut_down());
-        }
-        if deadline <= self.now {
-            return Err(Failure::timed_out(self.now - self.began));
-        }
-        if let Some(slot) = self.slot.take() {
-            return Ok(slot);
-        }
-        if let Ok(slot) = self.shared.calls.try_acquire() {
-            return Ok(slot);
-        }
-        let shared = self.shared;
-        match self.wait(shared.calls.acquire(), deadline).await {
-            Waited::For(slot) => slot.map_err(|_| Failure::shut_down()),
-            Waited::UntilStopped => Err(Failure::shut_down()),
-            Waited::TooLong => Err(Failure::new(
-                FailureKind::TimedOut,
-                format!(
-                    "its deadline passed after {:.3}s, while it waited for one of the {} calls that may run \
-                     at once to end",
-                    (self.now - self.began).as_secs_f64(),
-                    shared.calls.max()
-                ),
-            )),
-        }
+        self.running.push_back(Running { index, call, deadline, began, late: false, task });
     }
 
     /// After a long stretch of calls in place: lets others have the slot and the thread.
@@ -205,7 +202,7 @@ impl<'a> Turn<'a> {
     }
 
     async fn finish(&mut self, running: Running) {
-        let Running { index, call, deadline, late, mut task } = running;
+        let Running { index, call, deadline, began, late, mut task } = running;
         let waited = match late {
             true => Waited::TooLong,
             false => self.wait(&mut task, deadline).await,
@@ -214,9 +211,24 @@ impl<'a> Turn<'a> {
             Waited::For(Ok(ended)) => ended,
             Waited::For(Err(error)) => Err(error.into()),
             Waited::UntilStopped => Err(Failure::cancelled()),
+            Waited::TooLong if began.is_some_and(|began| !began.load(Ordering::Relaxed)) => {
+                Err(self.never_began(deadline))
+            }
             Waited::TooLong => Err(Failure::timed_out(deadline - self.began)),
         };
         self.end(index, false, outcome(call, ended));
+    }
+
+    fn never_began(&self, deadline: Instant) -> Failure {
+        let waited = (deadline - self.began).as_secs_f64();
+        let max = self.shared.calls.max();
+        Failure::new(
+            FailureKind::TimedOut,
+            format!(
+                "its deadline passed after {waited:.3}s before it began: all {max} calls that may run at once \
+                 were running (tasks.max_concurrency)"
+            ),
+        )
     }
 
     /// Waits for `event` until `deadline`, meanwhile aborting running calls whose own deadlines pass.

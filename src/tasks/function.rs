@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use figment::Figment;
+use figment::providers::Serialized;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -268,8 +270,16 @@ impl fmt::Debug for Function {
 }
 
 fn parse<A: DeserializeOwned>(args: Value) -> Result<A, FunctionError> {
-    serde_json::from_value(args)
-        .map_err(|error| FunctionError::bad_arguments(format!("the arguments do not fit: {error}")))
+    A::deserialize(&args).map_err(|error| {
+        let place = place_of_misfit::<A>(&args).map(|place| format!(" at {place}")).unwrap_or_default();
+        FunctionError::bad_arguments(format!("the arguments do not fit{place}: {error}"))
+    })
+}
+
+/// Where in `args` they do not fit `A`. serde_json does not say; figment does.
+fn place_of_misfit<A: DeserializeOwned>(args: &Value) -> Option<String> {
+    let error = Figment::from(Serialized::defaults(args)).extract::<A>().err()?;
+    (!error.path.is_empty()).then(|| error.path.join("."))
 }
 
 fn to_value<R: Serialize>(result: R) -> Result<Value, FunctionError> {
