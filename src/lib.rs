@@ -30,4 +30,4 @@ pub use config::Config;
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind, Result};
 pub use registry::{BuildContext, Registry};
-pub use slots::{Slot, Slots};
+pub use slots::{BorrowedSlot, Slot, Slots};

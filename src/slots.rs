@@ -65,6 +65,22 @@ impl Slots {
         }
     }
 
+    /// As [`acquire`](Self::acquire), for a slot that lives no longer than this handle: without a count of
+    /// its own for all threads to fight over.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] once [`close`](Self::close) was called.
+    pub async fn acquire_borrowed(&self) -> Result<BorrowedSlot<'_>> {
+        match self.0.semaphore.acquire().await {
+            Ok(permit) => {
+                permit.forget();
+                self.0.count();
+                Ok(BorrowedSlot(&self.0))
+            }
+            Err(AcquireError { .. }) => Err(self.closed()),
+        }
+    }
+
     /// Takes a slot if one is free.
     ///
     /// # Errors
@@ -85,11 +101,7 @@ impl Slots {
     }
 
     fn take(&self) -> Slot {
-        let used = self.0.used.fetch_add(1, Ordering::Relaxed) + 1;
-        // Read first: the peak is rarely beaten, and a plain load does not fight over the cache line.
-        if used > self.0.peak.load(Ordering::Relaxed) {
-            self.0.peak.fetch_max(used, Ordering::Relaxed);
-        }
+        self.0.count();
         Slot(Arc::clone(&self.0))
     }
 
@@ -172,18 +184,43 @@ pub struct Slot(Arc<Inner>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let was_last = self.0.used.fetch_sub(1, Ordering::AcqRel) == 1;
-        let swallowed = self.0.owed.load(Ordering::Acquire) > 0
+        self.0.give_back();
+    }
+}
+
+/// A slot in use, tied to its [`Slots`]; dropping it gives it back.
+#[derive(Debug)]
+#[must_use = "dropping the slot gives it back"]
+pub struct BorrowedSlot<'a>(&'a Inner);
+
+impl Drop for BorrowedSlot<'_> {
+    fn drop(&mut self) {
+        self.0.give_back();
+    }
+}
+
+impl Inner {
+    /// Counts a slot that was taken.
+    fn count(&self) {
+        let used = self.used.fetch_add(1, Ordering::Relaxed) + 1;
+        // Read first: the peak is rarely beaten, and a plain load does not fight over the cache line.
+        if used > self.peak.load(Ordering::Relaxed) {
+            self.peak.fetch_max(used, Ordering::Relaxed);
+        }
+    }
+
+    fn give_back(&self) {
+        let was_last = self.used.fetch_sub(1, Ordering::AcqRel) == 1;
+        let swallowed = self.owed.load(Ordering::Acquire) > 0
             && self
-                .0
                 .owed
                 .fetch_update(Ordering::AcqRel, Ordering::Acquire, |owed| owed.checked_sub(1))
                 .is_ok();
         if !swallowed {
-            self.0.semaphore.add_permits(1);
+            self.semaphore.add_permits(1);
         }
         if was_last {
-            self.0.idle.notify_waiters();
+            self.idle.notify_waiters();
         }
     }
 }

@@ -186,9 +186,9 @@ impl Shared {
     }
 
     /// Runs `function`, wherever its kind belongs.
-    pub(super) async fn call(self: &Arc<Self>, function: &Function, args: Value) -> Ended {
+    pub(super) async fn call(self: &Arc<Self>, function: Function, args: Value) -> Ended {
         let value = match function.body() {
-            FunctionBody::Async(body) => call_noting_pace(function, body.as_ref(), args).await?,
+            FunctionBody::Async(body) => call_noting_pace(&function, body.as_ref(), args).await?,
             // Boxed: a task is as large as all that it might hold, and most hold an async function.
             FunctionBody::Blocking(body) => {
                 let (function, body) = (function.clone(), Arc::clone(body));
@@ -238,7 +238,7 @@ impl Shared {
             Err(unresolved) => unresolved.of(call),
             Ok((function, args)) => {
                 let (shared, its) = (Arc::clone(self), function.clone());
-                let work = async move { shared.call(&its, args).await };
+                let work = async move { shared.call(its, args).await };
                 self.background.start(call, function, stop.clone(), work)
             }
         }
@@ -312,7 +312,7 @@ impl TaskExecutor for BoundedExecutor {
         let mut task = Spawned(runtime.spawn(async move {
             let work = async {
                 let _slot = worker.calls.acquire().await.map_err(|_| Failure::shut_down())?;
-                worker.call(&function, args).await
+                worker.call(function, args).await
             };
             tokio::select! {
                 biased;

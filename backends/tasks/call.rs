@@ -45,7 +45,10 @@ impl Failure {
     }
 
     pub(super) fn timed_out(waited: Duration) -> Self {
-        Self::new(FailureKind::TimedOut, format!("its deadline passed after {:.3}s", waited.as_secs_f64()))
+        Self::new(
+            FailureKind::TimedOut,
+            format!("its deadline passed after {:.3}s, waiting for its turn included", waited.as_secs_f64()),
+        )
     }
 
     pub(super) fn of(self, call: FunctionCall) -> FunctionOutcome {
@@ -133,13 +136,14 @@ pub(super) enum InPlace {
 
 /// Calls an async function and polls it once where it stands, panics contained, and notes how it went.
 ///
-/// The waker is one that does nothing: whoever gets [`InPlace::Waits`] polls again at once.
+/// The waker is one that does nothing: whoever gets [`InPlace::Waits`] polls again at once. `began` is when
+/// it began; the time it ended is given back, so that calls in a row read the clock once each.
 pub(super) fn poll_in_place(
     function: &Function,
     body: &(dyn Fn(Value) -> FunctionFuture + Send + Sync),
     args: Value,
-) -> InPlace {
-    let began = Instant::now();
+    began: Instant,
+) -> (InPlace, Instant) {
     let polled = catch_unwind(AssertUnwindSafe(|| {
         let mut future = body(args);
         // Out of tokio's per-task budget, which is the turn's and not this call's.
@@ -152,8 +156,9 @@ pub(super) fn poll_in_place(
     let ended = polled.unwrap_or_else(|panic| {
         InPlace::Ended(Err(Failure::new(FailureKind::Panicked, panic_message(panic.as_ref()))))
     });
-    function.pace().note(began.elapsed(), matches!(ended, InPlace::Ended(_)));
-    ended
+    let now = Instant::now();
+    function.pace().note(now - began, matches!(ended, InPlace::Ended(_)));
+    (ended, now)
 }
 
 /// Calls an async function and awaits it, noting how its first poll went.

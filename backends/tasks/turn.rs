@@ -4,12 +4,11 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep};
 
 use super::bounded::Shared;
@@ -18,8 +17,7 @@ use super::call::{
 };
 use crate::Slot;
 use crate::tasks::{
-    FailureKind, Function, FunctionBody, FunctionCall, FunctionExecutionInput, FunctionExecutionResult,
-    FunctionOutcome,
+    Function, FunctionBody, FunctionCall, FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome,
 };
 
 /// How long a turn polls calls in place before it lets other tasks of the runtime have their turn.
@@ -34,12 +32,16 @@ pub(super) struct Turn<'a> {
     shared: &'a Arc<Shared>,
     stop: watch::Receiver<bool>,
     began: Instant,
-    /// The time as of the last look at the clock.
+    /// The time as of the last await.
     now: Instant,
+    /// When the present stretch of calls in place began, and when the last of them ended.
+    stretch: Option<(std::time::Instant, std::time::Instant)>,
     deadline: Option<Instant>,
     /// Held from one call to the next while calls end in place.
     slot: Option<Slot>,
     running: VecDeque<Running>,
+    /// What spawned calls hold, and what then tells that all have ended.
+    tickets: Option<(Arc<Ticket>, mpsc::Receiver<()>)>,
     /// No running call's deadline is earlier.
     earliest: Option<Instant>,
     watch: Option<Watch>,
@@ -50,10 +52,15 @@ struct Running {
     index: usize,
     call: FunctionCall,
     deadline: Instant,
-    /// For a call that waits for a slot: whether it has got one.
-    began: Option<Arc<AtomicBool>>,
     late: bool,
     task: Spawned<Ended>,
+}
+
+/// What every spawned call of a turn holds. One pointer serves to reach the executor and to tell, when the last
+/// is dropped, that all have ended: each more would be one more counter for all threads to fight over.
+struct Ticket {
+    shared: Arc<Shared>,
+    _ended: mpsc::Sender<()>,
 }
 
 /// What a turn that waits watches besides what it waits for.
@@ -70,9 +77,11 @@ impl<'a> Turn<'a> {
             stop,
             began: now,
             now,
+            stretch: None,
             deadline: None,
             slot: None,
             running: VecDeque::new(),
+            tickets: None,
             earliest: None,
             watch: None,
             result: FunctionExecutionResult::default(),
@@ -98,6 +107,7 @@ impl<'a> Turn<'a> {
             }
         }
         self.slot = None;
+        self.wait_for_all().await;
         while let Some(running) = self.running.pop_front() {
             self.finish(running).await;
         }
@@ -119,90 +129,79 @@ impl<'a> Turn<'a> {
         if deadline <= self.now {
             return self.end(index, false, Failure::timed_out(self.now - self.began).of(call));
         }
-        let shared = Arc::clone(self.shared);
-        let Some(slot) = self.slot.take().or_else(|| shared.calls.try_acquire().ok()) else {
-            return self.spawn_waiting(index, call, deadline, function.clone(), args);
-        };
-        let in_place = match function.body() {
-            FunctionBody::Async(body) if function.pace().is_prompt() => {
-                poll_in_place(function, body.as_ref(), args)
+        let shared = self.shared;
+        if let FunctionBody::Async(body) = function.body()
+            && function.pace().is_prompt()
+            && let Some(slot) = self.slot.take().or_else(|| shared.calls.try_acquire().ok())
+        {
+            let (began, last) = self.stretch.unwrap_or_else(|| {
+                let now = std::time::Instant::now();
+                (now, now)
+            });
+            let (in_place, now) = poll_in_place(function, body.as_ref(), args, last);
+            self.stretch = Some((began, now));
+            match in_place {
+                InPlace::Ended(ended) => {
+                    self.slot = Some(slot);
+                    self.end(index, false, outcome(call, ended.and_then(|value| shared.capped(value))));
+                    self.breathe().await;
+                }
+                InPlace::Waits(future) => self.spawn(index, call, deadline, move |ticket| async move {
+                    let _slot = slot;
+                    ticket.shared.capped(future.await?)
+                }),
             }
-            _ => {
-                let function = function.clone();
-                let work = async move {
-                    let ended = shared.call(&function, args).await;
-                    drop(slot);
-                    ended
-                };
-                return self.spawn(index, call, deadline, None, work);
-            }
-        };
-        match in_place {
-            InPlace::Ended(ended) => {
-                self.slot = Some(slot);
-                self.end(index, false, outcome(call, ended.and_then(|value| shared.capped(value))));
-                self.breathe().await;
-            }
-            InPlace::Waits(future) => {
-                let work = async move {
-                    let ended = future.await.map_err(Failure::from).and_then(|value| shared.capped(value));
-                    drop(slot);
-                    ended
-                };
-                self.spawn(index, call, deadline, None, work);
-            }
+            return;
         }
+        // It takes its slot when it is first polled: one taken here would stand idle while the task is queued.
+        let function = function.clone();
+        self.spawn(index, call, deadline, move |ticket| async move {
+            let _slot = ticket.shared.calls.acquire_borrowed().await.map_err(|_| Failure::shut_down())?;
+            ticket.shared.call(function, args).await
+        });
     }
 
-    /// Spawns a call that has to wait for its slot first.
-    fn spawn_waiting(
+    fn spawn<W: Future<Output = Ended> + Send + 'static>(
         &mut self,
         index: usize,
         call: FunctionCall,
         deadline: Instant,
-        function: Function,
-        args: Value,
-    ) {
-        let began = Arc::new(AtomicBool::new(false));
-        let (shared, begins) = (Arc::clone(self.shared), Arc::clone(&began));
-        let work = async move {
-            let slot = shared.calls.acquire().await.map_err(|_| Failure::shut_down())?;
-            begins.store(true, Ordering::Relaxed);
-            let ended = shared.call(&function, args).await;
-            drop(slot);
-            ended
-        };
-        self.spawn(index, call, deadline, Some(began), work);
-    }
-
-    fn spawn(
-        &mut self,
-        index: usize,
-        call: FunctionCall,
-        deadline: Instant,
-        began: Option<Arc<AtomicBool>>,
-        work: impl Future<Output = Ended> + Send + 'static,
+        work: impl FnOnce(Arc<Ticket>) -> W,
     ) {
         let Ok(runtime) = Handle::try_current() else {
             return self.end(index, false, Failure::no_runtime().of(call));
         };
-        let task = Spawned(runtime.spawn(work));
+        let (ticket, _) = self.tickets.get_or_insert_with(|| {
+            let (ended, all_ended) = mpsc::channel(1);
+            (Arc::new(Ticket { shared: Arc::clone(self.shared), _ended: ended }), all_ended)
+        });
+        let task = Spawned(runtime.spawn(work(Arc::clone(ticket))));
         self.earliest = Some(self.earliest.map_or(deadline, |earliest| earliest.min(deadline)));
-        self.running.push_back(Running { index, call, deadline, began, late: false, task });
+        self.running.push_back(Running { index, call, deadline, late: false, task });
     }
 
     /// After a long stretch of calls in place: lets others have the slot and the thread.
     async fn breathe(&mut self) {
-        let now = Instant::now();
-        if now - self.now >= STRETCH {
+        if self.stretch.is_some_and(|(began, now)| now - began >= STRETCH) {
+            self.stretch = None;
             self.slot = None;
             tokio::task::yield_now().await;
             self.now = Instant::now();
         }
     }
 
+    /// Waits until every spawned call has ended or is late: one wake-up for all, where awaiting each would
+    /// take as many as there are calls.
+    async fn wait_for_all(&mut self) {
+        let Some((ticket, mut ended)) = self.tickets.take() else { return };
+        drop(ticket);
+        let Some(last) = self.running.iter().map(|running| running.deadline).max() else { return };
+        // What came of each is looked at afterwards.
+        let _ = self.wait(ended.recv(), last).await;
+    }
+
     async fn finish(&mut self, running: Running) {
-        let Running { index, call, deadline, began, late, mut task } = running;
+        let Running { index, call, deadline, late, mut task } = running;
         let waited = match late {
             true => Waited::TooLong,
             false => self.wait(&mut task, deadline).await,
@@ -211,24 +210,9 @@ impl<'a> Turn<'a> {
             Waited::For(Ok(ended)) => ended,
             Waited::For(Err(error)) => Err(error.into()),
             Waited::UntilStopped => Err(Failure::cancelled()),
-            Waited::TooLong if began.is_some_and(|began| !began.load(Ordering::Relaxed)) => {
-                Err(self.never_began(deadline))
-            }
             Waited::TooLong => Err(Failure::timed_out(deadline - self.began)),
         };
         self.end(index, false, outcome(call, ended));
-    }
-
-    fn never_began(&self, deadline: Instant) -> Failure {
-        let waited = (deadline - self.began).as_secs_f64();
-        let max = self.shared.calls.max();
-        Failure::new(
-            FailureKind::TimedOut,
-            format!(
-                "its deadline passed after {waited:.3}s before it began: all {max} calls that may run at once \
-                 were running (tasks.max_concurrency)"
-            ),
-        )
     }
 
     /// Waits for `event` until `deadline`, meanwhile aborting running calls whose own deadlines pass.

@@ -178,7 +178,7 @@ pub async fn every_call_has_one_outcome_in_the_order_of_the_calls(make: Make<'_>
         Function::new("fails", |_| async { Err::<Value, _>(FunctionError::new("out of stock")) }),
         Function::new("panics", |_| async { panic!("in the future") }.map_to_result()),
         Function::new("panics_early", panics_before_its_future),
-        Function::blocking("blocks", |args| Ok::<_, FunctionError>(args)),
+        Function::blocking("blocks", Ok::<_, FunctionError>),
         Function::blocking("blocks_and_panics", |_| -> Result<Value, FunctionError> {
             panic!("on a thread")
         }),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::Serialized;
+use hashlink::DefaultHashBuilder;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -289,7 +290,7 @@ fn to_value<R: Serialize>(result: R) -> Result<Value, FunctionError> {
 
 /// Functions by name. Cloning is cheap: clones share the set until one of them changes.
 #[derive(Debug, Clone, Default)]
-pub struct Functions(Arc<HashMap<String, Function>>);
+pub struct Functions(Arc<HashMap<String, Function, DefaultHashBuilder>>);
 
 impl Functions {
     /// No functions.

@@ -92,11 +92,12 @@ fn a_runtime_dropped_with_live_work_leaves_every_slot_free() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");
         let functions = Functions::new().with(never());
-        let task = runtime.block_on(async {
+        let [task] = runtime.block_on(async {
             let background = calls(["never"; 10]).into_iter().map(FunctionCall::in_background).collect();
             let input = FunctionExecutionInput::new(background, Functions::new());
             executor.execute_functions(input.with_background_tasks(functions.clone())).await;
-            executor.execute_function_progressively(calls(["never"]).remove(0), &functions, &functions, None)
+            let call = calls(["never"]).remove(0);
+            [executor.execute_function_progressively(call, &functions, &functions, None)]
         });
         let turn = {
             let (executor, functions) = (Arc::clone(&executor), functions.clone());
