@@ -1,0 +1,3 @@
+//! Test doubles for every seam, to test code that stands on arshai.
+
+pub mod tasks;
