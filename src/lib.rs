@@ -15,6 +15,7 @@ pub mod http;
 pub mod llm;
 pub mod memory;
 pub mod registry;
+mod runtime;
 mod slots;
 pub mod tasks;
 pub mod vectors;
@@ -30,4 +31,6 @@ pub use config::Config;
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind, Result};
 pub use registry::{BuildContext, Registry};
+pub use runtime::{Arshai, ArshaiBuilder, Limits, RuntimeHealth, RuntimeStats, ShutdownReport};
+
 pub use slots::{BorrowedSlot, Slot, Slots};

@@ -200,6 +200,10 @@ impl MemoryInput {
                 id.len()
             ));
         }
+        // Plain ASCII, which nearly every id is, needs no decoding.
+        if id.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+            return Ok(());
+        }
         if let Some(at) = id.char_indices().find(|(_, c)| c.is_control()).map(|(at, _)| at) {
             return invalid(format!("the conversation id has a control character at byte {at}"));
         }

@@ -1,6 +1,21 @@
-//! Conversation memory in process and elsewhere.
+//! Conversation memory in process.
+
+mod in_memory;
+mod legacy;
+
+use std::sync::Arc;
 
 use crate::Registry;
 
+pub use in_memory::{InMemoryManager, InMemoryManagerBuilder, MemoryRecord};
+pub use legacy::LegacyMemoryManager;
+
 /// Adds the memory backends.
-pub(super) fn register(_registry: &mut Registry) {}
+pub(super) fn register(registry: &mut Registry) {
+    registry
+        .memory
+        .register(InMemoryManager::NAME, |context| Ok(Arc::new(InMemoryManager::from_context(context))));
+    registry.memory.register(LegacyMemoryManager::NAME, |context| {
+        Ok(Arc::new(LegacyMemoryManager::from_context(context)))
+    });
+}

@@ -143,6 +143,12 @@ pub trait VectorStore: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Unavailable` when it cannot be reached.
     async fn connect(&self) -> Result<()>;
+
+    /// Closes the connection, where there is one.
+    ///
+    /// # Errors
+    /// Whatever could not be written any more.
+    async fn disconnect(&self) -> Result<()>;
 }
 
 /// What a vector store holds and has done.
