@@ -157,7 +157,7 @@ impl<'a> Turn<'a> {
         let function = function.clone();
         self.spawn(index, call, deadline, move |ticket| async move {
             let _slot = ticket.shared.calls.acquire_borrowed().await.map_err(|_| Failure::shut_down())?;
-            ticket.shared.call(function, args).await
+            Shared::call(&ticket.shared, function, args).await
         });
     }
 
