@@ -2,6 +2,8 @@
 //!
 //! They use only public items of the crate, so each could be lifted out into a crate of its own.
 
+#[cfg(feature = "ureq")]
+pub mod http;
 pub mod memory;
 pub mod tasks;
 
@@ -11,4 +13,8 @@ use crate::Registry;
 pub fn register_builtins(registry: &mut Registry) {
     memory::register(registry);
     tasks::register(registry);
+    #[cfg(feature = "ureq")]
+    http::register(registry);
+    #[cfg(not(feature = "ureq"))]
+    registry.http.needs_feature("ureq", "ureq");
 }

@@ -1,5 +1,6 @@
 //! HTTP: the seam that model clients send their requests through.
 
+use std::any::Any;
 use std::fmt;
 use std::time::Duration;
 
@@ -94,35 +95,18 @@ pub struct HttpResponse {
 
 /// A response's body, in chunks as they arrive.
 ///
-/// At most a few chunks are buffered; the connection waits while nobody reads. Dropping the body before its
-/// end closes the connection.
-#[derive(Debug)]
+/// At most a few chunks are buffered; the connection waits while nobody reads, until the call's deadline. Dropping
+/// the body before its end closes the connection.
 pub struct HttpBody {
     chunks: mpsc::Receiver<Result<Bytes>>,
     /// Dropped with the body: lets the transport know that nobody reads any more.
-    _guard: Option<BodyGuard>,
-}
-
-/// Whatever a transport wants dropped together with a body.
-pub struct BodyGuard(#[allow(dead_code)] Box<dyn std::any::Any + Send + Sync>);
-
-impl BodyGuard {
-    /// Wraps `guard`.
-    pub fn new(guard: impl std::any::Any + Send + Sync) -> Self {
-        Self(Box::new(guard))
-    }
-}
-
-impl fmt::Debug for BodyGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BodyGuard")
-    }
+    _guard: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl HttpBody {
-    /// A body fed by a transport through `chunks`; closing the channel ends it.
+    /// A body fed by a transport through `chunks`; closing the channel ends it. `guard` is dropped with the body.
     #[must_use]
-    pub fn new(chunks: mpsc::Receiver<Result<Bytes>>, guard: Option<BodyGuard>) -> Self {
+    pub fn new(chunks: mpsc::Receiver<Result<Bytes>>, guard: Option<Box<dyn Any + Send + Sync>>) -> Self {
         Self { chunks, _guard: guard }
     }
 
@@ -143,7 +127,8 @@ impl HttpBody {
         self.chunks.recv().await.transpose()
     }
 
-    /// Everything that is left. Bounded by the transport's cap on decoded bytes.
+    /// Everything that is left. Bounded by the transport's cap on decoded bytes. Dropping the future closes the
+    /// connection.
     ///
     /// # Errors
     /// As [`chunk`](Self::chunk).
@@ -156,6 +141,12 @@ impl HttpBody {
             all.extend_from_slice(&more);
         }
         Ok(all.into())
+    }
+}
+
+impl fmt::Debug for HttpBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HttpBody")
     }
 }
 
@@ -175,6 +166,8 @@ pub struct HttpStats {
     pub bytes_received: u64,
     /// The longest time from sending to the response's head.
     pub slowest_response: Duration,
+    /// Connections open and not in use.
+    pub idle_connections: u64,
     /// The bounds and how close they are.
     pub bounds: Vec<Bound>,
 }

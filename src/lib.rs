@@ -32,5 +32,4 @@ pub use deadline::Deadline;
 pub use error::{Error, ErrorKind, Result};
 pub use registry::{BuildContext, Registry};
 pub use runtime::{Arshai, ArshaiBuilder, Limits, RuntimeHealth, RuntimeStats, ShutdownReport};
-
 pub use slots::{BorrowedSlot, Slot, Slots};
