@@ -3,5 +3,6 @@
 //! A suite is an async function that takes a way to make backends and panics where one breaks the trait's
 //! contract, naming the promise. Call it from a test.
 
+pub mod doubles;
 pub mod memory;
 pub mod tasks;

@@ -1,1 +1,3 @@
 //! Faults injected for real.
+
+mod memory;
