@@ -5,7 +5,14 @@ mod legacy;
 
 use std::sync::Arc;
 
+pub mod in_memory;
+pub mod legacy;
+
+use std::sync::Arc;
+
 use crate::Registry;
+pub use in_memory::InMemoryManager;
+pub use legacy::LegacyMemoryManager;
 
 pub use in_memory::{InMemoryManager, InMemoryManagerBuilder, MemoryRecord};
 pub use legacy::LegacyMemoryManager;
@@ -14,8 +21,8 @@ pub use legacy::LegacyMemoryManager;
 pub(super) fn register(registry: &mut Registry) {
     registry
         .memory
-        .register(InMemoryManager::NAME, |context| Ok(Arc::new(InMemoryManager::from_context(context))));
-    registry.memory.register(LegacyMemoryManager::NAME, |context| {
-        Ok(Arc::new(LegacyMemoryManager::from_context(context)))
-    });
+        .register(in_memory::NAME, |context| Ok(Arc::new(InMemoryManager::from_context(context)?)));
+    registry
+        .memory
+        .register(legacy::NAME, |context| Ok(Arc::new(LegacyMemoryManager::from_context(context))));
 }

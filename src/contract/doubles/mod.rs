@@ -1,3 +1,5 @@
-//! Test doubles for every seam, to test code that stands on arshai.
+//! Test doubles: stand-ins for the seams, for testing code that uses them.
 
-pub mod tasks;
+mod memory;
+
+pub use memory::{CountingMemory, FailingMemory, MemoryCalls};
