@@ -1,9 +1,4 @@
-//! Conversation memory in process.
-
-mod in_memory;
-mod legacy;
-
-use std::sync::Arc;
+//! Conversation memory in process and elsewhere.
 
 pub mod in_memory;
 pub mod legacy;
@@ -12,9 +7,6 @@ use std::sync::Arc;
 
 use crate::Registry;
 pub use in_memory::InMemoryManager;
-pub use legacy::LegacyMemoryManager;
-
-pub use in_memory::{InMemoryManager, InMemoryManagerBuilder, MemoryRecord};
 pub use legacy::LegacyMemoryManager;
 
 /// Adds the memory backends.
