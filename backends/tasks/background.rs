@@ -216,3 +216,25 @@ impl fmt::Debug for Background {
         f.debug_struct("Background").field("slots", &self.slots).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_warning_is_due_once_per_crossing_and_follows_the_limit() {
+        let background = Background::new(5, 80, None, &Arc::default());
+        let mut held = Vec::new();
+        let mut take = |background: &Background| {
+            held.push(background.slots.try_acquire());
+            background.warn_if_close();
+            background.warned.load(Ordering::Relaxed)
+        };
+        assert_eq!([(); 5].map(|()| take(&background)), [false, false, false, true, true]);
+        held.clear();
+        background.rearm();
+        assert!(!background.warned.load(Ordering::Relaxed), "due again once they are back below");
+        background.set_max(10);
+        assert_eq!(background.warn_at.load(Ordering::Relaxed), 8);
+    }
+}

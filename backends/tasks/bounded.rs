@@ -1,5 +1,6 @@
 //! The executor that holds every bound.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::ready;
@@ -186,16 +187,21 @@ impl Shared {
     }
 
     /// Runs `function`, wherever its kind belongs.
-    pub(super) async fn call(self: &Arc<Self>, function: Function, args: Value) -> Ended {
+    pub(super) async fn call(
+        this: impl Borrow<Arc<Self>> + Send + Sync,
+        function: Function,
+        args: Value,
+    ) -> Ended {
+        let this = this.borrow();
         let value = match function.body() {
             FunctionBody::Async(body) => call_noting_pace(&function, body.as_ref(), args).await?,
             // Boxed: a task is as large as all that it might hold, and most hold an async function.
             FunctionBody::Blocking(body) => {
                 let (function, body) = (function.clone(), Arc::clone(body));
-                Box::pin(self.on_thread(function, move || body(args))).await?
+                Box::pin(this.on_thread(function, move || body(args))).await?
             }
         };
-        self.capped(value)
+        this.capped(value)
     }
 
     /// Runs `work`, the body of `function`, on a thread.
@@ -237,8 +243,7 @@ impl Shared {
         match resolve(&call, tasks) {
             Err(unresolved) => unresolved.of(call),
             Ok((function, args)) => {
-                let (shared, its) = (Arc::clone(self), function.clone());
-                let work = async move { shared.call(its, args).await };
+                let work = Self::call(Arc::clone(self), function.clone(), args);
                 self.background.start(call, function, stop.clone(), work)
             }
         }
@@ -312,7 +317,7 @@ impl TaskExecutor for BoundedExecutor {
         let mut task = Spawned(runtime.spawn(async move {
             let work = async {
                 let _slot = worker.calls.acquire().await.map_err(|_| Failure::shut_down())?;
-                worker.call(function, args).await
+                Shared::call(&worker, function, args).await
             };
             tokio::select! {
                 biased;

@@ -157,7 +157,7 @@ impl<'a> Turn<'a> {
         let function = function.clone();
         self.spawn(index, call, deadline, move |ticket| async move {
             let _slot = ticket.shared.calls.acquire_borrowed().await.map_err(|_| Failure::shut_down())?;
-            ticket.shared.call(function, args).await
+            Shared::call(&ticket.shared, function, args).await
         });
     }
 
@@ -190,14 +190,14 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Waits until every spawned call has ended or is late: one wake-up for all, where awaiting each would
-    /// take as many as there are calls.
+    /// Waits until every spawned call has ended: one wake-up for all, where awaiting each would take as many as
+    /// there are calls. Gives up at the first deadline: a call that then blocks must not hold up the rest.
     async fn wait_for_all(&mut self) {
         let Some((ticket, mut ended)) = self.tickets.take() else { return };
         drop(ticket);
-        let Some(last) = self.running.iter().map(|running| running.deadline).max() else { return };
+        let Some(first) = self.earliest else { return };
         // What came of each is looked at afterwards.
-        let _ = self.wait(ended.recv(), last).await;
+        let _ = self.wait(ended.recv(), first).await;
     }
 
     async fn finish(&mut self, running: Running) {

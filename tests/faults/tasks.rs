@@ -56,7 +56,9 @@ async fn an_async_function_that_blocks_leaves_its_turn_its_deadline() {
     let quick = Function::new("quick", |args: Value| async move { Ok::<_, FunctionError>(args) });
     let functions = Functions::new().with(blocks).with(quick);
     let input = FunctionExecutionInput::new(calls(["blocks", "quick"]), functions);
-    let result = executor.execute_functions(input).await;
+    // The other call's deadline is a minute away; the turn must not wait for it.
+    let turn = tokio::time::timeout(Duration::from_secs(30), executor.execute_functions(input));
+    let result = turn.await.expect("the turn ends with its last call");
     assert_eq!(result.failed_functions[0].kind, FailureKind::TimedOut);
     assert_eq!(result.regular_results.len(), 1);
     drop(release);
