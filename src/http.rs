@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::bounds::{Bound, Health};
 use crate::deadline::Deadline;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Sends requests over a bounded pool of connections.
 ///
@@ -32,7 +32,8 @@ pub trait HttpTransport: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// `InvalidInput` for a bad or refused URL, `Capacity` when too many requests wait, `Timeout` naming the
-    /// step, `Transport` when bytes could not be sent or received.
+    /// step, `Unavailable` when the host cannot be reached, `Transport` when bytes could not be sent or received.
+    /// One raised before a byte was sent is marked by [`nothing_was_sent`].
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse>;
 
     /// Changes the number of connections while running.
@@ -49,6 +50,22 @@ pub trait HttpTransport: Send + Sync + fmt::Debug {
 
     /// Refuses new requests, waits for active ones until `deadline`, closes the rest; gives how many it cut.
     async fn shutdown(&self, deadline: Deadline) -> usize;
+}
+
+/// The name of the fact that [`nothing_was_sent`] adds.
+const SENT: &str = "sent";
+
+/// Marks an error as raised before a byte of the request was sent, so that even an unsafe request may be
+/// tried again: for transports.
+#[must_use]
+pub fn nothing_was_sent(error: Error) -> Error {
+    error.with_context(SENT, "nothing")
+}
+
+/// Whether the transport says that no byte of the request was sent.
+#[must_use]
+pub fn was_nothing_sent(error: &Error) -> bool {
+    error.context().any(|(name, value)| name == SENT && value == "nothing")
 }
 
 /// A request: method, URL, headers and a whole body, with an optional deadline.

@@ -1,154 +1,168 @@
-//! The blocking side of one call.
+//! One exchange, on the thread that blocks for it.
 
+use std::future::Future;
 use std::io::Read;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Wake};
+use std::thread::Thread;
+use std::time::Instant;
 
+use ::http::{HeaderMap, Method, Request, Response, StatusCode};
+use ::ureq::Body;
 use bytes::Bytes;
-use http::uri::Authority;
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use ureq::{Body, Timeout};
 
-use super::lanes::{Lane, Lanes};
-use super::stats::Counters;
-use crate::{Deadline, Error, ErrorKind, Result};
+use super::errors::{Step, cut_off, error, from_ureq, timed_out};
+use super::lines::Call;
+use crate::{Error, ErrorKind, Result};
 
-/// Bytes of one read from a body.
-const CHUNK: usize = 16 * 1024;
+/// Chunks of a body that may wait to be read.
+pub(super) const CHUNKS: usize = 4;
 
-pub(super) type Head = (http::StatusCode, http::HeaderMap);
+/// The most bytes of a chunk.
+const CHUNK_BYTES: usize = 16 << 10;
 
-/// What a thread needs to run one call.
+/// The head of a response.
+pub(super) struct Head {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+}
+
+/// A request on its way, and where its answer goes.
 pub(super) struct Exchange {
-    pub request: http::Request<Bytes>,
-    pub authority: Authority,
-    pub lane: Lane,
-    pub lanes: Arc<Lanes>,
-    pub counters: Arc<Counters>,
-    pub deadline: Deadline,
-    pub max_body_bytes: u64,
-    /// To wait, within the deadline, for a reader who is slower than the server.
-    pub runtime: Handle,
-    pub head: oneshot::Sender<Result<Head>>,
-    pub chunks: mpsc::Sender<Result<Bytes>>,
+    pub(super) request: Request<Bytes>,
+    pub(super) until: Instant,
+    pub(super) call: Call,
+    pub(super) head: oneshot::Sender<Result<Head>>,
+    pub(super) chunks: mpsc::Sender<Result<Bytes>>,
 }
 
 impl Exchange {
-    /// Sends the request, hands over the head and then the body. The lane goes back for reuse only when the body
-    /// was read to its end.
+    /// Sends the request, delivers the head, then the body as it is read. Whoever receives the end of either
+    /// finds the permit free.
     pub(super) fn run(self) {
-        let Some(agent) = self.lane.agent() else { return };
-        let sent = self.request.body().len() as u64;
-        let response = match agent.run(self.request.map(Vec::<u8>::from)) {
-            Ok(response) => response,
+        let Self { request, until, call, head, chunks } = self;
+        let mut ending = Ending::reserve(&chunks);
+        let outcome = if call.is_over() { Err(cut_off()) } else { send(&call, request, until) };
+        let body = match outcome {
             Err(error) => {
-                // A connection that failed is not used again.
-                self.lane.finish();
-                let _ = self.head.send(Err(transport_error(error)));
-                return;
+                call.fail();
+                // Nobody listens if the future was dropped.
+                let _ = head.send(Err(error));
+                return ending.clean();
+            }
+            Ok(response) => {
+                let (parts, body) = response.into_parts();
+                if head.send(Ok(Head { status: parts.status, headers: parts.headers })).is_err() {
+                    call.fail();
+                    return;
+                }
+                body
             }
         };
-        self.counters.bytes_sent.fetch_add(sent, Ordering::Relaxed);
-        let (parts, body) = response.into_parts();
-        if self.head.send(Ok((parts.status, parts.headers))).is_err() {
-            self.lane.cut();
-            return;
-        }
-        let reading = Reading {
-            chunks: &self.chunks,
-            counters: &self.counters,
-            deadline: self.deadline,
-            max_body_bytes: self.max_body_bytes,
-            runtime: &self.runtime,
-        };
-        let outcome = reading.read(body);
-        // The agent first: whoever sees the body's end may send the next request on this connection.
-        match (outcome, self.lane.finish()) {
-            (Ok(true), Some(agent)) => self.lanes.put_back(agent, self.authority),
-            (Err(error), _) => reading.hand_over(Err(error)).map_or((), drop),
-            _ => {}
+        match deliver(&call, body, &chunks, until) {
+            Ok(()) => {
+                call.complete();
+                ending.clean();
+            }
+            Err(error) => {
+                call.fail();
+                ending.error(error);
+            }
         }
     }
 }
 
-struct Reading<'a> {
-    chunks: &'a mpsc::Sender<Result<Bytes>>,
-    counters: &'a Counters,
-    deadline: Deadline,
-    max_body_bytes: u64,
-    runtime: &'a Handle,
-}
-
-impl Reading<'_> {
-    /// Reads the body to its end; false where the reader has gone.
-    fn read(&self, body: Body) -> Result<bool> {
-        let mut reader = body.into_reader();
-        let mut total = 0;
-        loop {
-            let mut chunk = vec![0; CHUNK];
-            let read = reader.read(&mut chunk).map_err(|error| transport_error(error.into()))?;
-            if read == 0 {
-                return Ok(true);
-            }
-            total += read as u64;
-            if total > self.max_body_bytes {
-                let message = format!(
-                    "the response is larger than {} bytes, decoded (http.max_body_bytes)",
-                    self.max_body_bytes
-                );
-                return Err(Error::new(ErrorKind::TooLarge, "http.ureq", message));
-            }
-            chunk.truncate(read);
-            self.counters.bytes_received.fetch_add(read as u64, Ordering::Relaxed);
-            if self.hand_over(Ok(chunk.into())).is_none() {
-                return Ok(false);
-            }
-        }
-    }
-
-    /// Gives a chunk to the reader, waiting for a slow one until the deadline; `None` where it has gone.
-    fn hand_over(&self, chunk: Result<Bytes>) -> Option<()> {
-        let chunk = match self.chunks.try_send(chunk) {
-            Ok(()) => return Some(()),
-            Err(mpsc::error::TrySendError::Closed(_)) => return None,
-            Err(mpsc::error::TrySendError::Full(chunk)) => chunk,
-        };
-        let sending = self.deadline.bound("http.ureq", "waiting for the reader", self.chunks.send(chunk));
-        self.runtime.block_on(sending).ok()?.ok()
-    }
-}
-
-/// ureq's error as ours. Neither holds headers, bodies or query strings.
-fn transport_error(error: ureq::Error) -> Error {
-    let (kind, message) = match &error {
-        ureq::Error::Timeout(timeout) => (ErrorKind::Timeout, format!("timed out {}", step(*timeout))),
-        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-            (ErrorKind::Timeout, "timed out waiting for the server".to_owned())
-        }
-        ureq::Error::HostNotFound => (ErrorKind::Unavailable, "the host's name was not found".to_owned()),
-        ureq::Error::ConnectionFailed => (ErrorKind::Unavailable, "the connection failed".to_owned()),
-        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            (ErrorKind::Unavailable, "the connection was refused".to_owned())
-        }
-        ureq::Error::Http(_) | ureq::Error::BadUri(_) => {
-            let message = "the request is not valid HTTP".to_owned();
-            // Its cause may repeat the URL.
-            return Error::new(ErrorKind::InvalidInput, "http.ureq", message);
-        }
-        _ => (ErrorKind::Transport, "the exchange failed".to_owned()),
+fn send(call: &Call, request: Request<Bytes>, until: Instant) -> Result<Response<Body>> {
+    let left = until.saturating_duration_since(Instant::now());
+    let (parts, body) = request.into_parts();
+    let bytes = body.len();
+    call.switchboard.counters.sent(bytes);
+    let agent = call.agent();
+    let response = if bytes == 0 && !matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
+        let request = Request::from_parts(parts, ());
+        agent.run(agent.configure_request(request).timeout_global(Some(left)).build())
+    } else {
+        let request = Request::from_parts(parts, &body[..]);
+        agent.run(agent.configure_request(request).timeout_global(Some(left)).build())
     };
-    Error::new(kind, "http.ureq", message).with_source(error)
+    response.map_err(|cause| failure(call, cause))
 }
 
-fn step(timeout: Timeout) -> &'static str {
-    match timeout {
-        Timeout::Resolve => "looking up the host's name (http.connect_timeout)",
-        Timeout::Connect => "connecting (http.connect_timeout)",
-        Timeout::SendRequest | Timeout::SendBody | Timeout::PerWrite => {
-            "sending the request (http.write_timeout)"
+/// Reads the body to its end, handing on chunks. A reader who is gone ends it as an error does.
+fn deliver(call: &Call, body: Body, chunks: &mpsc::Sender<Result<Bytes>>, until: Instant) -> Result<()> {
+    call.stage().set(Step::Body);
+    let limit = call.switchboard.settings.max_body_bytes;
+    let (mut reader, mut buffer, mut total) = (body.into_reader(), vec![0; CHUNK_BYTES], 0_u64);
+    loop {
+        let read = reader.read(&mut buffer).map_err(|cause| failure(call, cause.into()))?;
+        if read == 0 {
+            return Ok(());
         }
-        Timeout::PerRead => "waiting for the next bytes (http.read_timeout)",
-        _ => "waiting for the response",
+        call.switchboard.counters.received(read);
+        total += read as u64;
+        if total > limit {
+            return Err(error(ErrorKind::TooLarge, "the decoded body is larger than http.max_body_bytes")
+                .with_context("limit", limit));
+        }
+        match wait_until(until, chunks.send(Ok(Bytes::copy_from_slice(&buffer[..read])))) {
+            Some(Ok(())) => {}
+            Some(Err(_)) => return Err(error(ErrorKind::Cancelled, "nobody reads the body any more")),
+            None => return Err(timed_out(Step::Body, until.elapsed())),
+        }
+    }
+}
+
+fn failure(call: &Call, cause: ::ureq::Error) -> Error {
+    if call.is_over() { cut_off() } else { from_ureq(cause, call.stage().get()) }
+}
+
+/// Delivers how a body ended. A channel that merely closes reads as a complete body, so the place for an
+/// error is reserved at the start, and one is sent unless the body is known to be complete.
+struct Ending(Option<mpsc::OwnedPermit<Result<Bytes>>>);
+
+impl Ending {
+    fn reserve(chunks: &mpsc::Sender<Result<Bytes>>) -> Self {
+        Self(chunks.clone().try_reserve_owned().ok())
+    }
+
+    fn clean(&mut self) {
+        self.0 = None;
+    }
+
+    fn error(&mut self, error: Error) {
+        if let Some(place) = self.0.take() {
+            place.send(Err(error));
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.error(error(ErrorKind::Transport, "the body was cut short"));
+    }
+}
+
+/// Blocks this thread on `future`, at most until `until`. Needs no runtime, which may be gone.
+fn wait_until<F: Future>(until: Instant, future: F) -> Option<F::Output> {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return Some(output);
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        std::thread::park_timeout(left);
     }
 }

@@ -1,296 +1,204 @@
-//! HTTP over ureq, bounded.
+//! HTTP over [ureq], bounded.
 //!
-//! ureq blocks, so each call runs on a thread of the transport's own bounded pool, and that pool's slots are the
-//! bound on connections: a slot is held until the body has been read or dropped. Each call has a lane, an agent
-//! with one connection, which a dropped call shuts down.
+//! ureq blocks, so each exchange runs on a thread of the transport's own bounded pool. Every connection has a
+//! ureq agent of its own (a [`Line`](lines::Line)): `Agent::shutdown` closes all sockets of an agent for good,
+//! which with one connection per agent is exactly "hang up this call", and idle connections can be counted
+//! against the limit together with active ones.
+//!
+//! [ureq]: https://docs.rs/ureq
 
+mod errors;
 mod exchange;
-mod lanes;
-mod stats;
+mod lines;
+mod names;
+mod settings;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
-use secrecy::ExposeSecret;
-use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use self::exchange::{Exchange, Head};
-use self::lanes::{CutOnDrop, Lane, LaneSettings, Lanes};
-use self::stats::Counters;
+use self::errors::{error, timed_out};
+use self::exchange::{CHUNKS, Exchange, Head};
+use self::lines::{HangUp, Switchboard};
+use self::settings::Settings;
 use crate::blocking::BlockingPool;
 use crate::http::{HttpBody, HttpRequest, HttpResponse, HttpStats, HttpTransport};
-use crate::{BuildContext, Deadline, Error, ErrorKind, Health, Result, Slots};
+use crate::{BuildContext, Deadline, Error, ErrorKind, Health, Result, Slot, Slots};
 
-/// Chunks of a body that wait for their reader.
-const BUFFERED_CHUNKS: usize = 4;
+/// The component's name in errors.
+const COMPONENT: &str = "http.ureq";
 
-/// [`HttpTransport`] over ureq.
+/// HTTP/1.1 over bounded, reused connections.
 ///
-/// Nothing is opened before the first request. At most `pool.max_connections` connections exist at once, idle ones
-/// included, each with a thread of its own while it is in use; `http.max_waiting` more requests may wait, for at
-/// most `http.pool_timeout` each.
+/// At most `pool.max_connections` connections are open at once, idle ones included; at most
+/// `http.max_waiting` requests wait for one, each for `http.pool_timeout`. Threads are as many as connections
+/// in use, start when needed and end after ten idle seconds. Building one touches neither network nor disk.
+///
+/// Names are looked up by the system's resolver, which cannot be interrupted: a dropped call that is still
+/// looking up a name or connecting gives back its permit when that step ends. Answers of the resolver are kept
+/// for 30 s.
+///
+/// When it is dropped, exchanges still running are cut.
 pub struct UreqTransport {
-    threads: BlockingPool,
+    switchboard: Arc<Switchboard>,
     waiting: Slots,
-    lanes: Arc<Lanes>,
-    counters: Arc<Counters>,
-    /// Lanes of calls under way, for a shutdown to cut.
-    active: Mutex<Vec<Lane>>,
-    closed: AtomicBool,
-    settings: Settings,
-}
-
-struct Settings {
-    bounded: bool,
-    pool_timeout: Option<Duration>,
-    total_timeout: Duration,
-    max_body_bytes: u64,
-    insecure_hosts: Vec<String>,
-    /// Why no request can be sent: a proxy that is not one.
-    broken: Option<&'static str>,
+    threads: BlockingPool,
 }
 
 impl UreqTransport {
-    /// Its name in configuration.
+    /// Its name in the configuration, `http.backend`.
     pub const NAME: &'static str = "ureq";
+
     /// The name of its twin behind `ARSHAI_USE_LEGACY_CONNECTIONS`.
     pub const LEGACY: &'static str = "legacy";
 
-    /// A transport as a runtime's configuration asks for it.
-    #[must_use]
-    pub fn from_context(context: &BuildContext) -> Self {
-        let pool = &context.config.pool;
-        let http = &context.config.http;
-        let max = pool.max_connections;
-        let waiting = Slots::new("http.max_waiting", "requests", http.max_waiting);
-        Self::with(
-            context,
-            (max, pool.max_idle.min(max), pool.idle_timeout),
-            waiting,
-            Some(http.pool_timeout),
-        )
+    /// A transport as `context` configures it.
+    ///
+    /// # Errors
+    /// `Config` when `http.proxy` is not a proxy's URL.
+    pub fn from_context(context: &BuildContext) -> Result<Self> {
+        Ok(Self::new(Settings::new(&context.config)?, context))
     }
 
-    /// Connections as they were before: 50, of which 20 are kept idle for 30 s; any number of requests waits, for as
-    /// long as their own deadline lets them.
-    #[must_use]
-    pub fn legacy(context: &BuildContext) -> Self {
-        let waiting = Slots::new("http.max_waiting", "requests", Slots::MAX);
-        Self::with(context, (50, 20, Duration::from_secs(30)), waiting, None)
+    /// A transport with the pool that Python arshai has: 50 connections of which 20 are kept idle for 30 s,
+    /// any number of requests waiting, for as long as their own deadline allows. Its limits cannot be changed.
+    ///
+    /// # Errors
+    /// As [`from_context`](Self::from_context).
+    pub fn legacy(context: &BuildContext) -> Result<Self> {
+        Ok(Self::new(Settings::new(&context.config)?.legacy(), context))
     }
 
-    fn with(
-        context: &BuildContext,
-        (max, max_idle, idle_timeout): (usize, usize, Duration),
-        waiting: Slots,
-        pool_timeout: Option<Duration>,
-    ) -> Self {
-        let http = &context.config.http;
-        let proxy = http.proxy.as_ref().map(|url| ureq::Proxy::new(url.expose_secret()));
-        let broken = matches!(proxy, Some(Err(_))).then_some("http.proxy is not the URL of a proxy");
-        let lanes = LaneSettings {
-            connect_timeout: http.connect_timeout,
-            read_timeout: Some(http.read_timeout),
-            write_timeout: Some(http.write_timeout),
-            idle_timeout,
-            proxy: proxy.and_then(std::result::Result::ok),
-        };
+    fn new(settings: Settings, context: &BuildContext) -> Self {
         Self {
-            threads: BlockingPool::new("http.max_connections", max),
-            waiting,
-            lanes: Arc::new(Lanes::new(lanes, max_idle)),
-            counters: Arc::default(),
-            active: Mutex::default(),
-            closed: AtomicBool::new(false),
-            settings: Settings {
-                bounded: pool_timeout.is_some(),
-                pool_timeout,
-                total_timeout: http.total_timeout,
-                max_body_bytes: http.max_body_bytes,
-                insecure_hosts: http.insecure_hosts.clone(),
-                broken,
-            },
+            waiting: Slots::new("http.max_waiting", "requests", settings.max_waiting),
+            threads: BlockingPool::new("http.threads", settings.max_connections),
+            switchboard: Arc::new(Switchboard::new(settings, Arc::clone(&context.clock))),
         }
     }
 
-    /// Refuses what would send a key in the clear, and what is no URL.
-    fn check(&self, uri: &http::Uri) -> Result<http::uri::Authority> {
-        let refuse =
-            |message: &str| Err(Error::new(ErrorKind::InvalidInput, "http.ureq", message.to_owned()));
-        let Some(authority) = uri.authority() else { return refuse("the URL has no host") };
-        if let Some(broken) = self.settings.broken {
-            return Err(Error::new(ErrorKind::Config, "http.ureq", broken));
+    /// Takes a slot for a connection, waiting in the bounded queue if all are taken.
+    async fn connection(&self, deadline: Deadline) -> Result<Slot> {
+        let slots = &self.switchboard.connections;
+        match slots.try_acquire() {
+            Err(full) if full.kind() == ErrorKind::Capacity => {}
+            taken_or_closed => return taken_or_closed,
         }
-        let host = authority.host();
-        match uri.scheme_str() {
-            Some("https") => Ok(authority.clone()),
-            Some("http")
-                if is_loopback(host) || self.settings.insecure_hosts.iter().any(|name| name == host) =>
-            {
-                Ok(authority.clone())
-            }
-            Some("http") => refuse(
-                "plain http is refused: the request's key could be read on the way; use https, or list the host in \
-                 http.insecure_hosts",
-            ),
-            _ => refuse("the URL must begin with https://"),
-        }
+        let Ok(_waiting) = self.waiting.try_acquire() else {
+            self.switchboard.counters.rejected();
+            let message = format!("rejected: {} requests already wait for a connection", self.waiting.used());
+            return Err(error(ErrorKind::Capacity, message).with_context("connections", slots.max()));
+        };
+        let wait = match self.switchboard.settings.pool_timeout {
+            Some(timeout) => deadline.at_most(timeout),
+            None => deadline,
+        };
+        wait.bound(COMPONENT, "waiting for a connection", slots.acquire())
+            .await
+            .map_err(|error| error.with_context("connections", slots.max()))?
     }
 
     async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse> {
-        let authority = self.check(request.request.uri())?;
-        let total = Deadline::after(self.settings.total_timeout);
-        let deadline = request.deadline.map_or(total, |deadline| deadline.min(total));
-        let queued = self.waiting.try_acquire().inspect_err(|_| {
-            self.counters.rejected.fetch_add(1, Ordering::Relaxed);
-        })?;
+        let HttpRequest { request, deadline } = request;
+        let settings = &self.switchboard.settings;
+        let origin = settings.origin_of(request.uri())?;
+        let total = Deadline::after(settings.total_timeout);
+        let deadline = deadline.map_or(total, |deadline| deadline.min(total));
 
-        let (begin, begun) = oneshot::channel();
-        let (head, response) = oneshot::channel();
-        let (chunks, body) = mpsc::channel(BUFFERED_CHUNKS);
-        let lanes = Arc::clone(&self.lanes);
-        let (counters, runtime) = (Arc::clone(&self.counters), Handle::current());
-        let max_body_bytes = self.settings.max_body_bytes;
-        let mut call = std::pin::pin!(self.threads.run(move || {
-            let lane = Lane::new(lanes.take(&authority));
-            // Nobody waits for the call any more: do not make it.
-            if begin.send(lane.clone()).is_err() {
-                return;
-            }
-            let request = request.request;
-            Exchange {
-                request,
-                authority,
-                lane,
-                lanes,
-                counters,
-                deadline,
-                max_body_bytes,
-                runtime,
-                head,
-                chunks,
-            }
-            .run();
-        }));
-
-        let wait = self.settings.pool_timeout.map_or(deadline, |timeout| deadline.at_most(timeout));
-        let beginning = async {
-            tokio::select! {
-                // Begun is looked at first: a short call may be over by then.
-                biased;
-                begun = begun => begun.map_err(|_| closed()),
-                ended = &mut call => Err(ended.err().unwrap_or_else(closed)),
-            }
+        let slot = self.connection(deadline).await?;
+        let began = Instant::now();
+        let call = self.switchboard.dial(origin, slot)?;
+        let (hang_up, stage) = (HangUp::new(&call), Arc::clone(call.stage()));
+        let (head_sender, mut head) = oneshot::channel();
+        // One place more than chunks, kept for the error that ends a body.
+        let (chunk_sender, chunks) = mpsc::channel(CHUNKS + 1);
+        let exchange = Exchange {
+            request,
+            until: began + deadline.remaining(),
+            call,
+            head: head_sender,
+            chunks: chunk_sender,
         };
-        let lane =
-            wait.bound("http.ureq", "waiting for a connection (http.pool_timeout)", beginning).await??;
-        drop(queued);
-        let guard = CutOnDrop(lane.clone());
-        self.remember(lane);
-        // The call runs on its thread now, whether or not its future is polled.
-        let response = deadline.bound("http.ureq", "waiting for the response", response).await?;
-        let (status, headers): Head = response.unwrap_or_else(|_| Err(closed()))?;
-        Ok(HttpResponse { status, headers, body: HttpBody::new(body, Some(Box::new(guard))) })
+
+        let mut run = pin!(self.threads.run(move || exchange.run()));
+        let arrived = async {
+            let ended = tokio::select! {
+                biased;
+                Ok(head) = &mut head => return head,
+                ended = &mut run => ended,
+            };
+            // The thread has ended: with a head, or without one because it panicked or was cut off.
+            head.try_recv().unwrap_or_else(|_| Err(ended.err().unwrap_or_else(errors::cut_off)))
+        };
+        let Head { status, headers } = tokio::time::timeout_at(deadline.instant(), arrived)
+            .await
+            .unwrap_or_else(|_| Err(timed_out(stage.get(), began.elapsed())))?;
+        self.switchboard.counters.responded(began.elapsed());
+        Ok(HttpResponse { status, headers, body: HttpBody::new(chunks, Some(Box::new(hang_up))) })
     }
-
-    /// Keeps the lane for a shutdown to cut, and forgets those that have ended.
-    fn remember(&self, lane: Lane) {
-        let mut active = self.active.lock();
-        // Now and then, so that it costs nothing on most calls and the list stays short.
-        if active.len() >= 2 * self.threads.used() + 16 {
-            active.retain(|lane| lane.agent().is_some());
-        }
-        active.push(lane);
-    }
-}
-
-fn closed() -> Error {
-    Error::new(
-        ErrorKind::Closed,
-        "http.ureq",
-        "the call was ended from this side: the transport is shut down",
-    )
-}
-
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost")
-        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[async_trait]
 impl HttpTransport for UreqTransport {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(closed());
+        let result = self.exchange(request).await;
+        if result.is_err() {
+            self.switchboard.counters.failed();
         }
-        let began = tokio::time::Instant::now();
-        let outcome = self.exchange(request).await;
-        match &outcome {
-            Ok(_) => self.counters.responded_after(began.elapsed()),
-            Err(_) => {
-                self.counters.failures.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        outcome
+        result
     }
 
     fn set_max_connections(&self, max: usize) -> Result<()> {
-        if !self.settings.bounded {
+        if self.switchboard.settings.is_legacy() {
             let message = "the legacy transport keeps its 50 connections; unset ARSHAI_USE_LEGACY_CONNECTIONS and \
                            ARSHAI_DISABLE_OPTIMIZATIONS to change them";
             return Err(Error::new(ErrorKind::Unsupported, "http.legacy", message));
         }
+        if max == 0 {
+            let message = "the number of connections must be at least 1";
+            return Err(error(ErrorKind::InvalidInput, message));
+        }
         self.threads.set_max_threads(max);
+        self.switchboard.set_max_connections(max);
         Ok(())
     }
 
     fn stats(&self) -> HttpStats {
-        let mut stats = self.counters.snapshot();
-        stats.idle_connections = self.lanes.idle() as u64;
-        stats.bounds = vec![self.threads.bound(), self.waiting.bound()];
+        let mut stats = self.switchboard.counters.stats();
+        stats.idle_connections = self.switchboard.idle();
+        stats.bounds = vec![self.switchboard.connections.bound(), self.waiting.bound(), self.threads.bound()];
         stats
     }
 
     async fn health(&self) -> Health {
-        let reason = match (self.closed.load(Ordering::Acquire), self.settings.broken) {
-            (true, _) => "it is shut down",
-            (false, Some(broken)) => broken,
-            (false, None) => return Health::Healthy,
-        };
-        Health::Unhealthy { reason: reason.to_owned() }
+        if self.switchboard.connections.is_closed() {
+            return Health::Unhealthy { reason: "it is shut down".into() };
+        }
+        match self.waiting.used() {
+            0 => Health::Healthy,
+            waiting => Health::Degraded { reason: format!("{waiting} requests wait for a connection") },
+        }
     }
 
     async fn shutdown(&self, deadline: Deadline) -> usize {
-        self.closed.store(true, Ordering::Release);
-        self.waiting.close();
-        let idle = deadline.bound("http.ureq", "requests to end", self.threads.idle()).await;
-        let active = std::mem::take(&mut *self.active.lock());
-        let cut = active.iter().filter(|lane| lane.cut()).count();
-        self.threads.close();
-        self.lanes.clear();
-        if idle.is_ok() { 0 } else { cut }
+        self.switchboard.shutdown(deadline).await
     }
 }
 
 impl Drop for UreqTransport {
     fn drop(&mut self) {
-        for lane in self.active.get_mut() {
-            lane.cut();
-        }
+        self.switchboard.close();
     }
 }
 
 impl fmt::Debug for UreqTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UreqTransport")
-            .field("threads", &self.threads)
+            .field("connections", &self.switchboard.connections)
             .field("waiting", &self.waiting)
             .finish_non_exhaustive()
     }
