@@ -16,12 +16,13 @@ const NODE: usize = size::chunk(size_of::<(Key, Entry)>() + 2 * size_of::<usize>
 /// Unused memory a shard keeps before it gives any back.
 const SPARE: usize = 32;
 
-/// What is kept of one conversation.
+/// What is kept of one conversation; what a hit reads stands first.
+#[repr(C)]
 pub(super) struct Entry {
     pub(super) memory: WorkingMemory,
-    pub(super) metadata: Option<Box<Map<String, Value>>>,
     /// Monotonic nanoseconds.
     pub(super) expires: u64,
+    pub(super) metadata: Option<Box<Map<String, Value>>>,
     /// Microseconds since the Unix epoch, as are those of `updated`.
     pub(super) created: u64,
     pub(super) updated: u64,
@@ -85,6 +86,8 @@ impl Departures {
     }
 }
 
+/// The map stands first, on the cache line of the shard's lock.
+#[repr(C)]
 #[derive(Default)]
 pub(super) struct Shard {
     map: LinkedHashMap<Key, Entry, Carried>,

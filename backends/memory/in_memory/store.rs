@@ -28,12 +28,13 @@ const EXPIRED_PER_LOCK: usize = 64;
 /// Entries evicted for one large one before others are let at the shard.
 const EVICTED_PER_LOCK: usize = 64;
 
-/// A shard on cache lines of its own, with the counters that its readers write.
-#[repr(align(128))]
+/// A shard on cache lines of its own, with the counters that its readers write. A hit touches the first line
+/// only: counter, lock and map.
+#[repr(C, align(128))]
 #[derive(Default)]
 struct Cell {
-    shard: RwLock<Shard>,
     hits: AtomicU64,
+    shard: RwLock<Shard>,
     misses: AtomicU64,
     /// How many entries the shard holds, for whoever looks for one to evict.
     len: AtomicUsize,
