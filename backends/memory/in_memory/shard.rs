@@ -71,10 +71,17 @@ pub(super) struct Departures {
 
 impl Departures {
     fn push(&mut self, departure: Departure) {
-        match self.first {
-            None => self.first = Some(departure),
-            Some(_) => self.more.push(departure),
+        if self.first.is_none() {
+            self.first = Some(departure);
+            return;
         }
+        if self.more.capacity() == 0 {
+            // Room for many at once is more than is needed, on purpose: glibc puts off tidying up after small
+            // frees until someone asks for a kilobyte. Asked for now, it tidies up after a few; put off until
+            // some table grows, it would tidy up after all that ever expired, and take 20 ms to do it.
+            self.more.reserve(32);
+        }
+        self.more.push(departure);
     }
 
     pub(super) fn is_empty(&self) -> bool {
