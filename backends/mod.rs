@@ -2,8 +2,12 @@
 //!
 //! They use only public items of the crate, so each could be lifted out into a crate of its own.
 
+#[cfg(feature = "ureq")]
+pub mod http;
 pub mod memory;
 pub mod tasks;
+#[cfg(feature = "embedded")]
+pub mod vectors;
 
 use crate::Registry;
 
@@ -11,4 +15,12 @@ use crate::Registry;
 pub fn register_builtins(registry: &mut Registry) {
     memory::register(registry);
     tasks::register(registry);
+    #[cfg(feature = "ureq")]
+    http::register(registry);
+    #[cfg(not(feature = "ureq"))]
+    registry.http.needs_feature("ureq", "ureq");
+    #[cfg(feature = "embedded")]
+    vectors::register(registry);
+    #[cfg(not(feature = "embedded"))]
+    registry.vectors.needs_feature("embedded", "embedded");
 }

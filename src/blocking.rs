@@ -110,6 +110,11 @@ impl BlockingPool {
         self.slots.bound()
     }
 
+    /// Waits until no work runs. Dropping the future stops waiting and nothing else.
+    pub async fn idle(&self) {
+        self.slots.idle().await;
+    }
+
     /// Refuses further work. Work that has begun runs on; idle threads end.
     pub fn close(&self) {
         self.slots.close();
@@ -147,14 +152,16 @@ impl Shared {
         drop(state);
         let shared = Arc::clone(self);
         let spawned = std::thread::Builder::new().name(self.name.into()).spawn(move || shared.work());
-        spawned.map(drop).map_err(|error| {
+        spawned.map(drop).or_else(|error| {
             let mut state = self.state.lock();
             state.threads -= 1;
-            // The job stays queued only if a thread is there to take it.
-            if state.threads == 0 {
-                state.jobs.clear();
+            // A thread that is there takes the job when it comes to it.
+            if state.threads > 0 {
+                return Ok(());
             }
-            Error::new(ErrorKind::Capacity, self.name, "the system gives no more threads").with_source(error)
+            state.jobs.clear();
+            Err(Error::new(ErrorKind::Capacity, self.name, "the system gives no more threads")
+                .with_source(error))
         })
     }
 

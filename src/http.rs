@@ -1,5 +1,6 @@
 //! HTTP: the seam that model clients send their requests through.
 
+use std::any::Any;
 use std::fmt;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::bounds::{Bound, Health};
 use crate::deadline::Deadline;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Sends requests over a bounded pool of connections.
 ///
@@ -31,7 +32,8 @@ pub trait HttpTransport: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// `InvalidInput` for a bad or refused URL, `Capacity` when too many requests wait, `Timeout` naming the
-    /// step, `Transport` when bytes could not be sent or received.
+    /// step, `Unavailable` when the host cannot be reached, `Transport` when bytes could not be sent or received.
+    /// One raised before a byte was sent is marked by [`nothing_was_sent`].
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse>;
 
     /// Changes the number of connections while running.
@@ -48,6 +50,22 @@ pub trait HttpTransport: Send + Sync + fmt::Debug {
 
     /// Refuses new requests, waits for active ones until `deadline`, closes the rest; gives how many it cut.
     async fn shutdown(&self, deadline: Deadline) -> usize;
+}
+
+/// The name of the fact that [`nothing_was_sent`] adds.
+const SENT: &str = "sent";
+
+/// Marks an error as raised before a byte of the request was sent, so that even an unsafe request may be
+/// tried again: for transports.
+#[must_use]
+pub fn nothing_was_sent(error: Error) -> Error {
+    error.with_context(SENT, "nothing")
+}
+
+/// Whether the transport says that no byte of the request was sent.
+#[must_use]
+pub fn was_nothing_sent(error: &Error) -> bool {
+    error.context().any(|(name, value)| name == SENT && value == "nothing")
 }
 
 /// A request: method, URL, headers and a whole body, with an optional deadline.
@@ -94,35 +112,18 @@ pub struct HttpResponse {
 
 /// A response's body, in chunks as they arrive.
 ///
-/// At most a few chunks are buffered; the connection waits while nobody reads. Dropping the body before its
-/// end closes the connection.
-#[derive(Debug)]
+/// At most a few chunks are buffered; the connection waits while nobody reads, until the call's deadline. Dropping
+/// the body before its end closes the connection.
 pub struct HttpBody {
     chunks: mpsc::Receiver<Result<Bytes>>,
     /// Dropped with the body: lets the transport know that nobody reads any more.
-    _guard: Option<BodyGuard>,
-}
-
-/// Whatever a transport wants dropped together with a body.
-pub struct BodyGuard(#[allow(dead_code)] Box<dyn std::any::Any + Send + Sync>);
-
-impl BodyGuard {
-    /// Wraps `guard`.
-    pub fn new(guard: impl std::any::Any + Send + Sync) -> Self {
-        Self(Box::new(guard))
-    }
-}
-
-impl fmt::Debug for BodyGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BodyGuard")
-    }
+    _guard: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl HttpBody {
-    /// A body fed by a transport through `chunks`; closing the channel ends it.
+    /// A body fed by a transport through `chunks`; closing the channel ends it. `guard` is dropped with the body.
     #[must_use]
-    pub fn new(chunks: mpsc::Receiver<Result<Bytes>>, guard: Option<BodyGuard>) -> Self {
+    pub fn new(chunks: mpsc::Receiver<Result<Bytes>>, guard: Option<Box<dyn Any + Send + Sync>>) -> Self {
         Self { chunks, _guard: guard }
     }
 
@@ -143,7 +144,8 @@ impl HttpBody {
         self.chunks.recv().await.transpose()
     }
 
-    /// Everything that is left. Bounded by the transport's cap on decoded bytes.
+    /// Everything that is left. Bounded by the transport's cap on decoded bytes. Dropping the future closes the
+    /// connection.
     ///
     /// # Errors
     /// As [`chunk`](Self::chunk).
@@ -156,6 +158,12 @@ impl HttpBody {
             all.extend_from_slice(&more);
         }
         Ok(all.into())
+    }
+}
+
+impl fmt::Debug for HttpBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HttpBody")
     }
 }
 
@@ -175,6 +183,8 @@ pub struct HttpStats {
     pub bytes_received: u64,
     /// The longest time from sending to the response's head.
     pub slowest_response: Duration,
+    /// Connections open and not in use.
+    pub idle_connections: u64,
     /// The bounds and how close they are.
     pub bounds: Vec<Bound>,
 }

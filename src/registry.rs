@@ -106,7 +106,13 @@ impl<T: ?Sized> Backends<T> {
         }
     }
 
-    fn unknown(&self, name: &str) -> Error {
+    /// Whether a backend of that name is registered.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.factories.contains_key(name)
+    }
+
+    pub(crate) fn unknown(&self, name: &str) -> Error {
         let names: Vec<_> = self.names().collect();
         let mut message =
             format!("{} = {name:?} is not available; available: {}", self.key, names.join(", "));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::{AcquireError, Semaphore, TryAcquireError};
+use tokio::sync::{AcquireError, Notify, Semaphore, TryAcquireError};
 
 use crate::bounds::Bound;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,6 +27,8 @@ struct Inner {
     owed: AtomicUsize,
     used: AtomicUsize,
     peak: AtomicUsize,
+    /// Woken when the last slot in use comes back.
+    idle: Notify,
 }
 
 impl Slots {
@@ -45,6 +47,7 @@ impl Slots {
             owed: AtomicUsize::new(0),
             used: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
+            idle: Notify::new(),
         }))
     }
 
@@ -57,6 +60,22 @@ impl Slots {
             Ok(permit) => {
                 permit.forget();
                 Ok(self.take())
+            }
+            Err(AcquireError { .. }) => Err(self.closed()),
+        }
+    }
+
+    /// As [`acquire`](Self::acquire), for a slot that lives no longer than this handle: without a count of
+    /// its own for all threads to fight over.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Closed`] once [`close`](Self::close) was called.
+    pub async fn acquire_borrowed(&self) -> Result<BorrowedSlot<'_>> {
+        match self.0.semaphore.acquire().await {
+            Ok(permit) => {
+                permit.forget();
+                self.0.count();
+                Ok(BorrowedSlot(&self.0))
             }
             Err(AcquireError { .. }) => Err(self.closed()),
         }
@@ -82,11 +101,7 @@ impl Slots {
     }
 
     fn take(&self) -> Slot {
-        let used = self.0.used.fetch_add(1, Ordering::Relaxed) + 1;
-        // Read first: the peak is rarely beaten, and a plain load does not fight over the cache line.
-        if used > self.0.peak.load(Ordering::Relaxed) {
-            self.0.peak.fetch_max(used, Ordering::Relaxed);
-        }
+        self.0.count();
         Slot(Arc::clone(&self.0))
     }
 
@@ -123,7 +138,22 @@ impl Slots {
     /// Slots in use now.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.0.used.load(Ordering::Relaxed)
+        self.0.used.load(Ordering::Acquire)
+    }
+
+    /// Waits until no slot is in use. Slots may be taken again at once, unless [closed](Self::close).
+    ///
+    /// Dropping the future stops waiting and nothing else.
+    pub async fn idle(&self) {
+        loop {
+            // Listen before looking: a slot that comes back in between is not missed.
+            let mut idle = std::pin::pin!(self.0.idle.notified());
+            idle.as_mut().enable();
+            if self.used() == 0 {
+                return;
+            }
+            idle.await;
+        }
     }
 
     /// Refuses every further acquire; those waiting get [`ErrorKind::Closed`]. Slots in use stay in use.
@@ -154,15 +184,43 @@ pub struct Slot(Arc<Inner>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.used.fetch_sub(1, Ordering::Relaxed);
-        let swallowed = self.0.owed.load(Ordering::Acquire) > 0
+        self.0.give_back();
+    }
+}
+
+/// A slot in use, tied to its [`Slots`]; dropping it gives it back.
+#[derive(Debug)]
+#[must_use = "dropping the slot gives it back"]
+pub struct BorrowedSlot<'a>(&'a Inner);
+
+impl Drop for BorrowedSlot<'_> {
+    fn drop(&mut self) {
+        self.0.give_back();
+    }
+}
+
+impl Inner {
+    /// Counts a slot that was taken.
+    fn count(&self) {
+        let used = self.used.fetch_add(1, Ordering::Relaxed) + 1;
+        // Read first: the peak is rarely beaten, and a plain load does not fight over the cache line.
+        if used > self.peak.load(Ordering::Relaxed) {
+            self.peak.fetch_max(used, Ordering::Relaxed);
+        }
+    }
+
+    fn give_back(&self) {
+        let was_last = self.used.fetch_sub(1, Ordering::AcqRel) == 1;
+        let swallowed = self.owed.load(Ordering::Acquire) > 0
             && self
-                .0
                 .owed
                 .fetch_update(Ordering::AcqRel, Ordering::Acquire, |owed| owed.checked_sub(1))
                 .is_ok();
         if !swallowed {
-            self.0.semaphore.add_permits(1);
+            self.semaphore.add_permits(1);
+        }
+        if was_last {
+            self.idle.notify_waiters();
         }
     }
 }
@@ -187,6 +245,21 @@ mod tests {
         let waiter = slots.acquire();
         slots.close();
         assert_eq!(waiter.await.expect_err("closed").kind(), ErrorKind::Closed);
+    }
+
+    #[tokio::test]
+    async fn idle_waits_for_the_last_slot() {
+        let slots = Slots::new("test", "slots", 2);
+        let (first, last) = (slots.try_acquire().expect("free"), slots.try_acquire().expect("free"));
+        let waiter = tokio::spawn({
+            let slots = slots.clone();
+            async move { slots.idle().await }
+        });
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!waiter.is_finished());
+        drop(last);
+        waiter.await.expect("it ends");
     }
 
     proptest! {

@@ -1,9 +1,12 @@
 //! The sections of the configuration and their defaults.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use secrecy::SecretString;
+
+use super::explain::Origin;
 
 /// Everything a runtime can be told.
 #[derive(Debug, Clone)]
@@ -31,6 +34,7 @@ pub struct Config {
     pub llm: LlmConfig,
     /// Rollback flags.
     pub rollback: RollbackConfig,
+    pub(super) origin: Origin,
 }
 
 /// Conversation memory.
@@ -158,7 +162,7 @@ pub struct McpConfig {
 }
 
 /// One MCP server.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct McpServerConfig {
     /// Its name.
@@ -177,6 +181,30 @@ pub struct McpServerConfig {
     pub max_retries: Option<u32>,
     /// What it is for.
     pub description: Option<String>,
+}
+
+impl McpServerConfig {
+    /// A server at `url` with Python arshai's defaults.
+    #[must_use]
+    pub fn at(name: impl Into<String>, url: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            url: Some(url.into()),
+            command: None,
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            timeout: Duration::from_secs(30),
+            max_retries: None,
+            description: None,
+        }
+    }
+}
+
+/// Shows which server it is; URL, arguments and environment may hold tokens.
+impl fmt::Debug for McpServerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("McpServerConfig").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// Model providers.
@@ -327,6 +355,7 @@ impl Default for Config {
             },
             llm: LlmConfig::default(),
             rollback: RollbackConfig::default(),
+            origin: Origin::default(),
         }
     }
 }

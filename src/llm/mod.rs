@@ -3,8 +3,8 @@
 //! [`LlmClient`] is the seam. Clients are thin: they translate to a provider's wire format and send it over
 //! an [`HttpTransport`](crate::http::HttpTransport); running tools and keeping memory is an agent's work.
 
-#[cfg(feature = "ureq")]
 mod openai;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,7 +17,6 @@ use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::tasks::{Function, FunctionCall, Functions};
 
-#[cfg(feature = "ureq")]
 pub use openai::OpenAiClient;
 
 /// Talks to one model (Python: `ILLM`).

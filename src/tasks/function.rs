@@ -7,10 +7,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use figment::Figment;
+use figment::providers::Serialized;
+use hashlink::DefaultHashBuilder;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+
+use super::pace::Pace;
 
 /// The future of an async function's call.
 pub type FunctionFuture = Pin<Box<dyn Future<Output = Result<Value, FunctionError>> + Send>>;
@@ -54,11 +59,10 @@ impl<E: std::error::Error> From<E> for FunctionError {
 
 /// How a function runs.
 #[derive(Clone)]
-#[non_exhaustive]
 pub enum FunctionBody {
-    /// On the async runtime; it must not block.
+    /// On the async runtime; it must not block. One that does holds a worker of the runtime for as long.
     Async(Arc<dyn Fn(Value) -> FunctionFuture + Send + Sync>),
-    /// On a thread of its own from a bounded pool; it may block.
+    /// On a thread from the executor's own bounded pool; it may block.
     Blocking(Arc<dyn Fn(Value) -> Result<Value, FunctionError> + Send + Sync>),
 }
 
@@ -86,6 +90,7 @@ struct Inner {
     timeout: Option<Duration>,
     waits_for_turn_end: bool,
     body: FunctionBody,
+    pace: Pace,
 }
 
 impl Function {
@@ -157,6 +162,7 @@ impl Function {
             timeout: None,
             waits_for_turn_end: false,
             body,
+            pace: Pace::new(),
         }))
     }
 
@@ -191,7 +197,8 @@ impl Function {
         self
     }
 
-    /// Sets the deadline of each call, in place of the executor's default.
+    /// Sets the deadline of each call, in place of the executor's default. For a background call, which has
+    /// none by default, it counts from the start of the task.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         Arc::make_mut(&mut self.0).timeout = Some(timeout);
@@ -246,6 +253,12 @@ impl Function {
     pub fn body(&self) -> &FunctionBody {
         &self.0.body
     }
+
+    /// How its calls have begun so far: for executors.
+    #[must_use]
+    pub fn pace(&self) -> &Pace {
+        &self.0.pace
+    }
 }
 
 impl fmt::Debug for Function {
@@ -258,8 +271,16 @@ impl fmt::Debug for Function {
 }
 
 fn parse<A: DeserializeOwned>(args: Value) -> Result<A, FunctionError> {
-    serde_json::from_value(args)
-        .map_err(|error| FunctionError::bad_arguments(format!("the arguments do not fit: {error}")))
+    A::deserialize(&args).map_err(|error| {
+        let place = place_of_misfit::<A>(&args).map(|place| format!(" at {place}")).unwrap_or_default();
+        FunctionError::bad_arguments(format!("the arguments do not fit{place}: {error}"))
+    })
+}
+
+/// Where in `args` they do not fit `A`. serde_json does not say; figment does.
+fn place_of_misfit<A: DeserializeOwned>(args: &Value) -> Option<String> {
+    let error = Figment::from(Serialized::defaults(args)).extract::<A>().err()?;
+    (!error.path.is_empty()).then(|| error.path.join("."))
 }
 
 fn to_value<R: Serialize>(result: R) -> Result<Value, FunctionError> {
@@ -269,7 +290,7 @@ fn to_value<R: Serialize>(result: R) -> Result<Value, FunctionError> {
 
 /// Functions by name. Cloning is cheap: clones share the set until one of them changes.
 #[derive(Debug, Clone, Default)]
-pub struct Functions(Arc<HashMap<String, Function>>);
+pub struct Functions(Arc<HashMap<String, Function, DefaultHashBuilder>>);
 
 impl Functions {
     /// No functions.

@@ -5,6 +5,8 @@
 //! [`FunctionExecutionResult`] with exactly one outcome per call.
 
 mod function;
+mod outcome;
+mod pace;
 mod progressive;
 
 use std::fmt;
@@ -20,7 +22,9 @@ use crate::deadline::Deadline;
 use crate::error::Result;
 
 pub use function::{Function, FunctionBody, FunctionError, FunctionFuture, Functions};
-pub use progressive::{FunctionOutcome, FunctionTask, StreamingExecutionState};
+pub use outcome::FunctionOutcome;
+pub use pace::Pace;
+pub use progressive::{FunctionTask, StreamingExecutionState};
 
 /// One call a model asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -193,7 +197,9 @@ pub enum FailureKind {
 ///   deadline: the function's own, else the executor's default, never later than the input's. A
 ///   panicking or blocking function does not disturb its neighbours.
 /// - **Background calls** take a slot. With none free the call fails and nothing is spawned. A slot is free
-///   again the moment its task ends. They are not cancelled with the turn that started them.
+///   again the moment its task ends. They are not cancelled with the turn that started them. They have the
+///   function's own deadline if it has one and otherwise none, but end with the executor: a shutdown aborts
+///   them at its deadline, and so does dropping the executor.
 /// - **Duplicate call ids** within one turn run once: the first; the others fail as duplicates.
 /// - **Cancellation.** Dropping the future of `execute_functions` or a [`FunctionTask`] cancels the regular
 ///   calls in it: async functions are dropped at their next await; a blocking function that has begun runs
@@ -210,7 +216,7 @@ pub trait TaskExecutor: Send + Sync + fmt::Debug {
 
     /// Starts one call now, while the model is still streaming.
     ///
-    /// Must be called within a tokio runtime. The task's outcome says what became of the call; dropping the
+    /// Within a tokio runtime; outside one the call fails and says so. The task's outcome says what became of the call; dropping the
     /// task cancels a regular call and leaves a background one running.
     fn execute_function_progressively(
         &self,
@@ -290,7 +296,7 @@ pub struct TaskStats {
     pub background_started: u64,
     /// Background tasks that returned a value.
     pub background_succeeded: u64,
-    /// Background tasks that failed, panicked or passed their deadline.
+    /// Background tasks that failed, panicked, passed their deadline or were aborted.
     pub background_failed: u64,
     /// Background calls refused because no slot was free.
     pub background_rejected: u64,
@@ -304,7 +310,7 @@ pub struct TaskStats {
 pub struct TaskShutdownReport {
     /// Background tasks that ended by themselves while the shutdown waited.
     pub finished: usize,
-    /// Tasks that were aborted at the deadline.
+    /// Calls, regular and background, that were aborted at the deadline.
     pub aborted: usize,
     /// Names of functions still running on blocking threads, which cannot be aborted.
     pub lost: Vec<String>,

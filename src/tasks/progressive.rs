@@ -6,19 +6,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::{BackgroundInitiated, FunctionCall, FunctionExecutionResult, FunctionFailure, FunctionResult};
-
-/// What became of one call.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub enum FunctionOutcome {
-    /// It returned a value.
-    Completed(FunctionResult),
-    /// It was started in the background.
-    Initiated(BackgroundInitiated),
-    /// It failed.
-    Failed(FunctionFailure),
-}
+use super::{FunctionCall, FunctionExecutionResult, FunctionOutcome, Functions, TaskExecutor};
+use crate::deadline::Deadline;
 
 /// One call that has been started; a future of its outcome.
 ///
@@ -59,23 +48,6 @@ pub(super) async fn gather(tasks: Vec<FunctionTask>) -> FunctionExecutionResult 
     result
 }
 
-impl FunctionExecutionResult {
-    /// Adds the outcome of the call at `index`.
-    pub fn push(&mut self, index: usize, outcome: FunctionOutcome) {
-        match outcome {
-            FunctionOutcome::Completed(result) => {
-                self.regular_results.push(FunctionResult { index, ..result });
-            }
-            FunctionOutcome::Initiated(started) => {
-                self.background_initiated.push(BackgroundInitiated { index, ..started });
-            }
-            FunctionOutcome::Failed(failure) => {
-                self.failed_functions.push(FunctionFailure { index, ..failure });
-            }
-        }
-    }
-}
-
 /// Keeps the calls of a streaming turn, and makes sure that no call id runs twice in a conversation's turns
 /// (Python: `StreamingExecutionState`).
 #[derive(Debug, Default)]
@@ -95,6 +67,32 @@ impl StreamingExecutionState {
     #[must_use]
     pub fn is_already_executed(&self, call: &FunctionCall) -> bool {
         call.call_id.as_ref().is_some_and(|id| self.executed.contains(id))
+    }
+
+    /// Starts `call` on `executor` and keeps it, unless a call of the same id was started before. Gives
+    /// whether it was started.
+    ///
+    /// Within a tokio runtime, as [`TaskExecutor::execute_function_progressively`].
+    pub fn start(
+        &mut self,
+        executor: &dyn TaskExecutor,
+        call: FunctionCall,
+        available_functions: &Functions,
+        available_background_tasks: &Functions,
+        deadline: Option<Deadline>,
+    ) -> bool {
+        if self.is_already_executed(&call) {
+            return false;
+        }
+        let call_id = call.call_id.clone();
+        let task = executor.execute_function_progressively(
+            call,
+            available_functions,
+            available_background_tasks,
+            deadline,
+        );
+        self.add_function_task(task, call_id);
+        true
     }
 
     /// Keeps a started call and remembers its id.

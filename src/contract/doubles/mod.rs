@@ -1,5 +1,9 @@
-//! Test doubles: stand-ins for the seams, for testing code that uses them.
+//! Test doubles: stand-ins for the seams, for testing code that uses them without models, servers or waiting.
 
+mod llm;
 mod memory;
+mod tasks;
 
+pub use llm::ScriptedLlm;
 pub use memory::{CountingMemory, FailingMemory, MemoryCalls};
+pub use tasks::ScriptedExecutor;

@@ -1,4 +1,11 @@
 //! Agents: what answers a user's message.
+//!
+//! [`ChatAgent`] runs the whole loop of a turn: memory, model, tools, memory. [`WorkingMemoryAgent`] lets a model
+//! rewrite a conversation's working memory. For anything else, implement [`Agent`].
+
+mod chat;
+mod transcript;
+mod working_memory;
 
 use std::fmt;
 
@@ -6,6 +13,9 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 
 use crate::error::Result;
+
+pub use chat::{AgentOutput, ChatAgent};
+pub use working_memory::WorkingMemoryAgent;
 
 /// What an agent is asked (Python: `IAgentInput`).
 #[doc(alias = "IAgentInput")]

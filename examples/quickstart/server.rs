@@ -1,0 +1,130 @@
+//! A small OpenAI-compatible server on loopback, for when there is no key: it asks for the search tool, then
+//! answers with the sentences of the tool's results that share most words with the question.
+//!
+//! It is a stand-in for a model, not for HTTP: every byte crosses a real socket.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use serde_json::{Value, json};
+
+use crate::documents::words;
+
+/// Starts the server on a free port; it ends with the process.
+pub fn start() -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    Ok(address)
+}
+
+/// Answers the requests of one connection until it closes.
+fn serve(mut stream: TcpStream) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    while let Some(body) = read_request(&mut reader)? {
+        let answer = match serde_json::from_slice::<Value>(&body) {
+            Ok(request) => complete(&request),
+            Err(error) => json!({"error": {"message": error.to_string()}}),
+        };
+        let text = answer.to_string();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            text.len()
+        );
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The body of the next request; `None` when the client has closed.
+fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<Vec<u8>>> {
+    let mut length = 0;
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    while !line.trim_end().is_empty() {
+        line.clear();
+        reader.read_line(&mut line)?;
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().map_err(std::io::Error::other)?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    Ok(Some(body))
+}
+
+/// One chat completion: tool calls first, an answer once their results are there.
+fn complete(request: &Value) -> Value {
+    let none = Vec::new();
+    let messages = request["messages"].as_array().unwrap_or(&none);
+    let question = messages.iter().rfind(|message| message["role"] == "user");
+    let question = question.and_then(|message| message["content"].as_str()).unwrap_or_default();
+    let results: Vec<&str> = messages
+        .iter()
+        .rev()
+        .take_while(|message| message["role"] != "user")
+        .filter(|message| message["role"] == "tool")
+        .filter_map(|message| message["content"].as_str())
+        .collect();
+    let message = if results.is_empty() {
+        json!({"role": "assistant", "content": null, "tool_calls": [
+            call("call_search", "search", &json!({"query": question})),
+            call("call_log", "log_interaction", &json!({"message": question})),
+        ]})
+    } else {
+        json!({"role": "assistant", "content": answer(question, &results)})
+    };
+    let finish = if results.is_empty() { "tool_calls" } else { "stop" };
+    let tokens = |value: &Value| value.to_string().len() / 4;
+    let (sent, answered) = (tokens(&request["messages"]), tokens(&message));
+    json!({
+        "id": "chatcmpl-loopback",
+        "object": "chat.completion",
+        "model": request["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "usage": {"prompt_tokens": sent, "completion_tokens": answered, "total_tokens": sent + answered},
+    })
+}
+
+fn call(id: &str, name: &str, arguments: &Value) -> Value {
+    json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments.to_string()}})
+}
+
+/// The sentences of the search results that share most words with the question, with their sources.
+fn answer(question: &str, results: &[&str]) -> String {
+    let wanted: HashSet<String> = words(question).collect();
+    let mut sentences = Vec::new();
+    for hit in results.iter().filter_map(|text| serde_json::from_str::<Value>(text).ok()) {
+        for passage in hit["passages"].as_array().into_iter().flatten() {
+            let source = passage["source"].as_str().unwrap_or_default();
+            for sentence in sentences_of(passage["text"].as_str().unwrap_or_default()) {
+                let found: HashSet<String> = words(&sentence).filter(|word| wanted.contains(word)).collect();
+                let score = found.len() as f64 / (8.0 + words(&sentence).count() as f64).ln();
+                sentences.push((score, sentence, source.to_owned()));
+            }
+        }
+    }
+    sentences.sort_by(|a, b| b.0.total_cmp(&a.0));
+    sentences.retain(|(score, ..)| *score > 0.0);
+    if sentences.is_empty() {
+        return "The documents say nothing about that.".to_owned();
+    }
+    let chosen = sentences.iter().take(3).map(|(_, text, source)| format!("{text} [{source}]"));
+    chosen.collect::<Vec<_>>().join("\n")
+}
+
+fn sentences_of(text: &str) -> Vec<String> {
+    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let ends = flat.split_inclusive(". ").map(|sentence| sentence.trim().to_owned());
+    ends.filter(|sentence| sentence.split(' ').count() > 4).collect()
+}

@@ -1,0 +1,99 @@
+//! The agent that lets a model rewrite a conversation's working memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Agent, AgentInput};
+use crate::deadline::Deadline;
+use crate::error::{Error, ErrorKind, Result};
+use crate::llm::{ChatRequest, LlmClient, Message};
+use crate::memory::{MemoryInput, MemoryManager, WorkingMemory};
+
+const COMPONENT: &str = "agent.working_memory";
+
+const SYSTEM_PROMPT: &str = "You keep the working memory of a conversation: a short text that lets an assistant go \
+on with the conversation without having read it.\n\n\
+You are given the memory so far and what has happened since. Write the new memory. Keep its four sections (USER \
+CONTEXT, CONVERSATION FLOW, CURRENT FOCUS, INTERACTION TONE), each under its heading. Keep facts, decisions, names, \
+numbers and open questions; drop small talk and what is no longer true. Say everything once, as briefly as it can be \
+understood. Answer with the memory alone.";
+
+/// Maintains the working memory of conversations (Python: `WorkingMemoryAgent`): a model reads the memory so far and
+/// the new interaction, and writes the memory anew.
+///
+/// The input's message is the interaction; its metadata must hold the `conversation_id`. One deadline spans reading,
+/// asking and writing. Dropping the future leaves the memory as it was, or rewritten whole.
+#[derive(Debug)]
+pub struct WorkingMemoryAgent {
+    llm: Arc<dyn LlmClient>,
+    memory: Arc<dyn MemoryManager>,
+    system_prompt: String,
+    timeout: Duration,
+}
+
+impl WorkingMemoryAgent {
+    /// An agent that writes into `memory`.
+    pub fn new(llm: Arc<dyn LlmClient>, memory: Arc<dyn MemoryManager>) -> Self {
+        Self { llm, memory, system_prompt: SYSTEM_PROMPT.to_owned(), timeout: Duration::from_secs(60) }
+    }
+
+    /// Replaces the instructions to the model.
+    #[must_use]
+    pub fn with_system_prompt(mut self, prompt: impl Into<String>) -> Self {
+        self.system_prompt = prompt.into();
+        self
+    }
+
+    /// Sets the deadline of a whole rewrite. Default: 60 s.
+    #[must_use]
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+#[async_trait]
+impl Agent for WorkingMemoryAgent {
+    /// The memory as it is now stored.
+    type Output = WorkingMemory;
+
+    async fn process(&self, input: AgentInput) -> Result<WorkingMemory> {
+        let deadline = Deadline::after(self.timeout);
+        let conversation = input.conversation_id().ok_or_else(|| {
+            let message =
+                "the input's metadata holds no conversation_id: there is no telling whose memory to update";
+            Error::new(ErrorKind::InvalidInput, COMPONENT, message)
+        })?;
+        let key = MemoryInput::working(conversation);
+        let earlier = deadline.bound(COMPONENT, "reading memory", self.memory.retrieve(&key)).await??;
+        let is_new = earlier.is_empty();
+        let earlier = earlier.into_iter().next().unwrap_or_else(WorkingMemory::initialize_memory);
+
+        let question =
+            format!("Memory so far:\n{}\n\nWhat happened since:\n{}", earlier.as_str(), input.message);
+        let messages = vec![Message::system(self.system_prompt.clone()), Message::user(question)];
+        let answer = self.llm.chat(ChatRequest::new(messages).with_deadline(Some(deadline))).await?;
+        let text =
+            answer.content.as_deref().map(str::trim).filter(|text| !text.is_empty()).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Protocol,
+                    COMPONENT,
+                    "the model answered with no memory; the earlier one stays",
+                )
+            })?;
+
+        let memory = WorkingMemory::from(text);
+        let input = key.with_data(memory.clone());
+        let writing = async {
+            // One that was deleted meanwhile stays deleted.
+            match is_new {
+                true => self.memory.store(input).await.map(drop),
+                false => self.memory.update(input).await,
+            }
+        };
+        deadline.bound(COMPONENT, "writing memory", writing).await??;
+        Ok(memory)
+    }
+}

@@ -1,0 +1,463 @@
+//! Loads a configuration from its layers.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use figment::providers::{Format, Json, Toml, Yaml};
+use figment::value::{Dict, Map, Tag, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+
+use super::Config;
+use super::explain::{Origin, Source, rolled_back};
+use super::keys::{KEYS, Key, LOADER_VARIABLES, PYTHON_VARIABLES};
+use super::machine::Machine;
+use super::parse::{Kind, Parsed};
+use super::problems::Problem;
+use super::sections::McpServerConfig;
+use crate::error::Result;
+
+/// Loads a [`Config`] from sources given explicitly: defaults < file < variables < code.
+///
+/// ```
+/// use arshai::config::{ConfigLoader, Machine};
+///
+/// let config = ConfigLoader::new()
+///     .vars([("ARSHAI_MAX_ENTRIES".into(), "5000".into())])
+///     .machine(Machine::new(4))
+///     .set("memory.ttl", 7200)
+///     .load()?;
+/// assert_eq!(config.memory.max_entries, 5000);
+/// assert_eq!(config.pool.max_connections, 16);
+/// # Ok::<_, arshai::Error>(())
+/// ```
+#[derive(Debug, Default)]
+#[must_use]
+pub struct ConfigLoader {
+    file: Option<PathBuf>,
+    figment: Option<Figment>,
+    vars: Variables,
+    code: Vec<(String, Value)>,
+    machine: Option<Machine>,
+    strict: bool,
+}
+
+/// Variables as given. Their values may be secrets and are never shown.
+#[derive(Default)]
+struct Variables(Vec<(OsString, OsString)>);
+
+impl std::fmt::Debug for Variables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// What loading has found so far.
+struct Loading {
+    config: Config,
+    sources: BTreeMap<&'static str, Source>,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+    /// What warns otherwise and is an error in strict mode.
+    dubious: Vec<Problem>,
+}
+
+impl ConfigLoader {
+    /// Nothing but the built-in defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads this file, TOML, YAML or JSON by its ending, whatever `ARSHAI_CONFIG` says.
+    pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.file = Some(path.into());
+        self
+    }
+
+    /// Puts a figment of the application's own in the place of the file.
+    pub fn figment(mut self, figment: &Figment) -> Self {
+        self.figment = Some(figment.clone());
+        self
+    }
+
+    /// Uses these variables. `ARSHAI_CONFIG` and `ARSHAI_STRICT` among them count.
+    pub fn vars(mut self, vars: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        self.vars = Variables(vars.into_iter().collect());
+        self
+    }
+
+    /// Sets one key in code, above all other layers.
+    pub fn set(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.code.push((key.into(), value.into()));
+        self
+    }
+
+    /// Adapts connection and memory limits to this machine. Without it they are the plain defaults.
+    pub fn machine(mut self, machine: Machine) -> Self {
+        self.machine = Some(machine);
+        self
+    }
+
+    /// Makes unknown `ARSHAI_*` variables, and settings that a rollback flag overrides, errors instead of warnings.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// Loads the configuration.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) listing every problem of every layer.
+    pub fn load(self) -> Result<Config> {
+        let mut loading = Loading {
+            config: Config::default(),
+            sources: BTreeMap::new(),
+            problems: Vec::new(),
+            warnings: Vec::new(),
+            dubious: Vec::new(),
+        };
+        if let Some(machine) = self.machine {
+            loading.adapt(machine);
+        }
+        let vars = loading.read_variables(&self.vars.0);
+        let file = self.file.clone().or(vars.file);
+        if let Some(figment) = self.figment.as_ref() {
+            loading.apply(figment, "");
+        }
+        if let Some(path) = &file {
+            loading.read_file(path);
+        }
+        for (key, name, parsed) in vars.values {
+            loading.put(key, parsed, Source::Variable { name });
+        }
+        for (path, value) in self.code {
+            loading.apply_value(&path, &value, &|_| Source::Code, "code");
+        }
+        loading.name_default_server(vars.mcp_server_url);
+        loading.warn_of_overridden();
+        loading.finish(self.strict || vars.strict)
+    }
+}
+
+/// What the variables say.
+#[derive(Default)]
+struct FromVariables {
+    values: Vec<(&'static Key, String, Parsed)>,
+    file: Option<PathBuf>,
+    strict: bool,
+    mcp_server_url: Option<String>,
+}
+
+impl Loading {
+    fn adapt(&mut self, machine: Machine) {
+        let (max, idle, seconds) = machine.connections();
+        let config = &mut self.config;
+        config.pool.max_connections = max;
+        config.pool.max_idle = idle;
+        config.pool.idle_timeout = std::time::Duration::from_secs(seconds);
+        config.memory.max_memory_mb = machine.memory_mb(config.memory.max_memory_mb, 2);
+        config.vectors.max_memory_mb = machine.memory_mb(config.vectors.max_memory_mb, 4);
+        let adaptive = [
+            "pool.max_connections",
+            "pool.max_idle",
+            "pool.idle_timeout",
+            "memory.max_memory_mb",
+            "vectors.max_memory_mb",
+        ];
+        self.sources.extend(adaptive.map(|key| (key, Source::Adaptive)));
+    }
+
+    fn read_variables(&mut self, vars: &[(OsString, OsString)]) -> FromVariables {
+        let mut found = FromVariables::default();
+        for (name, value) in vars {
+            let Some(name) = name.to_str() else { continue };
+            // An empty variable counts as unset.
+            if value.is_empty() {
+                continue;
+            }
+            match name {
+                "ARSHAI_CONFIG" => found.file = Some(PathBuf::from(value)),
+                "ARSHAI_STRICT" => {
+                    let strict = self.variable(name, value, Kind::Flag);
+                    found.strict = matches!(strict, Some(Parsed::Flag(true)));
+                }
+                "MCP_SERVER_URL" => {
+                    let url =
+                        self.variable(name, value, Kind::Url { example: "https://mcp.example.com/mcp" });
+                    found.mcp_server_url = match url {
+                        Some(Parsed::Text(url)) => Some(url),
+                        _ => None,
+                    };
+                }
+                _ => match key_of_variable(name) {
+                    Some(key) => {
+                        if let Some(parsed) = self.variable(name, value, key.kind) {
+                            found.values.push((key, name.to_owned(), parsed));
+                        }
+                    }
+                    None if name.starts_with("ARSHAI_") => self.unknown_variable(name),
+                    None => {}
+                },
+            }
+        }
+        // A key's own variable wins over its generic one, whatever order they came in.
+        found.values.sort_by_key(|(key, name, _)| key.variable == Some(name.as_str()));
+        found
+    }
+
+    fn variable(&mut self, name: &str, value: &OsStr, kind: Kind) -> Option<Parsed> {
+        let parsed = value.to_str().and_then(|text| kind.parse_text(text.trim()));
+        if parsed.is_none() {
+            let shown = || format!("{:?}", value.to_string_lossy());
+            self.problems.push(Problem {
+                name: name.to_owned(),
+                place: "environment variable".into(),
+                found: kind.is_public().then(shown),
+                expected: match value.to_str() {
+                    Some(_) => kind.expected(),
+                    None => format!("the value is not UTF-8; {}", kind.expected()),
+                },
+            });
+        }
+        parsed
+    }
+
+    fn unknown_variable(&mut self, name: &str) {
+        if PYTHON_VARIABLES.contains(&name) {
+            self.warnings.push(format!("{name} is a variable of Python arshai; it has no effect here"));
+            return;
+        }
+        let own = KEYS.iter().filter_map(|key| key.variable).map(str::to_owned);
+        let generic = KEYS.iter().map(Key::generic_variable);
+        let loader = LOADER_VARIABLES.map(str::to_owned);
+        let nearest = nearest(name, own.chain(generic).chain(loader));
+        self.warnings
+            .push(format!("{name} is no variable of arshai and has no effect; did you mean {nearest}?"));
+        self.dubious.push(Problem {
+            name: name.to_owned(),
+            place: "environment variable".into(),
+            found: None,
+            expected: format!("there is no such variable; did you mean {nearest}?"),
+        });
+    }
+
+    fn read_file(&mut self, path: &Path) {
+        match read_figment(path) {
+            Ok((figment, text)) => self.apply(&figment, &text),
+            Err(problem) => self.problems.push(problem),
+        }
+    }
+
+    /// Applies every value of a figment; `text` is the file's, to find lines in.
+    fn apply(&mut self, figment: &Figment, text: &str) {
+        let data = match figment.data() {
+            Ok(data) => data,
+            Err(error) => {
+                // Figment's own words for a syntax error say what and where, and show no value of a variable.
+                self.problems.extend(error.into_iter().map(|error| Problem {
+                    name: "configuration".into(),
+                    place: error.metadata.as_ref().map_or("figment".into(), |data| place(data, None)),
+                    found: None,
+                    expected: error.kind.to_string(),
+                }));
+                return;
+            }
+        };
+        let source = |path: &str, tag: Tag| {
+            let metadata = figment.get_metadata(tag);
+            match metadata.and_then(|data| data.source.as_ref()).and_then(|source| source.file_path()) {
+                Some(file) => Source::File { path: file.to_owned(), line: line_of(text, path) },
+                None => Source::Code,
+            }
+        };
+        for profile in [Profile::Default, Profile::Global] {
+            for (key, value) in data.get(&profile).into_iter().flatten() {
+                self.apply_value(key, value, &|path| source(path, value.tag()), "the configuration file");
+            }
+        }
+    }
+
+    /// Applies the value at `path`, or, where `path` is a section, each value in it.
+    fn apply_value(&mut self, path: &str, value: &Value, source: &dyn Fn(&str) -> Source, layer: &str) {
+        if let Some(key) = KEYS.iter().find(|key| key.path == path) {
+            match key.kind.parse_value(value) {
+                Some(parsed) => self.put(key, parsed, source(path)),
+                None => self.problems.push(Problem {
+                    name: path.to_owned(),
+                    place: source(path).to_string(),
+                    found: key.kind.is_public().then(|| show(value)),
+                    expected: key.kind.expected(),
+                }),
+            }
+            return;
+        }
+        let is_section =
+            KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')));
+        match value {
+            Value::Dict(_, dict) if is_section => {
+                for (name, value) in dict {
+                    self.apply_value(&format!("{path}.{name}"), value, source, layer);
+                }
+            }
+            _ => {
+                let nearest = nearest(path, KEYS.iter().map(|key| key.path.to_owned()));
+                let expected = if is_section {
+                    format!("this is a section: give its keys, for example {nearest}")
+                } else {
+                    format!("there is no such key in {layer}; did you mean {nearest}?")
+                };
+                self.problems.push(Problem {
+                    name: path.to_owned(),
+                    place: source(path).to_string(),
+                    found: None,
+                    expected,
+                });
+            }
+        }
+    }
+
+    fn put(&mut self, key: &'static Key, parsed: Parsed, source: Source) {
+        (key.set)(&mut self.config, parsed);
+        self.sources.insert(key.path, source);
+    }
+
+    /// `MCP_SERVER_URL` is the server named `default` where MCP is enabled and no servers are listed.
+    fn name_default_server(&mut self, url: Option<String>) {
+        let Some(url) = url.filter(|_| self.config.mcp.enabled && self.config.mcp.servers.is_empty()) else {
+            return;
+        };
+        self.config.mcp.servers.push(McpServerConfig::at("default", url));
+        self.sources.insert("mcp.servers", Source::Variable { name: "MCP_SERVER_URL".into() });
+    }
+
+    /// A rollback flag must work in an emergency, so it wins over explicit settings, and says so.
+    fn warn_of_overridden(&mut self) {
+        for (&key, source) in &self.sources {
+            let explicit = !matches!(source, Source::Default | Source::Adaptive);
+            let Some((flag, instead)) = rolled_back(&self.config, key).filter(|_| explicit) else { continue };
+            let what = format!("{key} ({source}) has no effect while {flag} is set: {instead}");
+            self.dubious.push(Problem {
+                name: key.to_owned(),
+                place: source.to_string(),
+                found: None,
+                expected: format!("it has no effect while {flag} is set; remove one of the two"),
+            });
+            self.warnings.push(what);
+        }
+    }
+
+    fn finish(mut self, strict: bool) -> Result<Config> {
+        if strict {
+            self.problems.append(&mut self.dubious);
+        }
+        if !self.problems.is_empty() {
+            return Err(self.problems.into());
+        }
+        for warning in &self.warnings {
+            tracing::warn!(component = "config", "{warning}");
+        }
+        self.config.origin = Origin { sources: Arc::new(self.sources), warnings: self.warnings.into() };
+        Ok(self.config)
+    }
+}
+
+fn key_of_variable(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.variable == Some(name)).or_else(|| {
+        let path = name.strip_prefix("ARSHAI_")?.to_lowercase().replace("__", ".");
+        let is_generic = |key: &&Key| key.path == path && key.generic_variable() == name;
+        KEYS.iter().find(is_generic)
+    })
+}
+
+/// The known name that is fewest edits away.
+fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
+    known.min_by_key(|known| strsim::levenshtein(name, known)).unwrap_or_default()
+}
+
+/// A figment of one file, and its text.
+fn read_figment(path: &Path) -> Result<(Figment, String), Problem> {
+    let problem = |expected: String| Problem {
+        name: "configuration file".into(),
+        place: path.display().to_string(),
+        found: None,
+        expected,
+    };
+    let text =
+        std::fs::read_to_string(path).map_err(|error| problem(format!("it cannot be read: {error}")))?;
+    let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default().to_lowercase();
+    let data = match ending.as_str() {
+        "toml" => Toml::string(&text).data(),
+        "yaml" | "yml" if text.trim().is_empty() => Ok(Map::new()),
+        "yaml" | "yml" => Yaml::string(&text).data(),
+        "json" => Json::string(&text).data(),
+        _ => return Err(problem("expected a name that ends in .toml, .yaml, .yml or .json".into())),
+    };
+    let data =
+        data.map_err(|error| problem(format!("it is not valid {}: {}", ending.to_uppercase(), error.kind)))?;
+    Ok((Figment::from(File { path: path.to_owned(), data }), text))
+}
+
+/// A file already parsed, as a layer that knows its path.
+struct File {
+    path: PathBuf,
+    data: Map<Profile, Dict>,
+}
+
+impl Provider for File {
+    fn metadata(&self) -> Metadata {
+        Metadata::from("configuration file", self.path.as_path())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(self.data.clone())
+    }
+}
+
+fn place(metadata: &Metadata, line: Option<usize>) -> String {
+    match metadata.source.as_ref().and_then(|source| source.file_path()) {
+        Some(path) => Source::File { path: path.to_owned(), line }.to_string(),
+        None => metadata.name.to_string(),
+    }
+}
+
+/// The line on which the last part of `path` stands, looking for its parts one after the other. Good for files
+/// written the usual way; `None` where it finds nothing.
+fn line_of(text: &str, path: &str) -> Option<usize> {
+    let mut lines = text.lines().enumerate();
+    let mut found = None;
+    for part in path.split('.') {
+        let mentions = |line: &str| {
+            let line = line.trim_start();
+            let header = line.strip_prefix('[').and_then(|rest| rest.split(']').next());
+            if let Some(header) = header {
+                return header.split('.').any(|name| name.trim() == part);
+            }
+            let name = line.split(['=', ':']).next().unwrap_or_default();
+            name.split('.').any(|name| name.trim().trim_matches('"') == part) && line.len() > name.len()
+        };
+        // The part may stand on the line already found: `[llm.openai]`, `memory.ttl = 5`.
+        let here = found.and_then(|number| text.lines().nth(number)).is_some_and(mentions);
+        if !here {
+            found = lines.find(|(_, line)| mentions(line)).map(|(number, _)| number);
+        }
+        found?;
+    }
+    found.map(|number| number + 1)
+}
+
+fn show(value: &Value) -> String {
+    match value {
+        Value::String(_, text) => format!("{text:?}"),
+        Value::Char(_, c) => format!("{c:?}"),
+        Value::Bool(_, flag) => flag.to_string(),
+        Value::Num(_, number) => match (number.to_i128(), number.to_f64()) {
+            (Some(whole), _) => whole.to_string(),
+            (None, Some(float)) => float.to_string(),
+            (None, None) => number.to_u128().map_or_else(|| "a number".into(), |n| n.to_string()),
+        },
+        Value::Empty(..) => "nothing".into(),
+        Value::Dict(..) => "a section".into(),
+        Value::Array(..) => "a list".into(),
+    }
+}

@@ -1,0 +1,165 @@
+//! Building, limits, health and shutdown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arshai::memory::{MemoryInput, MemoryLimits};
+use arshai::tasks::{Function, FunctionCall, FunctionExecutionInput, Functions};
+use arshai::{Arshai, Config, Deadline, ErrorKind, Limits, Registry};
+use serde_json::{Value, json};
+
+fn defaults() -> Arshai {
+    Arshai::builder(Config::default()).build().expect("the defaults build")
+}
+
+fn never_ending() -> Functions {
+    let never = |_: Value| std::future::pending::<Result<Value, std::io::Error>>();
+    Functions::new().with(Function::new("never", never))
+}
+
+async fn start_background(runtime: &Arshai, count: usize) {
+    let calls = (0..count).map(|_| FunctionCall::new("never", json!({})).in_background()).collect();
+    let input = FunctionExecutionInput::new(calls, Functions::new()).with_background_tasks(never_ending());
+    assert_eq!(runtime.tasks().execute_functions(input).await.background_initiated.len(), count);
+}
+
+#[test]
+fn a_runtime_on_defaults_needs_no_executor() {
+    let runtime = defaults();
+    assert!(runtime.stats().bounds().all(|bound| bound.used == 0 && bound.limit.is_some()));
+}
+
+#[test]
+fn an_unknown_backend_is_refused_with_the_alternatives() {
+    let mut config = Config::default();
+    config.memory.backend = "in_memroy".into();
+    let error = Arshai::builder(config).build().expect_err("no such backend");
+    assert_eq!(error.kind(), ErrorKind::UnknownBackend);
+    assert!(error.to_string().contains("memory.backend = \"in_memroy\""), "{error}");
+    assert!(error.to_string().contains("in_memory"), "{error}");
+}
+
+#[test]
+fn a_missing_default_transport_is_an_error_only_when_it_is_used() {
+    let mut registry = Registry::builtin();
+    registry.http = Registry::empty().http;
+    registry.http.needs_feature("ureq", "ureq");
+    let runtime = Arshai::builder(Config::default()).registry(registry).build().expect("HTTP is not used");
+    let error = runtime.http().expect_err("not compiled in");
+    assert!(error.message().contains("cargo feature \"ureq\""), "{error}");
+}
+
+#[tokio::test]
+async fn a_backend_given_by_value_is_used_whatever_the_configuration_says() {
+    let memory = Arc::clone(defaults().memory());
+    let mut config = Config::default();
+    config.memory.backend = "there is none of this name".into();
+    config.rollback.use_legacy_memory = true;
+    let runtime =
+        Arshai::builder(config).memory(Arc::clone(&memory)).build().expect("the name is not looked up");
+    runtime.memory().store(MemoryInput::working("c").with_data("x")).await.expect("stored");
+    assert_eq!(memory.stats().entries, 1);
+}
+
+#[tokio::test]
+async fn limits_change_all_together_or_not_at_all() {
+    let mut config = Config::default();
+    config.rollback.use_legacy_memory = true;
+    let runtime = Arshai::builder(config).build().expect("it builds");
+    let both = Limits::unchanged().max_background_tasks(1).max_entries(5);
+    let error = runtime.set_limits(both).expect_err("legacy memory has no bound");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let slots = runtime.stats().tasks.bounds;
+    assert!(
+        slots.iter().any(|b| b.name == "tasks.max_background_tasks" && b.limit == Some(1000)),
+        "{slots:?}"
+    );
+}
+
+#[test]
+fn a_limit_of_zero_that_would_stop_all_work_is_refused() {
+    let error = defaults().set_limits(Limits::unchanged().max_entries(0)).expect_err("zero");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.message().contains("max_entries"), "{error}");
+}
+
+#[tokio::test]
+async fn lowering_a_limit_below_current_use_takes_effect_at_once() {
+    let runtime = defaults();
+    for n in 0..100 {
+        runtime.memory().store(MemoryInput::working(format!("c{n}")).with_data("x")).await.expect("stored");
+    }
+    start_background(&runtime, 10).await;
+    let (entries, tasks) = (Limits::unchanged().max_entries(7), Limits::unchanged().max_background_tasks(3));
+    runtime.set_limits(entries).expect("bounded");
+    runtime.set_limits(tasks).expect("bounded");
+    assert_eq!(runtime.stats().memory.entries, 7);
+    assert_eq!(runtime.stats().evictions().size, 93);
+    // Running tasks are not dropped; new ones wait for room.
+    assert_eq!(runtime.tasks().active_background_tasks_count(), 10);
+    let calls = vec![FunctionCall::new("never", json!({})).in_background()];
+    let input = FunctionExecutionInput::new(calls, Functions::new()).with_background_tasks(never_ending());
+    assert_eq!(runtime.tasks().execute_functions(input).await.failed_functions.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_returns_by_its_deadline_and_reports_what_it_aborted() {
+    let runtime = defaults();
+    start_background(&runtime, 4).await;
+    let deadline = Deadline::after(Duration::from_secs(3));
+    let report = runtime.shutdown(deadline).await;
+    assert_eq!(report.tasks.aborted, 4);
+    assert!(!report.is_clean());
+    assert!(
+        Deadline::after(Duration::ZERO) <= Deadline::after(deadline.remaining() + Duration::from_secs(1))
+    );
+    assert_eq!(runtime.tasks().active_background_tasks_count(), 0);
+}
+
+#[tokio::test]
+async fn an_idle_runtime_shuts_down_cleanly_and_twice() {
+    let runtime = defaults();
+    assert!(runtime.shutdown(Deadline::after(Duration::from_secs(1))).await.is_clean());
+    assert!(runtime.shutdown(Deadline::after(Duration::from_secs(1))).await.is_clean());
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_drops_the_background_tasks_with_it() {
+    let held = Arc::new(());
+    let weak = Arc::downgrade(&held);
+    let hold = Function::new("hold", move |_: Value| {
+        let held = Arc::clone(&held);
+        async move {
+            let _held = held;
+            std::future::pending::<Result<Value, std::io::Error>>().await
+        }
+    });
+    let runtime = defaults();
+    let calls = vec![FunctionCall::new("hold", json!({})).in_background()];
+    let input = FunctionExecutionInput::new(calls, Functions::new())
+        .with_background_tasks(Functions::new().with(hold));
+    runtime.tasks().execute_functions(input).await;
+    drop(runtime);
+    while weak.strong_count() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_healthy_runtime_says_so_for_every_part() {
+    let health = defaults().health(Deadline::after(Duration::from_secs(1))).await;
+    assert!(health.is_usable(), "{health:?}");
+}
+
+#[tokio::test]
+async fn a_snapshot_serialises_with_every_bound() {
+    let runtime = defaults();
+    runtime.memory().set_limits(MemoryLimits::new(Some(9), None)).expect("bounded");
+    let json = serde_json::to_value(runtime.stats()).expect("plain JSON");
+    let entries = &json["memory"]["bounds"].as_array().expect("a list")[0];
+    assert_eq!(entries["limit"], 9, "{json}");
+    let table = runtime.stats().to_string();
+    for bound in ["memory.max_entries", "memory.max_memory_mb", "tasks.max_background_tasks"] {
+        assert!(table.contains(bound), "{table}");
+    }
+}

@@ -1,0 +1,6 @@
+//! The runtime as an application uses it: by name and by value, limits, health, shutdown, two side by side, and
+//! the validation script of the project's first document.
+
+mod lifecycle;
+mod seed;
+mod two_runtimes;
