@@ -17,7 +17,7 @@ use super::{ChatRequest, ChatResponse, LlmClient};
 use crate::config::OpenAiConfig;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::{HttpRequest, HttpTransport};
+use crate::http::{HttpRequest, HttpTransport, was_nothing_sent};
 
 const COMPONENT: &str = "llm.openai";
 const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
@@ -98,7 +98,7 @@ impl OpenAiClient {
         let request = HttpRequest::new(request).with_deadline(Some(deadline));
         let response = self.transport.send(request).await.map_err(|error| {
             // Only what failed before anything was sent is safe to send again.
-            let safe = error.kind() == ErrorKind::Unavailable;
+            let safe = error.kind() == ErrorKind::Unavailable || was_nothing_sent(&error);
             Failure { error, retry: safe, after: None }
         })?;
         let (status, retry_after) = (response.status, retry_after(&response.headers));
