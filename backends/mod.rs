@@ -6,6 +6,8 @@
 pub mod http;
 pub mod memory;
 pub mod tasks;
+#[cfg(feature = "embedded")]
+pub mod vectors;
 
 use crate::Registry;
 
@@ -17,4 +19,8 @@ pub fn register_builtins(registry: &mut Registry) {
     http::register(registry);
     #[cfg(not(feature = "ureq"))]
     registry.http.needs_feature("ureq", "ureq");
+    #[cfg(feature = "embedded")]
+    vectors::register(registry);
+    #[cfg(not(feature = "embedded"))]
+    registry.vectors.needs_feature("embedded", "embedded");
 }

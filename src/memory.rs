@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -200,8 +201,8 @@ impl MemoryInput {
                 id.len()
             ));
         }
-        // Plain ASCII, which nearly every id is, needs no decoding.
-        if id.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        let plain = |byte: &u8| matches!(byte, 0x20..0x7f);
+        if id.as_bytes().iter().all(plain) {
             return Ok(());
         }
         if let Some(at) = id.char_indices().find(|(_, c)| c.is_control()).map(|(at, _)| at) {
@@ -316,6 +317,8 @@ pub struct MemoryCapabilities {
     pub update_renews_ttl: bool,
     /// Time to live follows the injected [`Clock`](crate::Clock), not a server's.
     pub injected_clock: bool,
+    /// It tells an [`EvictionListener`] of every entry that leaves, and counts them.
+    pub eviction_listener: bool,
 }
 
 impl MemoryCapabilities {
@@ -337,6 +340,13 @@ impl MemoryCapabilities {
     #[must_use]
     pub const fn injected_clock(mut self, yes: bool) -> Self {
         self.injected_clock = yes;
+        self
+    }
+
+    /// Sets whether it tells a listener of every entry that leaves.
+    #[must_use]
+    pub const fn eviction_listener(mut self, yes: bool) -> Self {
+        self.eviction_listener = yes;
         self
     }
 }
@@ -373,6 +383,33 @@ pub struct EvictionCounts {
     pub replaced: u64,
     /// They were deleted.
     pub deleted: u64,
+}
+
+/// Everything that is kept of one entry.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct MemoryRecord {
+    /// The text.
+    pub memory: WorkingMemory,
+    /// What was stored beside it; empty if nothing was.
+    pub metadata: Map<String, Value>,
+    /// When it was stored, by the wall clock.
+    pub created_at: SystemTime,
+    /// When it was stored or last updated, by the wall clock.
+    pub last_update: SystemTime,
+}
+
+impl MemoryRecord {
+    /// A record of an entry.
+    #[must_use]
+    pub fn new(
+        memory: WorkingMemory,
+        metadata: Map<String, Value>,
+        created_at: SystemTime,
+        last_update: SystemTime,
+    ) -> Self {
+        Self { memory, metadata, created_at, last_update }
+    }
 }
 
 /// Why an entry left a store.

@@ -1,102 +1,143 @@
-//! Conversation memory in this process as it was before it had bounds.
+//! The in-process store as it was before it was bounded: what the rollback flag `use_legacy_memory` brings
+//! back.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use serde_json::{Map, Value};
 
+use crate::clock::Clock;
 use crate::memory::{
-    Evicted, EvictionListener, EvictionReason, MemoryCapabilities, MemoryInput, MemoryLimits, MemoryManager,
-    MemoryStats, MemoryType, WorkingMemory,
+    Evicted, EvictionCounts, EvictionListener, EvictionReason, MemoryCapabilities, MemoryInput, MemoryLimits,
+    MemoryManager, MemoryRecord, MemoryStats, MemoryType, WorkingMemory,
 };
-use crate::{Bound, BuildContext, Clock, Error, ErrorKind, Health, Result};
+use crate::{Bound, BuildContext, Error, ErrorKind, Health, Result};
 
-/// The in-process store behind `ARSHAI_USE_LEGACY_MEMORY`: an unbounded map, swept for expired entries on each
-/// store and retrieve, without background cleanup.
+/// The name that `memory.backend` chooses this backend by.
+pub const NAME: &str = "legacy";
+
+/// Conversation memory in this process, unbounded, as Python arshai keeps it: one map behind one lock. Every
+/// `store` and `retrieve` sweeps all of it for expired entries, so operations take time in proportion to the
+/// number of conversations. Nothing runs in the background.
 ///
-/// It keeps the whole contract of [`MemoryManager`] except the bounds; each operation costs a scan of all entries.
+/// It keeps the contract of [`MemoryManager`] but for the bounds, as its capabilities say. An entry lives
+/// for the time to live, counted from `store`.
 pub struct LegacyMemoryManager {
-    entries: Mutex<HashMap<(MemoryType, String), Entry>>,
     ttl: Duration,
     clock: Arc<dyn Clock>,
     listener: Option<EvictionListener>,
-    counters: Counters,
-}
-
-struct Entry {
-    memory: WorkingMemory,
-    created_at: Duration,
+    inner: Mutex<Inner>,
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 #[derive(Default)]
-struct Counters {
-    hits: AtomicU64,
-    misses: AtomicU64,
-    expired: AtomicU64,
-    replaced: AtomicU64,
-    deleted: AtomicU64,
-    peak: AtomicU64,
+struct Inner {
+    entries: HashMap<String, Entry>,
+    bytes: u64,
+    peak_entries: u64,
+    peak_bytes: u64,
+    evictions: EvictionCounts,
+}
+
+struct Entry {
+    conversation_id: Arc<str>,
+    memory_type: MemoryType,
+    memory: WorkingMemory,
+    metadata: Map<String, Value>,
+    expires: Duration,
+    created_at: SystemTime,
+    last_update: SystemTime,
+}
+
+impl Entry {
+    fn evicted(&self, reason: EvictionReason) -> Evicted {
+        Evicted::new(Arc::clone(&self.conversation_id), self.memory_type, self.memory.clone(), reason)
+    }
+}
+
+fn text_bytes(memory: &WorkingMemory) -> u64 {
+    memory.as_str().len() as u64
+}
+
+impl Inner {
+    fn grow(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        self.peak_bytes = self.peak_bytes.max(self.bytes);
+        self.peak_entries = self.peak_entries.max(self.entries.len() as u64);
+    }
+
+    /// Removes everything that has expired: a look at every entry.
+    fn sweep(&mut self, now: Duration, gone: &mut Vec<Evicted>) {
+        let Self { entries, bytes, evictions, .. } = self;
+        entries.retain(|_, entry| {
+            if entry.expires > now {
+                return true;
+            }
+            *bytes -= text_bytes(&entry.memory);
+            evictions.expired += 1;
+            gone.push(entry.evicted(EvictionReason::Expired));
+            false
+        });
+    }
 }
 
 impl LegacyMemoryManager {
-    /// Its name in configuration.
-    pub const NAME: &'static str = "legacy";
+    /// A store whose entries live for `ttl` by `clock`.
+    #[must_use]
+    pub fn new(ttl: Duration, clock: Arc<dyn Clock>) -> Self {
+        Self { ttl, clock, listener: None, inner: Mutex::default(), hits: 0.into(), misses: 0.into() }
+    }
 
-    /// A store as a runtime's configuration asks for it.
+    /// Calls `listener` for every entry that leaves the store.
+    #[must_use]
+    pub fn with_eviction_listener(mut self, listener: EvictionListener) -> Self {
+        self.listener = Some(listener);
+        self
+    }
+
+    /// The store that a configuration describes; of it, only the time to live matters.
     #[must_use]
     pub fn from_context(context: &BuildContext) -> Self {
-        Self {
-            entries: Mutex::default(),
-            ttl: context.config.memory.ttl,
-            clock: Arc::clone(&context.clock),
-            listener: context.eviction_listener.clone(),
-            counters: Counters::default(),
-        }
+        let mut store = Self::new(context.config.memory.ttl, Arc::clone(&context.clock));
+        store.listener = context.eviction_listener.clone();
+        store
     }
 
-    fn sweep(&self, entries: &mut HashMap<(MemoryType, String), Entry>, gone: &mut Vec<Evicted>) {
-        let now = self.clock.now();
-        let expired = entries.extract_if(|_, entry| now.saturating_sub(entry.created_at) >= self.ttl);
-        gone.extend(expired.map(|(key, entry)| evicted(key, entry.memory, EvictionReason::Expired)));
+    /// Everything kept of a conversation's memory: text, metadata, times.
+    #[must_use]
+    pub fn record(&self, memory_type: MemoryType, conversation_id: &str) -> Option<MemoryRecord> {
+        let key = MemoryInput::new(conversation_id).with_type(memory_type).key();
+        let inner = self.inner.lock();
+        let entry = inner.entries.get(&key).filter(|entry| entry.expires > self.clock.now())?;
+        let Entry { memory, metadata, created_at, last_update, .. } = entry;
+        Some(MemoryRecord::new(memory.clone(), metadata.clone(), *created_at, *last_update))
     }
 
-    fn settle(&self, gone: Vec<Evicted>) {
+    /// Runs `work` under the lock, then tells the listener what left.
+    fn locked<T>(&self, work: impl FnOnce(&mut Inner, &mut Vec<Evicted>) -> T) -> T {
+        let mut gone = Vec::new();
+        let result = work(&mut self.inner.lock(), &mut gone);
         for evicted in gone {
-            let counter = match evicted.reason {
-                EvictionReason::Expired => &self.counters.expired,
-                EvictionReason::Deleted => &self.counters.deleted,
-                _ => &self.counters.replaced,
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
             let Some(listener) = &self.listener else { continue };
             if catch_unwind(AssertUnwindSafe(|| listener(evicted))).is_err() {
-                tracing::error!(component = "memory.legacy", "the eviction listener panicked");
+                tracing::error!("the eviction listener panicked; the store is unharmed");
             }
         }
+        result
     }
 }
 
-fn key(input: &MemoryInput) -> (MemoryType, String) {
-    (input.memory_type, input.conversation_id.clone())
-}
-
-fn evicted(
-    (memory_type, id): (MemoryType, String),
-    memory: WorkingMemory,
-    reason: EvictionReason,
-) -> Evicted {
-    Evicted::new(id.into(), memory_type, memory, reason)
-}
-
-/// An estimate: texts, ids and the map's slots.
-fn bytes(entries: &HashMap<(MemoryType, String), Entry>) -> u64 {
-    let texts: usize = entries.iter().map(|((_, id), entry)| id.len() + entry.memory.as_str().len()).sum();
-    (texts + entries.capacity() * size_of::<((MemoryType, String), Entry)>()) as u64
+impl fmt::Debug for LegacyMemoryManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LegacyMemoryManager").field("stats", &self.stats()).finish_non_exhaustive()
+    }
 }
 
 #[async_trait]
@@ -104,82 +145,94 @@ impl MemoryManager for LegacyMemoryManager {
     async fn store(&self, input: MemoryInput) -> Result<String> {
         input.check_id()?;
         let memory = input.last_data("store")?.clone();
-        let entry = Entry { memory, created_at: self.clock.now() };
-        let mut gone = Vec::new();
-        {
-            let mut entries = self.entries.lock();
-            self.sweep(&mut entries, &mut gone);
-            let replaced = entries.insert(key(&input), entry);
-            gone.extend(replaced.map(|entry| evicted(key(&input), entry.memory, EvictionReason::Replaced)));
-            self.counters.peak.fetch_max(entries.len() as u64, Ordering::Relaxed);
-        }
-        self.settle(gone);
-        Ok(input.key())
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let key = input.key();
+        let entry = Entry {
+            conversation_id: input.conversation_id.into(),
+            memory_type: input.memory_type,
+            metadata: input.metadata.unwrap_or_default(),
+            expires: now.saturating_add(self.ttl),
+            created_at: wall,
+            last_update: wall,
+            memory,
+        };
+        self.locked(|inner, gone| {
+            inner.sweep(now, gone);
+            let bytes = text_bytes(&entry.memory);
+            if let Some(old) = inner.entries.insert(key.clone(), entry) {
+                inner.bytes -= text_bytes(&old.memory);
+                inner.evictions.replaced += 1;
+                gone.push(old.evicted(EvictionReason::Replaced));
+            }
+            inner.grow(bytes);
+        });
+        Ok(key)
     }
 
     async fn retrieve(&self, input: &MemoryInput) -> Result<Vec<WorkingMemory>> {
         input.check_id()?;
-        let mut gone = Vec::new();
-        let found = {
-            let mut entries = self.entries.lock();
-            self.sweep(&mut entries, &mut gone);
-            entries.get(&key(input)).map(|entry| entry.memory.clone())
-        };
-        self.settle(gone);
-        let counter = if found.is_some() { &self.counters.hits } else { &self.counters.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
+        let now = self.clock.now();
+        let found = self.locked(|inner, gone| {
+            inner.sweep(now, gone);
+            inner.entries.get(&input.key()).map(|entry| entry.memory.clone())
+        });
+        let counter = if found.is_some() { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Relaxed);
         Ok(found.into_iter().collect())
     }
 
     async fn update(&self, input: MemoryInput) -> Result<()> {
         input.check_id()?;
         let memory = input.last_data("update")?.clone();
-        let mut gone = Vec::new();
-        {
-            let mut entries = self.entries.lock();
-            self.sweep(&mut entries, &mut gone);
-            match entries.get_mut(&key(&input)) {
-                Some(entry) => {
-                    let earlier = std::mem::replace(&mut entry.memory, memory);
-                    gone.push(evicted(key(&input), earlier, EvictionReason::Replaced));
-                }
-                None => tracing::warn!(memory_type = %input.memory_type, "no existing data found to update"),
-            }
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let updated = self.locked(|inner, gone| {
+            let Some(entry) = inner.entries.get_mut(&input.key()).filter(|entry| entry.expires > now) else {
+                return false;
+            };
+            gone.push(entry.evicted(EvictionReason::Replaced));
+            let (old, new) = (text_bytes(&entry.memory), text_bytes(&memory));
+            (entry.memory, entry.last_update) = (memory, wall);
+            inner.evictions.replaced += 1;
+            inner.bytes -= old;
+            inner.grow(new);
+            true
+        });
+        if !updated {
+            tracing::warn!(memory_type = %input.memory_type, "No existing data found to update; nothing changed");
         }
-        self.settle(gone);
         Ok(())
     }
 
     async fn delete(&self, input: &MemoryInput) -> Result<()> {
         input.check_id()?;
-        let mut gone = Vec::new();
-        {
-            let mut entries = self.entries.lock();
-            self.sweep(&mut entries, &mut gone);
-            let removed = entries.remove(&key(input));
-            gone.extend(removed.map(|entry| evicted(key(input), entry.memory, EvictionReason::Deleted)));
-        }
-        self.settle(gone);
+        let now = self.clock.now();
+        self.locked(|inner, gone| {
+            let Some(old) = inner.entries.remove(&input.key()) else { return };
+            inner.bytes -= text_bytes(&old.memory);
+            let live = old.expires > now;
+            let reason = if live { EvictionReason::Deleted } else { EvictionReason::Expired };
+            let count = if live { &mut inner.evictions.deleted } else { &mut inner.evictions.expired };
+            *count += 1;
+            gone.push(old.evicted(reason));
+        });
         Ok(())
     }
 
+    /// Bytes are those of the texts alone.
     fn stats(&self) -> MemoryStats {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let entries = self.entries.lock();
-        let mut stats = MemoryStats::default();
-        stats.entries = entries.len() as u64;
-        stats.bytes = bytes(&entries);
-        stats.hits = count(&self.counters.hits);
-        stats.misses = count(&self.counters.misses);
-        stats.evictions.expired = count(&self.counters.expired);
-        stats.evictions.replaced = count(&self.counters.replaced);
-        stats.evictions.deleted = count(&self.counters.deleted);
-        let peak = count(&self.counters.peak);
-        stats.bounds = vec![
-            Bound::new("memory.max_entries", "entries", stats.entries, peak, None),
-            Bound::new("memory.max_memory_mb", "bytes", stats.bytes, stats.bytes, None),
-        ];
-        stats
+        let inner = self.inner.lock();
+        let entries = inner.entries.len() as u64;
+        MemoryStats {
+            entries,
+            bytes: inner.bytes,
+            hits: self.hits.load(Relaxed),
+            misses: self.misses.load(Relaxed),
+            evictions: inner.evictions,
+            bounds: vec![
+                Bound::new("memory.max_entries", "entries", entries, inner.peak_entries, None),
+                Bound::new("memory.max_memory_mb", "bytes", inner.bytes, inner.peak_bytes, None),
+            ],
+        }
     }
 
     async fn health(&self) -> Health {
@@ -187,18 +240,14 @@ impl MemoryManager for LegacyMemoryManager {
     }
 
     fn capabilities(&self) -> MemoryCapabilities {
-        MemoryCapabilities::default().injected_clock(true)
+        MemoryCapabilities::default().injected_clock(true).eviction_listener(true)
     }
 
     fn set_limits(&self, _limits: MemoryLimits) -> Result<()> {
-        let message = "the legacy store has no bounds; unset ARSHAI_USE_LEGACY_MEMORY and \
-                       ARSHAI_DISABLE_OPTIMIZATIONS to have them";
-        Err(Error::new(ErrorKind::Unsupported, "memory.legacy", message))
-    }
-}
-
-impl fmt::Debug for LegacyMemoryManager {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LegacyMemoryManager").field("ttl", &self.ttl).finish_non_exhaustive()
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "memory.legacy",
+            "this store has no bounds; use the backend \"in_memory\" for them",
+        ))
     }
 }

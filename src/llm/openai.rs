@@ -35,6 +35,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 pub struct OpenAiClient {
     transport: Arc<dyn HttpTransport>,
     url: http::Uri,
+    key: SecretString,
     authorization: HeaderValue,
     model: String,
     max_retries: u32,
@@ -63,6 +64,7 @@ impl OpenAiClient {
             url: url.map_err(|_| {
                 wrong("OPENAI_BASE_URL is not a URL; expected one like https://api.openai.com/v1")
             })?,
+            key: key.clone(),
             authorization: bearer(key)?,
             model: model.into(),
             max_retries: 3,
@@ -107,7 +109,7 @@ impl OpenAiClient {
         if status.is_success() {
             return wire::response(&body).map_err(Failure::last);
         }
-        let error = wire::provider_error(status, &body, retry_after);
+        let error = wire::provider_error(status, &body, retry_after, self.key.expose_secret());
         Err(Failure { error, retry: is_retryable(status), after: retry_after })
     }
 

@@ -1,2 +1,3 @@
 //! The contract suites, run over every backend, its legacy twin, and through `Arc<dyn Trait>`.
-mod tasks;
+
+mod memory;

@@ -1,3 +1,3 @@
 //! Faults injected for real.
 
-mod tasks;
+mod memory;

@@ -3,6 +3,7 @@
 mod bounds;
 mod cancellation;
 mod deadlines;
+mod openai;
 mod safety;
 mod server;
 mod support;

@@ -20,12 +20,13 @@ async fn original_usage_of_the_memory_manager_works_as_it_did() {
 #[test]
 fn original_constructors_work_with_and_without_settings() {
     let _ = InMemoryManager::new();
-    let _ = InMemoryManager::builder().ttl(std::time::Duration::from_secs(3600)).build();
+    let _ = InMemoryManager::builder().ttl(std::time::Duration::from_secs(3600)).build().expect("valid");
     let tuned = InMemoryManager::builder()
         .ttl(std::time::Duration::from_secs(7200))
         .max_entries(5000)
         .max_memory_mb(200)
-        .build();
+        .build()
+        .expect("valid");
     let limit = |name| tuned.stats().bounds.iter().find(|bound| bound.name == name).and_then(|b| b.limit);
     assert_eq!(limit("memory.max_entries"), Some(5000));
     assert_eq!(limit("memory.max_memory_mb"), Some(200 << 20));

@@ -1,69 +1,64 @@
-//! The background task that removes what has expired.
+//! The background task that clears expired entries away.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use super::store::Store;
 
-/// Starts the task at the first write within a tokio runtime and ends it with the store.
-#[derive(Debug)]
+/// Starts the task once there is a runtime to run it, and ends it with the store.
 pub(super) struct Cleanup {
     interval: Duration,
     running: Arc<AtomicBool>,
     task: Mutex<Option<AbortHandle>>,
 }
 
-/// Says that the task has ended, however it did: its runtime may be gone before the store.
+/// Says that the task no longer runs, whichever way it ended: its runtime may have been shut down, and then
+/// the next one starts it again. One that panicked is not started again.
 struct Running(Arc<AtomicBool>);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.0.store(std::thread::panicking(), Ordering::Release);
     }
 }
 
 impl Cleanup {
-    pub(super) fn new(interval: Duration) -> Self {
-        Self { interval, running: Arc::default(), task: Mutex::default() }
+    pub(super) fn every(interval: Duration) -> Self {
+        Self { interval, running: Arc::default(), task: Mutex::new(None) }
     }
 
-    /// Starts the task if it does not run and there is a runtime to run it on.
+    /// Makes sure that the task runs, if called inside a runtime.
     pub(super) fn start(&self, store: &Arc<Store>) {
         if self.running.load(Ordering::Acquire) {
             return;
         }
-        let Ok(runtime) = Handle::try_current() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let mut task = self.task.lock();
         if self.running.swap(true, Ordering::AcqRel) {
             return;
         }
         let running = Running(Arc::clone(&self.running));
-        let task = runtime.spawn(run(self.interval, Arc::downgrade(store), running));
-        *self.task.lock() = Some(task.abort_handle());
+        let (interval, store) = (self.interval, Arc::downgrade(store));
+        let work = async move {
+            let _running = running;
+            loop {
+                tokio::time::sleep(interval).await;
+                let Some(store) = store.upgrade() else { break };
+                store.clean_up_politely().await;
+            }
+        };
+        *task = Some(runtime.spawn(work).abort_handle());
     }
 }
 
 impl Drop for Cleanup {
     fn drop(&mut self) {
-        if let Some(task) = self.task.get_mut() {
+        if let Some(task) = self.task.get_mut().take() {
             task.abort();
-        }
-    }
-}
-
-async fn run(interval: Duration, store: Weak<Store>, _running: Running) {
-    loop {
-        tokio::time::sleep(interval).await;
-        let Some(shards) = store.upgrade().map(|store| store.shards()) else { return };
-        for shard in 0..shards {
-            let Some(store) = store.upgrade() else { return };
-            store.clean_up(shard);
-            drop(store);
-            tokio::task::yield_now().await;
         }
     }
 }

@@ -1,320 +1,333 @@
-//! One shard: a linked hash map in the order of last use, and a queue in the order of expiry.
-
-use std::collections::VecDeque;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+//! One shard of a store: a linked hash map in the order of use, the order of expiry beside it, and the exact
+//! count of the bytes that both take.
 
 use hashlink::LinkedHashMap;
 use hashlink::linked_hash_map::RawEntryMut;
+use serde_json::{Map, Value};
 
-use super::cost;
-use crate::memory::{EvictionReason, MemoryType};
+use super::expiry::ExpiryList;
+use super::key::{Carried, Key, Wanted};
+use super::size;
+use crate::memory::{EvictionCounts, EvictionReason, WorkingMemory};
 
-/// A shard's `front` when it is empty.
-pub(super) const EMPTY: u64 = u64::MAX;
+/// A node of the map on the heap: key, entry and two links.
+const NODE: usize = size::chunk(size_of::<(Key, Entry)>() + 2 * size_of::<usize>());
 
-/// The pieces of a map node besides key and value: two links.
-const NODE: u64 = cost::allocation(size_of::<(Key, Entry)>() + 16);
+/// Unused memory a shard keeps before it gives any back.
+const SPARE: usize = 32;
 
-/// Stale queue items looked at per write.
-const TRIM: usize = 4;
-
-/// Which entry. It carries its hash, so that a growing table never hashes an id again.
-#[derive(Debug)]
-pub(super) struct Key {
-    hash: u64,
-    /// When the entry expires, in nanoseconds of the store's clock. Together with the hash it tells an entry
-    /// from an earlier one of the same conversation.
-    pub expires: u64,
-    pub id: Box<str>,
-    pub memory_type: MemoryType,
-}
-
-impl Key {
-    pub(super) fn new(hash: u64, memory_type: MemoryType, id: &str, expires: u64) -> Self {
-        Self { hash, expires, id: id.into(), memory_type }
-    }
-
-    fn is(&self, memory_type: MemoryType, id: &str) -> bool {
-        self.memory_type == memory_type && *self.id == *id
-    }
-}
-
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.is(other.memory_type, &other.id)
-    }
-}
-
-impl Eq for Key {}
-
-/// Passes the hash that a [`Key`] carries through.
-#[derive(Debug, Default)]
-pub(super) struct Carried(u64);
-
-impl Hasher for Carried {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("a key writes its hash and nothing else")
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-}
-
-/// What is remembered.
-#[derive(Debug)]
+/// What is kept of one conversation.
 pub(super) struct Entry {
-    pub text: Arc<str>,
-    /// As compact JSON: its size is known exactly.
-    pub metadata: Option<Box<str>>,
-    /// Microseconds since the Unix epoch.
-    pub created_at: u64,
-    pub last_update: u64,
-    /// Its place in the order of use over all shards.
-    stamp: u64,
-    /// Whether it was read since it was stamped: it gets a second chance.
-    referenced: AtomicBool,
+    pub(super) memory: WorkingMemory,
+    pub(super) metadata: Option<Box<Map<String, Value>>>,
+    /// Monotonic nanoseconds.
+    pub(super) expires: u64,
+    /// Microseconds since the Unix epoch, as are those of `updated`.
+    pub(super) created: u64,
+    pub(super) updated: u64,
 }
 
 impl Entry {
-    pub(super) fn new(text: Arc<str>, metadata: Option<Box<str>>, now_us: u64) -> Self {
-        Self {
-            text,
-            metadata,
-            created_at: now_us,
-            last_update: now_us,
-            stamp: 0,
-            referenced: AtomicBool::new(false),
+    /// What the entry takes besides its node.
+    fn heap_bytes(&self) -> usize {
+        text_bytes(&self.memory) + self.metadata.as_deref().map_or(0, size::metadata)
+    }
+}
+
+/// What the entry that a write replaces takes besides its node.
+#[derive(Clone, Copy)]
+pub(super) struct Held {
+    pub(super) text: usize,
+    pub(super) all: usize,
+}
+
+/// What a text takes.
+pub(super) fn text_bytes(memory: &WorkingMemory) -> usize {
+    size::shared_text(memory.working_memory.len())
+}
+
+/// The least that a shard with nothing but one entry takes, apart from what the entry has on the heap: its
+/// node, the list's guard node, the smallest table and the smallest expiry list.
+pub(super) fn first_entry_bytes() -> usize {
+    Shard::default().growth()
+}
+
+/// An entry that has left its shard. It is dropped, and the listener told, once no lock is held.
+pub(super) struct Departure {
+    pub(super) key: Key,
+    pub(super) memory: WorkingMemory,
+    pub(super) reason: EvictionReason,
+    /// Only kept to be dropped outside the lock.
+    _metadata: Option<Box<Map<String, Value>>>,
+}
+
+/// Departures of one operation; nearly always none or one, for which no vector is needed.
+#[derive(Default)]
+pub(super) struct Departures {
+    first: Option<Departure>,
+    more: Vec<Departure>,
+}
+
+impl Departures {
+    fn push(&mut self, departure: Departure) {
+        match self.first {
+            None => self.first = Some(departure),
+            Some(_) => self.more.push(departure),
         }
     }
 
-    /// Marks it as used. A plain load first: a hot entry is marked already, and a write would make every
-    /// reader wait for its cache line.
-    pub(super) fn mark_used(&self) {
-        if !self.referenced.load(Ordering::Relaxed) {
-            self.referenced.store(true, Ordering::Relaxed);
-        }
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Departure> {
+        self.first.take().into_iter().chain(self.more.drain(..))
     }
 }
 
-/// Bytes of an entry besides its node, table and queue shares.
-pub(super) fn payload(id: &str, text: &str, metadata: Option<&str>) -> u64 {
-    cost::allocation(id.len())
-        + cost::shared_text(text.len())
-        + metadata.map_or(0, |m| cost::allocation(m.len()))
-}
-
-/// The least an entry costs besides its payload, alone in a store.
-pub(super) const ALONE: u64 = NODE + 256;
-
-/// An entry that left, to be dropped and reported outside the lock.
-#[derive(Debug)]
-pub(super) struct Gone {
-    pub id: Box<str>,
-    pub memory_type: MemoryType,
-    pub text: Arc<str>,
-    pub reason: EvictionReason,
-}
-
-impl Gone {
-    fn new((key, entry): (Key, Entry), reason: EvictionReason) -> Self {
-        Self { id: key.id, memory_type: key.memory_type, text: entry.text, reason }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Expiry {
-    hash: u64,
-    expires: u64,
-}
-
-/// What an eviction at the front came to.
-pub(super) enum Evicted {
-    /// It removed this entry.
-    Removed(Gone),
-    /// The entry had been used and went to the back.
-    SecondChance,
-    /// There was nothing.
-    Nothing,
-}
-
-/// The state of one shard, behind its lock.
-#[derive(Debug, Default)]
-pub(super) struct State {
-    map: LinkedHashMap<Key, Entry, BuildHasherDefault<Carried>>,
-    /// In the order of expiry, which is the order of storing. Items of entries that have left otherwise are
-    /// stale and fall away in time.
-    expiries: VecDeque<Expiry>,
-    /// Map nodes allocated, in use or kept by the map for reuse.
+#[derive(Default)]
+pub(super) struct Shard {
+    map: LinkedHashMap<Key, Entry, Carried>,
+    expiry: ExpiryList,
+    /// What the entries have on the heap: texts, metadata, long ids.
+    payload: usize,
+    /// Nodes the map has allocated: the entries', unused ones, and its guard.
     nodes: usize,
-    payload: u64,
+    /// The room its table was last allocated for.
+    table: usize,
+    /// What the budget believes this shard takes.
+    pub(super) accounted_bytes: usize,
+    /// Entries the budget believes are here.
+    pub(super) accounted_entries: usize,
+    pub(super) counts: EvictionCounts,
 }
 
-impl State {
+impl Shard {
     pub(super) fn len(&self) -> usize {
         self.map.len()
     }
 
-    /// Bytes of everything here.
-    pub(super) fn bytes(&self) -> u64 {
-        let queue = cost::allocation(self.expiries.capacity() * size_of::<Expiry>());
-        self.payload + self.nodes as u64 * NODE + cost::hash_table(self.map.capacity()) + queue
+    /// What the shard takes on the heap, to the byte.
+    pub(super) fn bytes(&self) -> usize {
+        self.payload + self.nodes * NODE + size::table(self.table) + self.expiry.bytes()
     }
 
-    /// The stamp of the entry that is next to go.
-    pub(super) fn front(&self) -> u64 {
-        self.map.front().map_or(EMPTY, |(_, entry)| entry.stamp)
+    /// What one more entry would add to that besides its own heap bytes.
+    pub(super) fn growth(&self) -> usize {
+        let node = match self.nodes {
+            0 => 2 * NODE,
+            nodes if nodes > self.map.len() + 1 => 0,
+            _ => NODE,
+        };
+        let table = if self.map.capacity() > self.map.len() {
+            0
+        } else {
+            size::table(self.table + 1) - size::table(self.table)
+        };
+        node + table + self.expiry.growth()
     }
 
-    pub(super) fn get(&self, hash: u64, memory_type: MemoryType, id: &str) -> Option<(&Key, &Entry)> {
-        self.map.raw_entry().from_hash(hash, |key| key.is(memory_type, id))
-    }
-
-    /// Puts an entry at the back; gives the one it replaces, which counts as expired if its time had passed.
-    pub(super) fn put(&mut self, key: Key, mut entry: Entry, stamp: u64, now: u64) -> Option<Gone> {
-        let replaced = self.remove(key.hash, key.memory_type, &key.id, EvictionReason::Replaced, now);
-        entry.stamp = stamp;
-        self.payload += payload(&key.id, &entry.text, entry.metadata.as_deref());
-        self.expiries.push_back(Expiry { hash: key.hash, expires: key.expires });
-        self.map.insert(key, entry);
-        self.nodes = self.nodes.max(self.map.len());
-        replaced
-    }
-
-    /// Replaces the text of an entry that has not expired and moves it to the back; gives the earlier text.
-    pub(super) fn update(
-        &mut self,
-        (hash, memory_type, id): (u64, MemoryType, &str),
-        text: Arc<str>,
-        (stamp, now, now_us): (u64, u64, u64),
-    ) -> Option<Arc<str>> {
-        let found = self.map.raw_entry_mut().from_hash(hash, |key| key.is(memory_type, id));
-        let RawEntryMut::Occupied(mut occupied) = found else { return None };
-        if occupied.key().expires <= now {
+    /// The live entry of that key. A reader's lock is enough.
+    pub(super) fn get(&self, wanted: Wanted<'_>, now: u64) -> Option<&Entry> {
+        let (key, entry) = self.map.raw_entry().from_hash(wanted.hash, |key| wanted.is(key))?;
+        if entry.expires <= now {
             return None;
         }
-        occupied.to_back();
-        let entry = occupied.get_mut();
-        self.payload += cost::shared_text(text.len());
-        self.payload -= cost::shared_text(entry.text.len());
-        entry.last_update = now_us;
-        entry.stamp = stamp;
-        Some(std::mem::replace(&mut entry.text, text))
+        key.touch();
+        Some(entry)
     }
 
-    /// Removes an entry; one whose time has passed goes as expired whatever the reason.
-    pub(super) fn remove(
+    /// Makes the live entry of that key the last to be evicted and gives what it has on the heap. One that
+    /// has expired is removed.
+    pub(super) fn freshen(&mut self, wanted: Wanted<'_>, now: u64, gone: &mut Departures) -> Option<Held> {
+        let RawEntryMut::Occupied(mut found) =
+            self.map.raw_entry_mut().from_hash(wanted.hash, |key| wanted.is(key))
+        else {
+            return None;
+        };
+        if found.get().expires <= now {
+            let (key, entry) = found.remove_entry();
+            self.departed(key, entry, EvictionReason::Expired, gone);
+            return None;
+        }
+        found.key_mut().untouch();
+        found.to_back();
+        let entry = found.get();
+        Some(Held { text: text_bytes(&entry.memory), all: entry.heap_bytes() })
+    }
+
+    /// Adds an entry that was not there.
+    pub(super) fn insert(&mut self, mut key: Key, entry: Entry) {
+        key.untouch();
+        key.set_slot(self.expiry.push(key.hash(), entry.expires));
+        self.payload += entry.heap_bytes() + Key::heap_bytes(key.id().len());
+        self.map.insert(key, entry);
+        self.nodes = self.nodes.max(self.map.len() + 1);
+        self.table = self.table.max(self.map.capacity());
+    }
+
+    /// Puts another entry in the place of a live one. Its time to live counts anew.
+    pub(super) fn replace(&mut self, wanted: Wanted<'_>, entry: Entry, gone: &mut Departures) {
+        let Some((key, held)) = find_mut(&mut self.map, wanted) else { return };
+        self.expiry.remove(key.slot());
+        key.set_slot(self.expiry.push(wanted.hash, entry.expires));
+        self.payload += entry.heap_bytes();
+        let old = std::mem::replace(held, entry);
+        self.payload -= old.heap_bytes();
+        self.replaced(wanted, old.memory, old.metadata, gone);
+    }
+
+    /// Puts another text in the place of a live entry's; all else stays.
+    pub(super) fn rewrite(
         &mut self,
-        hash: u64,
-        memory_type: MemoryType,
-        id: &str,
-        reason: EvictionReason,
-        now: u64,
-    ) -> Option<Gone> {
-        let found = self.map.raw_entry_mut().from_hash(hash, |key| key.is(memory_type, id));
-        let RawEntryMut::Occupied(occupied) = found else { return None };
-        let removed = occupied.remove_entry();
-        Some(self.gone(removed, reason, now))
+        wanted: Wanted<'_>,
+        memory: WorkingMemory,
+        updated: u64,
+        gone: &mut Departures,
+    ) {
+        let Some((_, held)) = find_mut(&mut self.map, wanted) else { return };
+        held.updated = updated;
+        self.payload += text_bytes(&memory);
+        let old = std::mem::replace(&mut held.memory, memory);
+        self.payload -= text_bytes(&old);
+        self.replaced(wanted, old, None, gone);
     }
 
-    /// Removes what is next to go, unless it was used and `second_chance` lets it stay.
-    pub(super) fn evict(
+    fn replaced(
         &mut self,
-        reason: EvictionReason,
-        second_chance: bool,
-        stamp: u64,
-        now: u64,
-    ) -> Evicted {
-        let Some((key, entry)) = self.map.front() else { return Evicted::Nothing };
-        if second_chance && key.expires > now && entry.referenced.load(Ordering::Relaxed) {
-            if let Some(mut front) = self.map.front_entry() {
-                front.to_back();
-                let entry = front.get_mut();
-                entry.referenced = AtomicBool::new(false);
-                entry.stamp = stamp;
-            }
-            return Evicted::SecondChance;
-        }
-        match self.map.pop_front() {
-            Some(removed) => Evicted::Removed(self.gone(removed, reason, now)),
-            None => Evicted::Nothing,
-        }
+        wanted: Wanted<'_>,
+        memory: WorkingMemory,
+        _metadata: Option<Box<Map<String, Value>>>,
+        gone: &mut Departures,
+    ) {
+        self.counts.replaced += 1;
+        let key = Key::new(wanted);
+        gone.push(Departure { key, memory, reason: EvictionReason::Replaced, _metadata });
     }
 
-    fn gone(&mut self, removed: (Key, Entry), reason: EvictionReason, now: u64) -> Gone {
-        let (key, entry) = &removed;
-        self.payload -= payload(&key.id, &entry.text, entry.metadata.as_deref());
-        let expired = key.expires <= now;
-        Gone::new(removed, if expired { EvictionReason::Expired } else { reason })
+    /// Removes the entry of that key.
+    pub(super) fn remove(&mut self, wanted: Wanted<'_>, now: u64, gone: &mut Departures) {
+        let RawEntryMut::Occupied(found) =
+            self.map.raw_entry_mut().from_hash(wanted.hash, |key| wanted.is(key))
+        else {
+            return;
+        };
+        let (key, entry) = found.remove_entry();
+        let live = entry.expires > now;
+        let reason = if live { EvictionReason::Deleted } else { EvictionReason::Expired };
+        self.departed(key, entry, reason, gone);
+        self.give_back();
     }
 
-    /// Removes entries whose time has passed, looking at no more than `most` queue items; whether it may have
-    /// left some.
-    pub(super) fn expire(&mut self, now: u64, most: usize, gone: &mut Vec<Gone>) -> bool {
-        for _ in 0..most {
-            let Some(due) = self.expiries.front().copied().filter(|due| due.expires <= now) else {
-                return false;
-            };
-            self.expiries.pop_front();
-            let found = self
-                .map
-                .raw_entry_mut()
-                .from_hash(due.hash, |key| key.hash == due.hash && key.expires == due.expires);
-            if let RawEntryMut::Occupied(occupied) = found {
-                let removed = occupied.remove_entry();
-                gone.push(self.gone(removed, EvictionReason::Expired, now));
-            }
+    /// Removes up to `most` expired entries and says how many it removed.
+    pub(super) fn expire(&mut self, now: u64, most: usize, gone: &mut Departures) -> usize {
+        let mut removed = 0;
+        while removed < most && self.expire_one(now, gone) {
+            removed += 1;
         }
+        if removed > 0 {
+            self.give_back();
+        }
+        removed
+    }
+
+    fn expire_one(&mut self, now: u64, gone: &mut Departures) -> bool {
+        let Some(next) = self.expiry.first().filter(|next| next.expires <= now) else { return false };
+        let found = self
+            .map
+            .raw_entry_mut()
+            .from_hash(next.hash, |key| key.hash() == next.hash && key.slot() == next.slot);
+        let RawEntryMut::Occupied(found) = found else {
+            unreachable!("the expiry list holds exactly the entries of the map");
+        };
+        let (key, entry) = found.remove_entry();
+        self.departed(key, entry, EvictionReason::Expired, gone);
         true
     }
 
-    /// Lets stale queue items fall away and gives back memory no longer needed. Costs nothing most times; when
-    /// it works, its cost was paid for by as many removals before.
-    pub(super) fn tidy(&mut self) {
-        let live = self.map.len();
-        if live == 0 {
-            *self = Self::default();
-            return;
+    /// Removes one entry to make room, sparing the last `spared`: an expired one if there is one, else the
+    /// least recently used one. An entry read since it was last looked at gets a second chance. With none
+    /// left to remove, unused memory is given back. Says whether anything was gained.
+    pub(super) fn evict(
+        &mut self,
+        reason: EvictionReason,
+        spared: usize,
+        now: u64,
+        gone: &mut Departures,
+    ) -> bool {
+        /// Second chances given at most before one entry goes regardless, so that no store waits long.
+        const CHANCES: usize = 256;
+        if self.expire_one(now, gone) {
+            self.give_back();
+            return true;
         }
-        if self.expiries.len() > live + live / 2 + 16 {
-            self.trim_queue();
+        if self.map.len() <= spared {
+            let before = self.bytes();
+            self.compact();
+            return self.bytes() < before;
         }
-        if self.nodes > live + live / 2 + 32 {
-            self.map.shrink_to_fit();
-            self.nodes = live;
+        for chance in 0.. {
+            let Some(mut oldest) = self.map.front_entry() else { break };
+            if oldest.key_mut().untouch() && chance < CHANCES {
+                oldest.to_back();
+                continue;
+            }
+            let (key, entry) = oldest.remove_entry();
+            self.departed(key, entry, reason, gone);
+            break;
         }
-        if self.expiries.capacity() > 4 * self.expiries.len() + 64 {
-            self.expiries.shrink_to(2 * self.expiries.len());
+        self.give_back();
+        true
+    }
+
+    /// Settles the accounts for an entry that was taken out of the map.
+    fn departed(&mut self, key: Key, entry: Entry, reason: EvictionReason, gone: &mut Departures) {
+        self.expiry.remove(key.slot());
+        self.payload -= entry.heap_bytes() + Key::heap_bytes(key.id().len());
+        let count = match reason {
+            EvictionReason::Size => &mut self.counts.size,
+            EvictionReason::Bytes => &mut self.counts.bytes,
+            EvictionReason::Expired => &mut self.counts.expired,
+            EvictionReason::Replaced => &mut self.counts.replaced,
+            EvictionReason::Deleted => &mut self.counts.deleted,
+        };
+        *count += 1;
+        gone.push(Departure { key, memory: entry.memory, reason, _metadata: entry.metadata });
+    }
+
+    /// Gives memory back once more than half of it is unused. What that costs was paid for by the removals
+    /// that led to it.
+    fn give_back(&mut self) {
+        let len = self.map.len();
+        if len == 0 {
+            self.map = LinkedHashMap::default();
+            self.expiry = ExpiryList::default();
+            (self.nodes, self.table) = (0, 0);
+        } else if self.nodes > 2 * len + SPARE {
+            self.compact();
         }
     }
 
-    fn trim_queue(&mut self) {
-        let Self { map, expiries, .. } = self;
-        let is_live = |item: &Expiry| {
-            map.raw_entry()
-                .from_hash(item.hash, |key| key.hash == item.hash && key.expires == item.expires)
-                .is_some()
-        };
-        for _ in 0..TRIM {
-            match expiries.front() {
-                Some(item) if !is_live(item) => expiries.pop_front(),
-                _ => break,
-            };
+    fn compact(&mut self) {
+        if self.map.is_empty() {
+            return;
         }
-        if expiries.len() > 2 * map.len() + 32 {
-            expiries.retain(is_live);
+        self.map.shrink_to_fit();
+        self.nodes = self.map.len() + 1;
+        self.table = self.map.capacity();
+        let moved = self.expiry.compact();
+        for key in self.map.keys() {
+            key.set_slot(moved[key.slot() as usize]);
         }
+    }
+}
+
+fn find_mut<'a>(
+    map: &'a mut LinkedHashMap<Key, Entry, Carried>,
+    wanted: Wanted<'_>,
+) -> Option<(&'a mut Key, &'a mut Entry)> {
+    match map.raw_entry_mut().from_hash(wanted.hash, |key| wanted.is(key)) {
+        RawEntryMut::Occupied(found) => Some(found.into_key_value()),
+        RawEntryMut::Vacant(_) => None,
     }
 }

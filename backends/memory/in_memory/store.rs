@@ -1,358 +1,395 @@
-//! The sharded store: global bounds and one order of eviction over all shards.
+//! The shards of a store and the budget they share.
 
 use std::hash::BuildHasher;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
+use hashlink::DefaultHashBuilder;
 use parking_lot::{RwLock, RwLockWriteGuard};
+use serde_json::{Map, Value};
 
-use super::shard::{ALONE, EMPTY, Entry, Evicted as Outcome, Gone, Key, State, payload};
-use crate::memory::{Evicted, EvictionCounts, EvictionListener, EvictionReason, MemoryType, WorkingMemory};
+use super::NAME_IN_ERRORS;
+use super::budget::Budget;
+use super::key::{Key, Wanted};
+use super::shard::{Departures, Entry, Shard, first_entry_bytes, text_bytes};
+use super::size;
+use crate::memory::{
+    Evicted, EvictionCounts, EvictionListener, EvictionReason, MemoryLimits, MemoryRecord, MemoryStats,
+    MemoryType, WorkingMemory,
+};
 use crate::{Clock, Error, ErrorKind, Result};
 
-/// Entries that a write may expire on its way.
-const EXPIRE_ON_WRITE: usize = 8;
-/// Entries that the background cleanup expires before it lets go of a shard's lock.
-const EXPIRE_IN_BACKGROUND: usize = 128;
-/// Used entries that an eviction passes over before it takes the next one, used or not: what it costs stays
-/// bounded even where everything was used.
-const SECOND_CHANCES: usize = 32;
+/// Expired entries a write clears away on the side: more than it can add, so they never pile up.
+const EXPIRED_PER_WRITE: usize = 4;
+/// Expired entries cleared away before the background cleanup lets others at the shard.
+const EXPIRED_PER_LOCK: usize = 64;
+/// Entries evicted for one large one before others are let at the shard.
+const EVICTED_PER_LOCK: usize = 64;
 
-/// Keeps neighbours off each other's cache lines (two of them: processors prefetch in pairs).
+/// A shard on cache lines of its own, with the counters that its readers write.
 #[repr(align(128))]
-#[derive(Debug, Default)]
-struct Padded<T>(T);
-
-#[derive(Debug, Default)]
-struct Shard {
-    state: RwLock<State>,
+#[derive(Default)]
+struct Cell {
+    shard: RwLock<Shard>,
     hits: AtomicU64,
     misses: AtomicU64,
+    /// How many entries the shard holds, for whoever looks for one to evict.
+    len: AtomicUsize,
 }
 
-/// Entries and bytes over all shards.
-#[derive(Debug, Default)]
-struct Totals {
-    entries: AtomicU64,
-    bytes: AtomicU64,
+/// What a write brings.
+pub(super) struct Write<'a> {
+    pub(super) memory_type: MemoryType,
+    pub(super) conversation_id: &'a str,
+    pub(super) memory: WorkingMemory,
+    pub(super) kind: WriteKind,
 }
 
-impl Totals {
-    fn load(&self) -> (u64, u64) {
-        (self.entries.load(Ordering::Acquire), self.bytes.load(Ordering::Acquire))
-    }
-
-    fn raise_to(&self, (entries, bytes): (u64, u64)) {
-        self.entries.fetch_max(entries, Ordering::Relaxed);
-        self.bytes.fetch_max(bytes, Ordering::Relaxed);
-    }
+/// Whether a write may create an entry.
+pub(super) enum WriteKind {
+    Store { metadata: Option<Box<Map<String, Value>>> },
+    Update,
 }
 
 pub(super) struct Store {
-    hasher: hashlink::DefaultHashBuilder,
-    shards: Box<[Padded<Shard>]>,
-    /// For each shard the stamp of the entry next to go: the smallest of all is the oldest in the store.
-    fronts: Box<[AtomicU64]>,
-    totals: Padded<Totals>,
-    peaks: Padded<Totals>,
-    limits: Padded<Totals>,
-    stamps: Padded<AtomicU64>,
-    evictions: Padded<[AtomicU64; 5]>,
-    ttl: Duration,
+    cells: Box<[Cell]>,
+    hasher: DefaultHashBuilder,
+    budget: Budget,
+    /// Where to look next for an entry to evict when the shard at hand has few.
+    hand: AtomicUsize,
+    ttl: u64,
     clock: Arc<dyn Clock>,
     listener: Option<EvictionListener>,
 }
 
-/// A shard locked for writing. When it is let go, totals and the order of eviction are brought up to date.
-struct Writing<'a> {
-    state: RwLockWriteGuard<'a, State>,
-    store: &'a Store,
-    shard: usize,
-    before: (u64, u64),
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Drop for Writing<'_> {
-    fn drop(&mut self) {
-        self.state.tidy();
-        let totals = &self.store.totals.0;
-        let (entries, bytes) = self.before;
-        // Wrapping differences: adding them is subtracting where something left.
-        totals.entries.fetch_add((self.state.len() as u64).wrapping_sub(entries), Ordering::AcqRel);
-        totals.bytes.fetch_add(self.state.bytes().wrapping_sub(bytes), Ordering::AcqRel);
-        self.store.fronts[self.shard].store(self.state.front(), Ordering::Release);
-    }
+/// How many shards serve a store of those limits: one while it is small, so that eviction follows the order
+/// of use exactly; then one per 128 entries up to 64, enough for the cores of a large machine; beyond that as
+/// many as keep a shard's table small enough to be grown in an instant.
+fn shard_count(max_entries: u64, max_bytes: u64) -> usize {
+    let entries = max_entries.min(max_bytes / 512).max(1);
+    let wanted = (entries / 128).clamp(1, 64).max((entries / 8192).min(4096));
+    1 << wanted.ilog2()
 }
 
 impl Store {
     pub(super) fn new(
+        limits: (u64, u64),
         ttl: Duration,
-        max_entries: u64,
-        max_bytes: u64,
         clock: Arc<dyn Clock>,
         listener: Option<EvictionListener>,
-    ) -> Self {
-        // Enough that threads rarely meet, and that no table is so large that growing it is felt.
-        let shards = if max_entries > 1_000_000 { 256 } else { 64 };
-        let limits = Totals { entries: AtomicU64::new(max_entries), bytes: AtomicU64::new(max_bytes) };
-        Self {
-            hasher: hashlink::DefaultHashBuilder::default(),
-            shards: (0..shards).map(|_| Padded::default()).collect(),
-            fronts: (0..shards).map(|_| AtomicU64::new(EMPTY)).collect(),
-            totals: Padded::default(),
-            peaks: Padded::default(),
-            limits: Padded(limits),
-            stamps: Padded::default(),
-            evictions: Padded::default(),
-            ttl,
+    ) -> Result<Self> {
+        let (max_entries, max_bytes) = limits;
+        let cells: Box<[Cell]> = (0..shard_count(max_entries, max_bytes)).map(|_| Cell::default()).collect();
+        let base = size::chunk(size_of_val(&*cells)) + size_of::<Self>();
+        let store = Self {
+            cells,
+            hasher: DefaultHashBuilder::default(),
+            budget: Budget::new(base as u64, max_entries, max_bytes),
+            hand: AtomicUsize::new(0),
+            ttl: nanos(ttl),
             clock,
             listener,
-        }
+        };
+        store.check_limits(MemoryLimits::new(Some(max_entries), Some(max_bytes)), ErrorKind::Config)?;
+        Ok(store)
     }
 
-    pub(super) fn get(&self, memory_type: MemoryType, id: &str) -> Option<WorkingMemory> {
-        self.read(memory_type, id, |_, entry| WorkingMemory { working_memory: Arc::clone(&entry.text) })
+    /// What the store takes when it is empty.
+    fn base_bytes(&self) -> u64 {
+        (size::chunk(size_of_val(&*self.cells)) + size_of::<Self>()) as u64
     }
 
-    /// Reads an entry that has not expired, under a shared lock.
-    pub(super) fn read<T>(
-        &self,
-        memory_type: MemoryType,
-        id: &str,
-        read: impl FnOnce(&Key, &Entry) -> T,
-    ) -> Option<T> {
-        let hash = self.hash(memory_type, id);
-        let Padded(shard) = &self.shards[self.shard_of(hash)];
-        let now = self.now();
-        let state = shard.state.read();
-        match state.get(hash, memory_type, id) {
-            Some((key, entry)) if key.expires > now => {
-                entry.mark_used();
-                shard.hits.fetch_add(1, Ordering::Relaxed);
-                Some(read(key, entry))
-            }
-            _ => {
-                shard.misses.fetch_add(1, Ordering::Relaxed);
-                None
-            }
+    fn check_limits(&self, limits: MemoryLimits, kind: ErrorKind) -> Result<()> {
+        if limits.max_entries == Some(0) {
+            let message = "max_entries is 0; a store needs room for at least one entry";
+            return Err(Error::new(kind, NAME_IN_ERRORS, message));
         }
-    }
-
-    pub(super) fn put(
-        &self,
-        memory_type: MemoryType,
-        id: &str,
-        text: Arc<str>,
-        metadata: Option<Box<str>>,
-    ) -> Result<()> {
-        self.check_size(payload(id, &text, metadata.as_deref()))?;
-        let hash = self.hash(memory_type, id);
-        let now = self.now();
-        let key = Key::new(hash, memory_type, id, now.saturating_add(nanos(self.ttl)));
-        let entry = Entry::new(text, metadata, self.now_us());
-        let mut gone = Vec::new();
-        {
-            let mut shard = self.write(self.shard_of(hash));
-            shard.state.expire(now, EXPIRE_ON_WRITE, &mut gone);
-            gone.extend(shard.state.put(key, entry, self.stamp(), now));
+        let least = self.base_bytes() + 1024;
+        if limits.max_bytes.is_some_and(|bytes| bytes < least) {
+            let message = format!("the memory budget is too small; this store needs at least {least} bytes");
+            return Err(Error::new(kind, NAME_IN_ERRORS, message));
         }
-        self.evict_to_fit(now, &mut gone);
-        self.settle(gone);
         Ok(())
-    }
-
-    /// Replaces the text of an entry; whether there was one.
-    pub(super) fn update(&self, memory_type: MemoryType, id: &str, text: Arc<str>) -> Result<bool> {
-        let hash = self.hash(memory_type, id);
-        let now = self.now();
-        let mut gone = Vec::new();
-        {
-            let mut shard = self.write(self.shard_of(hash));
-            let Some((_, entry)) = shard.state.get(hash, memory_type, id) else { return Ok(false) };
-            self.check_size(payload(id, &text, entry.metadata.as_deref()))?;
-            let moment = (self.stamp(), now, self.now_us());
-            let Some(earlier) = shard.state.update((hash, memory_type, id), text, moment) else {
-                return Ok(false);
-            };
-            // Only a listener wants to know whose text it was.
-            let id = if self.listener.is_some() { id.into() } else { Box::default() };
-            gone.push(Gone { id, memory_type, text: earlier, reason: EvictionReason::Replaced });
-        }
-        self.evict_to_fit(now, &mut gone);
-        self.settle(gone);
-        Ok(true)
-    }
-
-    pub(super) fn delete(&self, memory_type: MemoryType, id: &str) {
-        let hash = self.hash(memory_type, id);
-        let now = self.now();
-        let mut gone = Vec::new();
-        {
-            let mut shard = self.write(self.shard_of(hash));
-            shard.state.expire(now, EXPIRE_ON_WRITE, &mut gone);
-            gone.extend(shard.state.remove(hash, memory_type, id, EvictionReason::Deleted, now));
-        }
-        self.settle(gone);
-    }
-
-    /// Expires what is due in one shard, a little at a time, so that nobody waits long for its lock.
-    pub(super) fn clean_up(&self, shard: usize) {
-        let now = self.now();
-        let mut more = true;
-        while more {
-            let mut gone = Vec::new();
-            more = self.write(shard).state.expire(now, EXPIRE_IN_BACKGROUND, &mut gone);
-            self.settle(gone);
-        }
-    }
-
-    pub(super) fn shards(&self) -> usize {
-        self.shards.len()
-    }
-
-    /// Changes the limits and evicts down to them.
-    pub(super) fn set_limits(&self, max_entries: Option<u64>, max_bytes: Option<u64>) {
-        let limits = &self.limits.0;
-        if let Some(max) = max_entries {
-            limits.entries.store(max, Ordering::Release);
-        }
-        if let Some(max) = max_bytes {
-            limits.bytes.store(max, Ordering::Release);
-        }
-        let mut gone = Vec::new();
-        self.evict_to_fit(self.now(), &mut gone);
-        self.settle(gone);
-    }
-
-    pub(super) fn limits(&self) -> (u64, u64) {
-        self.limits.0.load()
-    }
-
-    pub(super) fn totals(&self) -> (u64, u64) {
-        self.totals.0.load()
-    }
-
-    pub(super) fn peaks(&self) -> (u64, u64) {
-        self.peaks.0.load()
-    }
-
-    pub(super) fn hits_and_misses(&self) -> (u64, u64) {
-        self.shards.iter().fold((0, 0), |(hits, misses), Padded(shard)| {
-            (hits + shard.hits.load(Ordering::Relaxed), misses + shard.misses.load(Ordering::Relaxed))
-        })
-    }
-
-    pub(super) fn evictions(&self) -> EvictionCounts {
-        let count = |reason| self.evictions.0[reason as usize].load(Ordering::Relaxed);
-        let mut counts = EvictionCounts::default();
-        counts.size = count(EvictionReason::Size);
-        counts.bytes = count(EvictionReason::Bytes);
-        counts.expired = count(EvictionReason::Expired);
-        counts.replaced = count(EvictionReason::Replaced);
-        counts.deleted = count(EvictionReason::Deleted);
-        counts
     }
 
     fn hash(&self, memory_type: MemoryType, id: &str) -> u64 {
         self.hasher.hash_one((memory_type as u8, id))
     }
 
-    /// By bits of the hash that the shard's own table does not look at first.
-    fn shard_of(&self, hash: u64) -> usize {
-        (hash >> 40) as usize & (self.shards.len() - 1)
+    /// The shard of a hash, by bits that its table uses for nothing.
+    fn cell_of(&self, hash: u64) -> usize {
+        (hash >> 40) as usize & (self.cells.len() - 1)
     }
 
     fn now(&self) -> u64 {
         nanos(self.clock.now())
     }
 
-    fn now_us(&self) -> u64 {
+    fn wall_micros(&self) -> u64 {
         let since = self.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// The next place in the order of use.
-    fn stamp(&self) -> u64 {
-        self.stamps.0.fetch_add(1, Ordering::Relaxed)
+    /// Reads an entry under a shared lock, by `take`, and counts the hit or miss.
+    fn read<T>(&self, memory_type: MemoryType, id: &str, take: impl FnOnce(&Entry) -> T) -> Option<T> {
+        let now = self.now();
+        let wanted = Wanted { hash: self.hash(memory_type, id), memory_type, id };
+        let cell = &self.cells[self.cell_of(wanted.hash)];
+        let found = cell.shard.read().get(wanted, now).map(take);
+        let counter = if found.is_some() { &cell.hits } else { &cell.misses };
+        counter.fetch_add(1, Relaxed);
+        found
     }
 
-    fn write(&self, shard: usize) -> Writing<'_> {
-        let state = self.shards[shard].0.state.write();
-        let before = (state.len() as u64, state.bytes());
-        Writing { state, store: self, shard, before }
+    pub(super) fn get(&self, memory_type: MemoryType, id: &str) -> Option<WorkingMemory> {
+        self.read(memory_type, id, |entry| entry.memory.clone())
     }
 
-    fn check_size(&self, payload: u64) -> Result<()> {
-        let (_, max_bytes) = self.limits();
-        let needs = payload + ALONE;
-        if needs <= max_bytes {
+    pub(super) fn record(&self, memory_type: MemoryType, id: &str) -> Option<MemoryRecord> {
+        let wall = |micros| SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
+        self.read(memory_type, id, |entry| {
+            let metadata = entry.metadata.as_deref().cloned().unwrap_or_default();
+            MemoryRecord::new(entry.memory.clone(), metadata, wall(entry.created), wall(entry.updated))
+        })
+    }
+
+    /// Stores or updates; `false` says that there was nothing to update.
+    pub(super) fn write(&self, write: Write<'_>) -> Result<bool> {
+        let Write { memory_type, conversation_id: id, memory, kind } = write;
+        let wanted = Wanted { hash: self.hash(memory_type, id), memory_type, id };
+        let at = self.cell_of(wanted.hash);
+        let (now, wall) = (self.now(), self.wall_micros());
+        let expires = now.saturating_add(self.ttl);
+        let brought = text_bytes(&memory)
+            + match &kind {
+                WriteKind::Store { metadata } => metadata.as_deref().map_or(0, size::metadata),
+                WriteKind::Update => 0,
+            };
+        let update = matches!(kind, WriteKind::Update);
+        self.check_size(brought + Key::heap_bytes(id.len()))?;
+
+        let mut round = Round { gone: Departures::default(), now, desperate: false };
+        let mut fruitless = 0;
+        loop {
+            let mut shard = self.cells[at].shard.write();
+            shard.expire(now, EXPIRED_PER_WRITE, &mut round.gone);
+            let held = shard.freshen(wanted, now, &mut round.gone);
+            if held.is_none() && update {
+                self.settle(at, &mut shard);
+                drop(shard);
+                self.see_off(&mut round.gone);
+                return Ok(false);
+            }
+            let need = |shard: &Shard| match held {
+                Some(held) => (0, brought.saturating_sub(if update { held.text } else { held.all })),
+                None => (1, brought + Key::heap_bytes(id.len()) + shard.growth()),
+            };
+            let reserved = self.reserve(at, &mut shard, need, usize::from(held.is_some()), &mut round);
+            let Err(reason) = reserved else {
+                match (kind, held) {
+                    (WriteKind::Update, _) => shard.rewrite(wanted, memory, wall, &mut round.gone),
+                    (WriteKind::Store { metadata }, held) => {
+                        let entry = Entry { memory, metadata, expires, created: wall, updated: wall };
+                        match held {
+                            Some(_) => shard.replace(wanted, entry, &mut round.gone),
+                            None => shard.insert(Key::new(wanted), entry),
+                        }
+                    }
+                }
+                self.settle(at, &mut shard);
+                drop(shard);
+                self.see_off(&mut round.gone);
+                return Ok(true);
+            };
+            self.settle(at, &mut shard);
+            drop(shard);
+            round.desperate = !self.evict_elsewhere(at, reason, &mut round);
+            if round.gone.is_empty() {
+                fruitless += 1;
+                self.check_patience(fruitless)?;
+            }
+            self.see_off(&mut round.gone);
+        }
+    }
+
+    /// Refuses what could not fit even if it were alone.
+    fn check_size(&self, heap_bytes: usize) -> Result<()> {
+        let alone = self.base_bytes() + (first_entry_bytes() + heap_bytes) as u64;
+        let budget = self.budget.max_bytes();
+        if alone <= budget {
             return Ok(());
         }
-        let message = format!(
-            "the entry needs {needs} bytes and the whole store may hold {max_bytes} \
-             (memory.max_memory_mb, ARSHAI_MAX_MEMORY_MB); nothing was changed"
-        );
-        Err(Error::new(ErrorKind::TooLarge, "memory.in_memory", message))
+        Err(Error::new(
+            ErrorKind::TooLarge,
+            NAME_IN_ERRORS,
+            "the entry is larger than the whole memory budget",
+        )
+        .with_context("entry_bytes", heap_bytes)
+        .with_context("budget_bytes", budget))
     }
 
-    /// Evicts in order until both bounds hold.
-    fn evict_to_fit(&self, now: u64, gone: &mut Vec<Gone>) {
-        let (max_entries, max_bytes) = self.limits();
-        loop {
-            let (entries, bytes) = self.totals();
-            let reason = match (entries > max_entries, bytes > max_bytes) {
-                (true, _) => EvictionReason::Size,
-                (false, true) => EvictionReason::Bytes,
-                (false, false) => {
-                    self.peaks.0.raise_to((entries, bytes));
-                    return;
-                }
+    /// Gives up when room is wanted and, again and again, there is nothing to evict: every other thread holds
+    /// room that it has reserved but not filled yet.
+    fn check_patience(&self, fruitless: usize) -> Result<()> {
+        if fruitless < 10_000 {
+            std::thread::yield_now();
+            return Ok(());
+        }
+        let message = "no room came free: all of it is reserved by operations that run at the same time";
+        Err(Error::new(ErrorKind::Capacity, NAME_IN_ERRORS, message))
+    }
+
+    /// Reserves the room that `need` asks for, evicting from this shard as long as it has its fair share of
+    /// the entries.
+    fn reserve(
+        &self,
+        at: usize,
+        shard: &mut RwLockWriteGuard<'_, Shard>,
+        need: impl Fn(&Shard) -> (usize, usize),
+        spared: usize,
+        round: &mut Round,
+    ) -> Result<(), EvictionReason> {
+        for evicted in 0.. {
+            self.settle(at, shard);
+            let (entries, bytes) = need(shard);
+            let Err(reason) = self.budget.reserve(entries as u64, bytes as u64) else {
+                shard.accounted_entries += entries;
+                shard.accounted_bytes += bytes;
+                break;
             };
-            if !self.evict_one(reason, now, gone) {
-                return;
+            let fair = (shard.len() * self.cells.len()) as u64 >= self.budget.entries();
+            let may = evicted < EVICTED_PER_LOCK && (fair || round.desperate);
+            if !may || !shard.evict(reason, spared, round.now, &mut round.gone) {
+                return Err(reason);
             }
         }
+        Ok(())
     }
 
-    /// Evicts the oldest entry of the store, passing over a bounded number of used ones; whether there was any.
-    fn evict_one(&self, reason: EvictionReason, now: u64, gone: &mut Vec<Gone>) -> bool {
-        let mut chances = SECOND_CHANCES;
-        while let Some(shard) = self.oldest_shard() {
-            let outcome = self.write(shard).state.evict(reason, chances > 0, self.stamp(), now);
-            match outcome {
-                Outcome::Removed(entry) => {
-                    gone.push(entry);
+    /// Evicts one entry from another shard, from one that has its fair share of them if it can.
+    fn evict_elsewhere(&self, at: usize, reason: EvictionReason, round: &mut Round) -> bool {
+        let cells = self.cells.len();
+        let start = self.hand.fetch_add(1, Relaxed);
+        for fair in [true, false] {
+            let share = if fair { self.budget.entries() } else { 0 };
+            for other in (0..cells).map(|offset| start.wrapping_add(offset) & (cells - 1)) {
+                let len = self.cells[other].len.load(Relaxed);
+                if other == at || len == 0 || ((len * cells) as u64) < share {
+                    continue;
+                }
+                let mut shard = self.cells[other].shard.write();
+                let evicted = shard.evict(reason, 0, round.now, &mut round.gone);
+                self.settle(other, &mut shard);
+                if evicted {
                     return true;
                 }
-                Outcome::SecondChance => chances -= 1,
-                // Another thread was first; its shard's place in the order is up to date now.
-                Outcome::Nothing => {}
             }
         }
         false
     }
 
-    fn oldest_shard(&self) -> Option<usize> {
-        let fronts = self.fronts.iter().map(|front| front.load(Ordering::Acquire)).enumerate();
-        let (shard, front) = fronts.min_by_key(|(_, front)| *front)?;
-        (front != EMPTY).then_some(shard)
+    /// Gives back to the budget what the shard no longer uses.
+    fn settle(&self, at: usize, shard: &mut RwLockWriteGuard<'_, Shard>) {
+        let (entries, bytes) = (shard.len(), shard.bytes());
+        debug_assert!(bytes <= shard.accounted_bytes, "room is reserved before it is used");
+        self.budget
+            .release((shard.accounted_entries - entries) as u64, (shard.accounted_bytes - bytes) as u64);
+        (shard.accounted_entries, shard.accounted_bytes) = (entries, bytes);
+        self.cells[at].len.store(entries, Relaxed);
     }
 
-    /// Counts and reports what left, outside every lock.
-    fn settle(&self, gone: Vec<Gone>) {
-        for entry in gone {
-            self.evictions.0[entry.reason as usize].fetch_add(1, Ordering::Relaxed);
+    /// Tells the listener of entries that left, and drops them. Called without any lock.
+    fn see_off(&self, gone: &mut Departures) {
+        for departure in gone.drain() {
             let Some(listener) = &self.listener else { continue };
-            let memory = WorkingMemory { working_memory: entry.text };
-            let evicted = Evicted::new(entry.id.into(), entry.memory_type, memory, entry.reason);
+            let key = &departure.key;
+            let evicted =
+                Evicted::new(key.conversation_id(), key.memory_type(), departure.memory, departure.reason);
             if catch_unwind(AssertUnwindSafe(|| listener(evicted))).is_err() {
-                tracing::error!(component = "memory.in_memory", "the eviction listener panicked");
+                tracing::error!("the eviction listener panicked; the store is unharmed");
             }
         }
     }
+
+    pub(super) fn delete(&self, memory_type: MemoryType, id: &str) {
+        let wanted = Wanted { hash: self.hash(memory_type, id), memory_type, id };
+        let at = self.cell_of(wanted.hash);
+        let mut gone = Departures::default();
+        let mut shard = self.cells[at].shard.write();
+        shard.remove(wanted, self.now(), &mut gone);
+        self.settle(at, &mut shard);
+        drop(shard);
+        self.see_off(&mut gone);
+    }
+
+    /// Clears expired entries away, letting others at each shard after every few.
+    pub(super) fn clean_up(&self) {
+        for at in 0..self.cells.len() {
+            while self.clean_up_some(at) {}
+        }
+    }
+
+    /// The same from a task, letting other tasks run as well.
+    pub(super) async fn clean_up_politely(&self) {
+        for at in 0..self.cells.len() {
+            while self.clean_up_some(at) {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Clears a few expired entries of one shard away and says whether there may be more.
+    fn clean_up_some(&self, at: usize) -> bool {
+        let mut gone = Departures::default();
+        let mut shard = self.cells[at].shard.write();
+        let expired = shard.expire(self.now(), EXPIRED_PER_LOCK, &mut gone);
+        self.settle(at, &mut shard);
+        drop(shard);
+        self.see_off(&mut gone);
+        expired == EXPIRED_PER_LOCK
+    }
+
+    pub(super) fn set_limits(&self, limits: MemoryLimits) -> Result<()> {
+        self.check_limits(limits, ErrorKind::InvalidInput)?;
+        self.budget.set_limits(limits.max_entries, limits.max_bytes);
+        let mut round = Round { gone: Departures::default(), now: self.now(), desperate: false };
+        while let Some(reason) = self.budget.excess() {
+            if !self.evict_elsewhere(usize::MAX, reason, &mut round) {
+                std::thread::yield_now();
+            }
+            self.see_off(&mut round.gone);
+        }
+        Ok(())
+    }
+
+    pub(super) fn stats(&self) -> MemoryStats {
+        let bounds = self.budget.bounds();
+        let mut stats = MemoryStats { entries: bounds[0].used, bytes: bounds[1].used, ..Default::default() };
+        for cell in &self.cells {
+            stats.hits += cell.hits.load(Relaxed);
+            stats.misses += cell.misses.load(Relaxed);
+            let EvictionCounts { size, bytes, expired, replaced, deleted } = cell.shard.read().counts;
+            stats.evictions.size += size;
+            stats.evictions.bytes += bytes;
+            stats.evictions.expired += expired;
+            stats.evictions.replaced += replaced;
+            stats.evictions.deleted += deleted;
+        }
+        stats.bounds = bounds.into();
+        stats
+    }
 }
 
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+/// What an operation carries from one attempt to the next.
+struct Round {
+    gone: Departures,
+    now: u64,
+    /// Other shards have nothing left, so this one evicts whatever its share.
+    desperate: bool,
 }

@@ -1,0 +1,193 @@
+//! The chat agent's loop.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use arshai::agent::{Agent, AgentInput, ChatAgent};
+use arshai::contract::doubles::{FailingMemory, ScriptedLlm};
+use arshai::llm::{ChatRequest, ChatResponse, LlmClient, Message, ToolCall};
+use arshai::memory::MemoryInput;
+use arshai::tasks::{Function, Functions};
+use arshai::{Arshai, Config, Error, ErrorKind};
+use serde_json::{Value, json};
+
+fn runtime() -> Arshai {
+    Arshai::builder(Config::default()).build().expect("the defaults build")
+}
+
+fn agent(runtime: &Arshai, model: &Arc<ScriptedLlm>) -> ChatAgent {
+    let model: Arc<dyn LlmClient> = Arc::clone(model) as _;
+    ChatAgent::new(model, Arc::clone(runtime.tasks()), "be helpful").with_memory(Arc::clone(runtime.memory()))
+}
+
+fn echo() -> Function {
+    Function::new("echo", |args: Value| async move { Ok::<_, std::io::Error>(args["say"].clone()) })
+}
+
+fn tool_messages(request: &ChatRequest) -> Vec<(&str, &str)> {
+    let tool = |message| match message {
+        &Message::Tool { ref call_id, ref content } => Some((call_id.as_str(), content.as_str())),
+        _ => None,
+    };
+    request.messages.iter().filter_map(tool).collect()
+}
+
+#[tokio::test]
+async fn every_tool_call_gets_exactly_one_answer_in_order() {
+    let model = Arc::new(ScriptedLlm::new([
+        Ok(ChatResponse::tools(vec![
+            ToolCall::new("1", "echo", r#"{"say": "one"}"#),
+            ToolCall::new("2", "nobody", "{}"),
+            ToolCall::new("3", "echo", "not json"),
+            ToolCall::new("4", "log", "{}"),
+            ToolCall::new("1", "echo", r#"{"say": "again"}"#),
+            ToolCall::new("5", "echo", ""),
+        ])),
+        Ok(ChatResponse::text("done")),
+    ]));
+    let runtime = runtime();
+    let log = Function::new("log", |_: Value| async { Ok::<_, std::io::Error>(json!(null)) });
+    let agent = agent(&runtime, &model)
+        .with_functions(Functions::new().with(echo()))
+        .with_background_tasks(Functions::new().with(log));
+    let output = agent.process(AgentInput::new("hello")).await.expect("an answer");
+    assert_eq!((output.text.as_str(), output.turns), ("done", 2));
+
+    let requests = model.requests();
+    let answers = tool_messages(&requests[1]);
+    assert_eq!(answers.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ["1", "2", "3", "4", "1", "5"]);
+    let texts: Vec<_> = answers.iter().map(|(_, text)| *text).collect();
+    assert_eq!(texts[0], "one");
+    assert_eq!(texts[1], "Error: Function 'nobody' not found in available functions");
+    assert!(texts[2].contains("not JSON"), "{texts:?}");
+    assert!(texts[3].contains("Background task 'log' initiated"), "{texts:?}");
+    assert!(texts[4].starts_with("Error"), "a call id runs once: {texts:?}");
+    assert_eq!(texts[5], "null");
+}
+
+#[tokio::test]
+async fn the_model_is_offered_functions_and_background_tasks() {
+    let model = Arc::new(ScriptedLlm::new([Ok(ChatResponse::text("hi"))]));
+    let runtime = runtime();
+    let both = Functions::new().with(echo());
+    let agent = agent(&runtime, &model).with_functions(both.clone()).with_background_tasks(both);
+    agent.process(AgentInput::new("hello")).await.expect("an answer");
+    assert_eq!(model.requests()[0].tools.len(), 1, "one name is offered once");
+}
+
+#[tokio::test]
+async fn a_conversation_is_remembered_from_turn_to_turn_and_apart_from_others() {
+    let model = Arc::new(ScriptedLlm::new(
+        ["Hello Ada", "You are Ada", "Who?"].map(|text| Ok(ChatResponse::text(text))),
+    ));
+    let runtime = runtime();
+    let agent = agent(&runtime, &model);
+    for (message, conversation) in [("I am Ada", "a"), ("who am I?", "a"), ("who am I?", "b")] {
+        let input = AgentInput::new(message).in_conversation(conversation);
+        assert_eq!(agent.process(input).await.expect("an answer").memory_error, None);
+    }
+    let systems: Vec<String> = model
+        .requests()
+        .iter()
+        .map(|request| match &request.messages[0] {
+            Message::System { content } => content.clone(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(!systems[0].contains("Ada"));
+    assert!(systems[1].contains("- User: I am Ada\n  Assistant: Hello Ada"), "{}", systems[1]);
+    assert!(!systems[2].contains("Ada"));
+}
+
+#[tokio::test]
+async fn a_model_that_never_stops_asking_for_tools_is_stopped() {
+    let ask = || Ok(ChatResponse::tools(vec![ToolCall::new("1", "echo", "{}")]));
+    let model = Arc::new(ScriptedLlm::new((0..10).map(|_| ask())));
+    let runtime = runtime();
+    let agent = agent(&runtime, &model).with_functions(Functions::new().with(echo())).with_max_turns(3);
+    let error = agent.process(AgentInput::new("hello")).await.expect_err("it never answers");
+    assert!(error.message().contains("after 3 exchanges"), "{error}");
+    assert!(!error.is_retryable());
+    assert_eq!(model.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn memory_that_fails_does_not_lose_the_answer() {
+    let model = Arc::new(ScriptedLlm::new([Ok(ChatResponse::text("still here"))]));
+    let runtime = runtime();
+    let agent = agent(&runtime, &model).with_memory(Arc::new(FailingMemory::new(ErrorKind::Unavailable)));
+    let output = agent.process(AgentInput::new("hello").in_conversation("c")).await.expect("an answer");
+    assert_eq!(output.text, "still here");
+    assert!(output.memory_error.is_some());
+}
+
+#[tokio::test]
+async fn a_failing_model_is_the_turns_error_and_memory_stays_as_it_was() {
+    let model = Arc::new(ScriptedLlm::new([Err(Error::new(ErrorKind::Overloaded, "test", "busy"))]));
+    let runtime = runtime();
+    let agent = agent(&runtime, &model);
+    let error = agent.process(AgentInput::new("hello").in_conversation("c")).await.expect_err("busy");
+    assert_eq!(error.kind(), ErrorKind::Overloaded);
+    assert_eq!(runtime.stats().memory.entries, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_deadline_spans_the_turn() {
+    let model = Arc::new(ScriptedLlm::new([
+        Ok(ChatResponse::tools(vec![ToolCall::new("1", "never", "{}")])),
+        Ok(ChatResponse::text("it timed out")),
+    ]));
+    let runtime = runtime();
+    let never = Function::new("never", |_: Value| std::future::pending::<Result<Value, std::io::Error>>())
+        .with_timeout(Duration::from_secs(3600));
+    let agent = agent(&runtime, &model)
+        .with_functions(Functions::new().with(never))
+        .with_timeout(Duration::from_secs(5));
+    let began = tokio::time::Instant::now();
+    agent.process(AgentInput::new("hello")).await.expect("the model hears of the timeout");
+    assert!(began.elapsed() < Duration::from_secs(6));
+    let requests = model.requests();
+    assert!(requests[1].deadline.is_some_and(|deadline| deadline.has_passed()));
+    assert!(tool_messages(&requests[1])[0].1.starts_with("Error"));
+}
+
+#[tokio::test]
+async fn dropping_the_turn_cancels_its_tools() {
+    let running = Arc::new(AtomicUsize::new(0));
+    struct Count(Arc<AtomicUsize>);
+    impl Drop for Count {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    let counter = Arc::clone(&running);
+    let never = Function::new("never", move |_: Value| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        let count = Count(Arc::clone(&counter));
+        async move {
+            let _count = count;
+            std::future::pending::<Result<Value, std::io::Error>>().await
+        }
+    });
+    let model =
+        Arc::new(ScriptedLlm::new([Ok(ChatResponse::tools(vec![ToolCall::new("1", "never", "{}")]))]));
+    let runtime = runtime();
+    let agent = agent(&runtime, &model).with_functions(Functions::new().with(never));
+    let mut turn = agent.process(AgentInput::new("hello").in_conversation("c"));
+    while running.load(Ordering::SeqCst) == 0 {
+        poll_fn(|cx| {
+            assert!(turn.as_mut().poll(cx).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        tokio::task::yield_now().await;
+    }
+    drop(turn);
+    while running.load(Ordering::SeqCst) > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(runtime.memory().retrieve(&MemoryInput::working("c")).await.expect("retrieved").is_empty());
+}
