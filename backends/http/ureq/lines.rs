@@ -337,14 +337,12 @@ impl Counters {
         self.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn stats(&self) -> HttpStats {
-        let mut stats = HttpStats::default();
+    pub(super) fn fill(&self, stats: &mut HttpStats) {
         stats.responses = self.responses.load(Ordering::Relaxed);
         stats.failures = self.failures.load(Ordering::Relaxed);
         stats.rejected = self.rejected.load(Ordering::Relaxed);
         stats.bytes_sent = self.bytes_sent.load(Ordering::Relaxed);
         stats.bytes_received = self.bytes_received.load(Ordering::Relaxed);
         stats.slowest_response = Duration::from_nanos(self.slowest_ns.load(Ordering::Relaxed));
-        stats
     }
 }

@@ -168,7 +168,8 @@ impl HttpTransport for UreqTransport {
     }
 
     fn stats(&self) -> HttpStats {
-        let mut stats = self.switchboard.counters.stats();
+        let mut stats = HttpStats::default();
+        self.switchboard.counters.fill(&mut stats);
         stats.idle_connections = self.switchboard.idle();
         stats.bounds = vec![self.switchboard.connections.bound(), self.waiting.bound(), self.threads.bound()];
         stats
