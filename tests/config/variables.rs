@@ -55,7 +55,7 @@ const VARIABLES: [(&str, &str, Takes); 30] = [
 impl Takes {
     fn accepts(self, value: &str) -> bool {
         match self {
-            Self::Flag => matches!(value, "true" | "1"),
+            Self::Flag => matches!(value, "true" | "1" | "0"),
             Self::Number(least) => value.parse::<u64>().is_ok_and(|number| number >= least),
             Self::Port => value.parse::<u16>().is_ok_and(|port| port > 0),
             Self::Text => true,
@@ -75,8 +75,8 @@ fn every_variable_takes_what_it_should_and_refuses_the_rest_by_name() {
             match load(name, value) {
                 Ok(config) => {
                     assert!(takes.accepts(value), "{name}={value} must be refused");
-                    let source = &config.explain().get(key).expect("explained").source;
-                    assert_eq!(source.to_string(), name);
+                    let explained = config.explain();
+                    assert_eq!(explained.get(key).expect("explained").source.to_string(), name);
                 }
                 Err(error) => {
                     assert!(!takes.accepts(value), "{name}={value}: {error}");
@@ -144,8 +144,10 @@ fn all_bad_variables_are_reported_together() {
 
 #[test]
 fn booleans_are_understood_in_every_spelling() {
-    for (value, expected) in
-        ["true", "1", "yes", "on", "TRUE", "Yes", "oN"].map(|v| (v, true)).into_iter().chain(["false", "0", "no", "OFF"].map(|v| (v, false)))
+    for (value, expected) in ["true", "1", "yes", "on", "TRUE", "Yes", "oN"]
+        .map(|v| (v, true))
+        .into_iter()
+        .chain(["false", "0", "no", "OFF"].map(|v| (v, false)))
     {
         let config = load("ARSHAI_USE_LEGACY_MEMORY", value).expect(value);
         assert_eq!(config.rollback.use_legacy_memory, expected, "{value}");
