@@ -52,7 +52,8 @@ fn a_bad_secret_is_named_and_not_shown() {
 fn the_table_is_aligned_and_serialises() {
     let explained = Config::default().explain();
     let table = explained.to_string();
-    let columns: BTreeSet<_> = table.lines().map(|line| line.rfind("  default").expect("every value is")).collect();
+    let columns: BTreeSet<_> =
+        table.lines().map(|line| line.rfind("  default").expect("every value is")).collect();
     assert_eq!(columns.len(), 1, "{table}");
     let json = serde_json::to_value(&explained).expect("JSON");
     assert_eq!(json["values"][0]["key"], "memory.max_memory_mb");
@@ -61,8 +62,13 @@ fn the_table_is_aligned_and_serialises() {
 
 #[test]
 fn the_documentation_lists_every_key() {
-    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).expect("the guide");
+    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md"))
+        .expect("the guide");
     for value in Config::default().explain().values {
-        assert!(guide.contains(&format!("`{}`", value.key)), "docs/configuration.md does not list {}", value.key);
+        assert!(
+            guide.contains(&format!("`{}`", value.key)),
+            "docs/configuration.md does not list {}",
+            value.key
+        );
     }
 }

@@ -38,7 +38,10 @@ fn the_three_formats_say_the_same() {
         config.explain().values.into_iter().map(|value| (value.key, value.value)).collect::<Vec<_>>()
     };
     let toml = values("a.toml", TOML);
-    assert!(toml.contains(&("memory.max_entries", "77".into())) && toml.contains(&("cleanup_interval", "60 s".into())));
+    assert!(
+        toml.contains(&("memory.max_entries", "77".into()))
+            && toml.contains(&("cleanup_interval", "60 s".into()))
+    );
     assert_eq!(toml, values("a.yaml", YAML));
     assert_eq!(toml, values("a.yml", YAML));
     assert_eq!(toml, values("a.json", JSON));
@@ -57,7 +60,8 @@ fn explain_says_which_line_a_value_stands_on() {
 fn arshai_config_names_the_file_and_a_variable_beats_it() {
     let file = file("service.toml", TOML);
     let path = file.path.to_str().expect("UTF-8");
-    let config = Config::from_vars(vars([("ARSHAI_CONFIG", path), ("ARSHAI_CLEANUP_INTERVAL", "5")])).expect("valid");
+    let config =
+        Config::from_vars(vars([("ARSHAI_CONFIG", path), ("ARSHAI_CLEANUP_INTERVAL", "5")])).expect("valid");
     assert_eq!(config.memory.max_entries, 77);
     assert_eq!(config.cleanup_interval.as_secs(), 5);
 }
@@ -112,7 +116,8 @@ fn unknown_keys_are_errors_with_the_nearest_key_and_the_line() {
 #[test]
 fn values_of_the_wrong_type_are_errors_that_show_what_was_found() {
     let text = "memory = 5\n[tasks]\nmax_concurrency = \"500\"\ntimeout = -1\n[rollback]\nuse_legacy_memory = 1\n[pool]\nmax_connections = 2.5\n";
-    let found: Vec<_> = problems(load("a.toml", text)).into_iter().map(|problem| (problem.name, problem.found)).collect();
+    let found: Vec<_> =
+        problems(load("a.toml", text)).into_iter().map(|problem| (problem.name, problem.found)).collect();
     let expected = [
         ("memory", None),
         ("pool.max_connections", Some("2.5")),

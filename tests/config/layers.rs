@@ -9,7 +9,8 @@ use super::{problems, vars};
 
 #[test]
 fn code_beats_variables_and_variables_beat_a_figment() {
-    let figment = Figment::from(Serialized::default("memory.max_entries", 1)).merge(Serialized::default("memory.ttl", 1));
+    let figment = Figment::from(Serialized::default("memory.max_entries", 1))
+        .merge(Serialized::default("memory.ttl", 1));
     let figment = figment.merge(Serialized::default("tasks.timeout", 1));
     let config = ConfigLoader::new()
         .figment(&figment)
@@ -46,9 +47,13 @@ fn limits_adapt_to_the_machine_unless_they_are_explicit() {
     assert_eq!((config.pool.max_connections, config.pool.max_idle), (6, 3));
     assert_eq!(config.pool.idle_timeout.as_secs(), 15);
     assert_eq!((config.memory.max_memory_mb, config.vectors.max_memory_mb), (300, 150));
-    assert_eq!(config.explain().get("pool.max_idle").expect("explained").source.to_string(), "adapted to the machine");
+    assert_eq!(
+        config.explain().get("pool.max_idle").expect("explained").source.to_string(),
+        "adapted to the machine"
+    );
 
-    let config = loader().vars(vars([("ARSHAI_MAX_CONNECTIONS", "50"), ("ARSHAI_MAX_MEMORY_MB", "900")])).load();
+    let config =
+        loader().vars(vars([("ARSHAI_MAX_CONNECTIONS", "50"), ("ARSHAI_MAX_MEMORY_MB", "900")])).load();
     let config = config.expect("valid");
     assert_eq!((config.pool.max_connections, config.memory.max_memory_mb), (50, 900));
 }

@@ -144,8 +144,10 @@ fn all_bad_variables_are_reported_together() {
 
 #[test]
 fn booleans_are_understood_in_every_spelling() {
-    for (value, expected) in
-        ["true", "1", "yes", "on", "TRUE", "Yes", "oN"].map(|v| (v, true)).into_iter().chain(["false", "0", "no", "OFF"].map(|v| (v, false)))
+    for (value, expected) in ["true", "1", "yes", "on", "TRUE", "Yes", "oN"]
+        .map(|v| (v, true))
+        .into_iter()
+        .chain(["false", "0", "no", "OFF"].map(|v| (v, false)))
     {
         let config = load("ARSHAI_USE_LEGACY_MEMORY", value).expect(value);
         assert_eq!(config.rollback.use_legacy_memory, expected, "{value}");
