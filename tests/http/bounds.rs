@@ -142,6 +142,29 @@ async fn a_connection_is_used_again_until_it_was_idle_for_too_long() {
     assert_eq!(server.accepted(), 2);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn more_connections_than_may_be_idle_survive_a_burst_and_go_after_it() {
+    let all_four = std::sync::Barrier::new(4);
+    let server = Server::start(move |request| {
+        if request.head.starts_with("get /burst") {
+            all_four.wait();
+        }
+        Reply::ok("hello")
+    });
+    let clock = Arc::new(ManualClock::new());
+    let config = config(|config| config.pool.max_idle = 2);
+    let context = BuildContext::new(config).with_clock(clock.clone());
+    let transport = UreqTransport::from_context(&context).expect("a good configuration");
+    for _ in 0..5 {
+        let burst = (0..4).map(|_| fetch(&transport, get(&server.url("/burst"))));
+        futures_util::future::try_join_all(burst).await.expect("answered");
+    }
+    assert_eq!((server.accepted(), transport.stats().idle_connections), (4, 4));
+    clock.advance(Duration::from_secs(1));
+    fetch(&transport, get(&server.url("/"))).await.expect("answered");
+    assert_eq!((server.accepted(), transport.stats().idle_connections), (4, 2));
+}
+
 #[tokio::test]
 async fn idle_connections_to_other_hosts_count_against_the_limit() {
     let mut first = Server::start(|_| Reply::ok("first"));
