@@ -3,7 +3,9 @@
 mod llm;
 mod memory;
 mod tasks;
+mod vectors;
 
 pub use llm::ScriptedLlm;
 pub use memory::{CountingMemory, FailingMemory, MemoryCalls};
 pub use tasks::ScriptedExecutor;
+pub use vectors::{CountingVectors, FailingVectors, VectorCalls};
