@@ -187,28 +187,9 @@ impl MemoryInput {
     /// Checks the conversation id.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] when it is empty, longer than [`MAX_CONVERSATION_ID_BYTES`] bytes or
-    /// holds a control character. The id itself is not repeated in the error.
+    /// As [`check_conversation_id`].
     pub fn check_id(&self) -> Result<()> {
-        let invalid = |message: String| Err(Error::new(ErrorKind::InvalidInput, "memory", message));
-        let id = &self.conversation_id;
-        if id.is_empty() {
-            return invalid("the conversation id is empty; give each conversation an id of its own".into());
-        }
-        if id.len() > MAX_CONVERSATION_ID_BYTES {
-            return invalid(format!(
-                "the conversation id is {} bytes long; at most {MAX_CONVERSATION_ID_BYTES} are allowed",
-                id.len()
-            ));
-        }
-        let plain = |byte: &u8| matches!(byte, 0x20..0x7f);
-        if id.as_bytes().iter().all(plain) {
-            return Ok(());
-        }
-        if let Some(at) = id.char_indices().find(|(_, c)| c.is_control()).map(|(at, _)| at) {
-            return invalid(format!("the conversation id has a control character at byte {at}"));
-        }
-        Ok(())
+        check_conversation_id(&self.conversation_id)
     }
 
     /// The key of the entry: `memory:<TYPE>:<conversation_id>`.
@@ -225,6 +206,32 @@ impl MemoryInput {
         self.data.last().ok_or_else(|| {
             Error::new(ErrorKind::InvalidInput, "memory", format!("No data provided to {verb}"))
         })
+    }
+}
+
+/// Checks a conversation id, as every memory backend does before anything else.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] when it is empty, longer than [`MAX_CONVERSATION_ID_BYTES`] bytes or holds a
+/// control character. The id itself is not repeated in the error.
+pub fn check_conversation_id(id: &str) -> Result<()> {
+    let invalid = |message: String| Err(Error::new(ErrorKind::InvalidInput, "memory", message));
+    if id.is_empty() {
+        return invalid("the conversation id is empty; give each conversation an id of its own".into());
+    }
+    if id.len() > MAX_CONVERSATION_ID_BYTES {
+        return invalid(format!(
+            "the conversation id is {} bytes long; at most {MAX_CONVERSATION_ID_BYTES} are allowed",
+            id.len()
+        ));
+    }
+    // Nearly every id is printable ASCII, which is told faster by bytes than by characters.
+    if id.bytes().all(|byte| matches!(byte, 0x20..0x7f)) {
+        return Ok(());
+    }
+    match id.char_indices().find(|(_, c)| c.is_control()) {
+        Some((at, _)) => invalid(format!("the conversation id has a control character at byte {at}")),
+        None => Ok(()),
     }
 }
 

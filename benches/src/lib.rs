@@ -25,7 +25,7 @@ struct Row {
     ours: f64,
     peers: BTreeMap<String, f64>,
     #[serde(skip)]
-    target: Option<(String, f64)>,
+    targets: Vec<(String, f64)>,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,9 +70,11 @@ impl Bench {
     /// Runs the contenders in turn, round by round, and keeps each one's median. The first contender is ours.
     pub fn compare(&mut self, case: &str, unit: &'static str, better: Better, mut all: Vec<Contender<'_>>) {
         let mut figures = vec![Vec::new(); all.len()];
-        for _ in 0..self.rounds() {
-            for ((_, run), figures) in all.iter_mut().zip(&mut figures) {
-                figures.push(run());
+        let contenders = all.len();
+        for round in 0..self.rounds() {
+            // Each round starts with another one, so that none always follows the same neighbour.
+            for at in (0..contenders).map(|turn| (round + turn) % contenders) {
+                figures[at].push((all[at].1)());
             }
         }
         let mut medians = figures.into_iter().map(median);
@@ -95,13 +97,14 @@ impl Bench {
             .map(|(name, figure)| format!("{name} {} (ours is {:.2} x)", show(*figure), ours / figure))
             .collect();
         println!("  {case:<34} {:>12} {unit:<8} {}", show(ours), peers_text.join("; "));
-        self.rows.push(Row { case: case.to_owned(), unit, better, ours, peers, target: None });
+        self.rows.push(Row { case: case.to_owned(), unit, better, ours, peers, targets: Vec::new() });
     }
 
-    /// Says what the last row should reach: `ours` at most (or at least) `factor` times `peer`.
+    /// Says what the last row should reach: `ours` at most (or at least) `factor` times `peer`. May be called
+    /// once per peer.
     pub fn target(&mut self, peer: &str, factor: f64) {
         if let Some(row) = self.rows.last_mut() {
-            row.target = Some((peer.to_owned(), factor));
+            row.targets.push((peer.to_owned(), factor));
         }
     }
 
@@ -110,8 +113,8 @@ impl Bench {
     /// # Panics
     /// When the file cannot be written.
     pub fn finish(self) {
-        for row in &self.rows {
-            let Some((peer, factor)) = &row.target else { continue };
+        let targets = self.rows.iter().flat_map(|row| row.targets.iter().map(move |target| (row, target)));
+        for (row, (peer, factor)) in targets {
             let Some(figure) = row.peers.get(peer) else { continue };
             let ratio = row.ours / figure;
             let met = if row.better == Better::Lower { ratio <= *factor } else { ratio >= *factor };
@@ -172,21 +175,31 @@ pub fn ns_per_op(operations: usize, work: impl FnOnce()) -> f64 {
     began.elapsed().as_nanos() as f64 / operations as f64
 }
 
-/// Runs `work` on `threads` threads at once, started together; gives the time until the last one ended.
+/// Runs `work` on `threads` threads at once, started together; gives the time from the first one's start to
+/// the last one's end.
+///
+/// # Panics
+/// When `work` does.
 pub fn on_threads(threads: usize, work: impl Fn(usize) + Sync) -> Duration {
-    let barrier = std::sync::Barrier::new(threads + 1);
-    std::thread::scope(|scope| {
-        for thread in 0..threads {
-            let (barrier, work) = (&barrier, &work);
-            scope.spawn(move || {
-                barrier.wait();
-                work(thread);
-            });
-        }
+    let barrier = std::sync::Barrier::new(threads);
+    let run = |thread| {
         barrier.wait();
-        Instant::now()
-    })
-    .elapsed()
+        let began = Instant::now();
+        work(thread);
+        (began, Instant::now())
+    };
+    let spans: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|thread| {
+                let run = &run;
+                scope.spawn(move || run(thread))
+            })
+            .collect();
+        running.into_iter().map(|thread| thread.join().expect("the work does not panic")).collect()
+    });
+    let first = spans.iter().map(|(began, _)| *began).min();
+    let last = spans.iter().map(|(_, ended)| *ended).max();
+    last.zip(first).map_or(Duration::ZERO, |(last, first)| last - first)
 }
 
 /// The resident set of this process, in bytes.

@@ -443,7 +443,7 @@ async fn random_operations_keep_every_promise(bench: &Bench, seed: u64) {
     for step in 0..1_500 {
         // A third of the ids are too long to be kept inside a key.
         let n = random.below(120);
-        let id = if n % 3 == 0 { format!("{n:0>60}") } else { n.to_string() };
+        let id = if n.is_multiple_of(3) { format!("{n:0>60}") } else { n.to_string() };
         let text = format!("{step}").repeat(random.below(400) as usize + 1);
         let input = MemoryInput::new(id.as_str()).with_data(text.as_str());
         match random.below(10) {

@@ -24,14 +24,16 @@ impl Wanted<'_> {
     }
 }
 
-/// A key, and what has to be found without reading the entry.
+/// A key, and what has to be found without reading the entry. What a hit reads stands together, at the end,
+/// where the entry's own such fields follow it in the map's node.
+#[repr(C)]
 pub(super) struct Key {
     hash: u64,
-    id: Id,
     /// Where in the expiry list the entry stands.
     slot: AtomicU32,
     /// Whether it was read since eviction last passed by.
     referenced: AtomicBool,
+    id: Id,
 }
 
 enum Id {
@@ -118,17 +120,20 @@ impl Hash for Key {
 
 /// Gives the map the hash that a [`Key`] carries: growing a table then reads no id.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Carried(u64);
+pub(super) struct Carried;
 
 impl BuildHasher for Carried {
-    type Hasher = Self;
+    type Hasher = CarriedHash;
 
-    fn build_hasher(&self) -> Self {
-        *self
+    fn build_hasher(&self) -> CarriedHash {
+        CarriedHash(0)
     }
 }
 
-impl Hasher for Carried {
+/// The hash of one key.
+pub(super) struct CarriedHash(u64);
+
+impl Hasher for CarriedHash {
     fn write(&mut self, _: &[u8]) {
         unreachable!("a key hashes as one u64");
     }

@@ -24,7 +24,7 @@ use store::{Store, Write, WriteKind};
 
 use crate::memory::{
     MemoryCapabilities, MemoryInput, MemoryLimits, MemoryManager, MemoryRecord, MemoryStats, MemoryType,
-    WorkingMemory,
+    WorkingMemory, check_conversation_id,
 };
 use crate::{BuildContext, Health, Result};
 
@@ -132,6 +132,16 @@ impl InMemoryManager {
     #[must_use]
     pub fn get(&self, memory_type: MemoryType, conversation_id: &str) -> Option<WorkingMemory> {
         self.store.get(memory_type, conversation_id)
+    }
+
+    /// Stores a text without metadata: the quickest way to write it.
+    ///
+    /// # Errors
+    /// As [`InMemoryManager::store`].
+    pub fn put(&self, memory_type: MemoryType, conversation_id: &str, memory: WorkingMemory) -> Result<()> {
+        check_conversation_id(conversation_id)?;
+        let kind = WriteKind::Store { metadata: None };
+        self.store.write(Write { memory_type, conversation_id, memory, kind }).map(|_| ())
     }
 
     /// Everything kept of a conversation's memory: text, metadata, times. Counts as a read.

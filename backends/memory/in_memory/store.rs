@@ -28,12 +28,13 @@ const EXPIRED_PER_LOCK: usize = 64;
 /// Entries evicted for one large one before others are let at the shard.
 const EVICTED_PER_LOCK: usize = 64;
 
-/// A shard on cache lines of its own, with the counters that its readers write.
-#[repr(align(128))]
+/// A shard on cache lines of its own, with the counters that its readers write. A hit touches the first line
+/// only: counter, lock and map.
+#[repr(C, align(128))]
 #[derive(Default)]
 struct Cell {
-    shard: RwLock<Shard>,
     hits: AtomicU64,
+    shard: RwLock<Shard>,
     misses: AtomicU64,
     /// How many entries the shard holds, for whoever looks for one to evict.
     len: AtomicUsize,
@@ -69,11 +70,12 @@ fn nanos(time: Duration) -> u64 {
 }
 
 /// How many shards serve a store of those limits: one while it is small, so that eviction follows the order
-/// of use exactly; then one per 128 entries up to 64, enough for the cores of a large machine; beyond that as
-/// many as keep a shard's table small enough to be grown in an instant.
+/// of use exactly; then one per 128 entries up to 64, enough for the cores of a large machine; beyond that one
+/// per 512 or so. That keeps every vector of a shard small enough to be grown, or freed, in an instant: on
+/// freeing 64 KiB or more glibc tidies up all that was freed before, which can take it milliseconds.
 fn shard_count(max_entries: u64, max_bytes: u64) -> usize {
     let entries = max_entries.min(max_bytes / 512).max(1);
-    let wanted = (entries / 128).clamp(1, 64).max((entries / 8192).min(4096));
+    let wanted = (entries / 128).clamp(1, 64).max((entries / 512).min(8192));
     1 << wanted.ilog2()
 }
 
