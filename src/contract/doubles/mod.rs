@@ -4,8 +4,10 @@ mod http;
 mod llm;
 mod memory;
 mod tasks;
+mod vectors;
 
 pub use http::ScriptedTransport;
 pub use llm::ScriptedLlm;
 pub use memory::{CountingMemory, FailingMemory, MemoryCalls};
 pub use tasks::ScriptedExecutor;
+pub use vectors::{CountingVectors, FailingVectors, VectorCalls};
