@@ -54,7 +54,6 @@ struct Inner {
 
 impl Arshai {
     /// Starts from a configuration.
-    #[must_use]
     pub fn builder(config: Config) -> ArshaiBuilder {
         ArshaiBuilder {
             context: BuildContext::new(config),

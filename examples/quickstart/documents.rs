@@ -3,21 +3,21 @@
 use std::path::{Path, PathBuf};
 
 /// Dimensions of the embedding.
-pub const DIMENSIONS: usize = 512;
+pub(crate) const DIMENSIONS: usize = 512;
 
 /// Passages are at most about this many bytes.
 const PASSAGE_BYTES: usize = 700;
 
 /// One passage of a file.
 #[derive(Debug)]
-pub struct Passage {
+pub(crate) struct Passage {
     /// `README.md:12`, the file and the line it starts on.
-    pub source: String,
-    pub text: String,
+    pub(crate) source: String,
+    pub(crate) text: String,
 }
 
 /// All passages of the text files below `folder`, in the order of their paths.
-pub fn read(folder: &Path) -> std::io::Result<Vec<Passage>> {
+pub(crate) fn read(folder: &Path) -> std::io::Result<Vec<Passage>> {
     let mut files = Vec::new();
     collect(folder, &mut files)?;
     files.sort();
@@ -76,7 +76,7 @@ fn split(name: &str, text: &str) -> Vec<Passage> {
 
 /// A hashed bag of words and character trigrams, of unit length: enough to find passages that share words
 /// with a question, without a model to download.
-pub fn embed(text: &str) -> Vec<f32> {
+pub(crate) fn embed(text: &str) -> Vec<f32> {
     let mut vector = vec![0.0_f32; DIMENSIONS];
     let mut add = |feature: &str, weight: f32| {
         let hash = fnv1a(feature.as_bytes());
@@ -98,11 +98,12 @@ pub fn embed(text: &str) -> Vec<f32> {
 }
 
 /// The words of `text` that carry meaning, in lower case.
-pub fn words(text: &str) -> impl Iterator<Item = String> {
+pub(crate) fn words(text: &str) -> impl Iterator<Item = String> {
     const COMMON: [&str; 42] = [
-        "the", "and", "for", "are", "is", "was", "what", "which", "how", "does", "did", "can", "with", "that",
-        "this", "from", "it", "its", "in", "of", "to", "on", "or", "an", "as", "by", "be", "do", "me", "my",
-        "you", "your", "about", "there", "when", "where", "who", "why", "will", "tell", "more", "happens",
+        "the", "and", "for", "are", "is", "was", "what", "which", "how", "does", "did", "can", "with",
+        "that", "this", "from", "it", "its", "in", "of", "to", "on", "or", "an", "as", "by", "be", "do",
+        "me", "my", "you", "your", "about", "there", "when", "where", "who", "why", "will", "tell", "more",
+        "happens",
     ];
     text.split(|c: char| !c.is_alphanumeric())
         .filter(|word| word.len() > 1)
@@ -111,5 +112,7 @@ pub fn words(text: &str) -> impl Iterator<Item = String> {
 }
 
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }

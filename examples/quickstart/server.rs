@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::documents::words;
 
 /// Starts the server on a free port; it ends with the process.
-pub fn start() -> std::io::Result<SocketAddr> {
+pub(crate) fn start() -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     std::thread::spawn(move || {
@@ -123,8 +123,25 @@ fn answer(question: &str, results: &[&str]) -> String {
     chosen.collect::<Vec<_>>().join("\n")
 }
 
+/// Prose by sentences; each line of a table or list for itself; no headings and no code.
 fn sentences_of(text: &str) -> Vec<String> {
-    let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let ends = flat.split_inclusive(". ").map(|sentence| sentence.trim().to_owned());
-    ends.filter(|sentence| sentence.split(' ').count() > 4).collect()
+    let mut sentences = Vec::new();
+    let mut prose = String::new();
+    let mut in_code = false;
+    for line in text.lines().map(str::trim).chain([""]) {
+        in_code ^= line.starts_with("```");
+        let stands_alone = line.starts_with(['|', '-', '*', '#', '`']);
+        if line.is_empty() || stands_alone || in_code {
+            sentences.extend(prose.split_inclusive(". ").map(|sentence| sentence.trim().to_owned()));
+            prose.clear();
+        }
+        if !stands_alone && !in_code {
+            prose.push_str(line);
+            prose.push(' ');
+        } else if line.starts_with(['|', '-', '*']) && !in_code {
+            sentences.push(line.trim_matches(['|', '-', ' ']).replace('|', "—"));
+        }
+    }
+    sentences.retain(|sentence| sentence.split(' ').count() > 3);
+    sentences
 }

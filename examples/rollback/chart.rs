@@ -2,7 +2,7 @@
 
 /// A chart of one figure over the variants.
 #[derive(Debug, Clone)]
-pub struct Chart {
+pub(crate) struct Chart {
     title: &'static str,
     /// Name and value; a value that was not measured has none.
     bars: Vec<(String, Option<f64>)>,
@@ -13,7 +13,7 @@ const BAR_WIDTH: f64 = 420.0;
 const ROW: usize = 22;
 
 impl Chart {
-    pub fn new(title: &'static str, bars: Vec<(String, Option<f64>)>) -> Self {
+    pub(crate) fn new(title: &'static str, bars: Vec<(String, Option<f64>)>) -> Self {
         Self { title, bars }
     }
 
@@ -23,7 +23,7 @@ impl Chart {
         if longest > 0.0 { value / longest } else { 0.0 }
     }
 
-    pub fn to_text(&self) -> String {
+    pub(crate) fn to_text(&self) -> String {
         let mut text = format!("{}\n", self.title);
         for (name, value) in &self.bars {
             let (bar, figure) = match value {
@@ -61,7 +61,7 @@ fn show(value: f64) -> String {
 }
 
 /// All charts, one below the other.
-pub fn to_svg(charts: &[Chart]) -> String {
+pub(crate) fn to_svg(charts: &[Chart]) -> String {
     let height: usize = charts.iter().map(Chart::height).sum();
     let mut body = String::new();
     let mut top = 0;

@@ -41,7 +41,7 @@ pub struct ChatAgent {
 }
 
 /// What a [`ChatAgent`] answers with.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct AgentOutput {
     /// The answer.
@@ -54,6 +54,18 @@ pub struct AgentOutput {
     pub tool_results: Vec<FunctionExecutionResult>,
     /// Why the conversation could not be read or remembered, if so.
     pub memory_error: Option<String>,
+}
+
+/// Shows lengths only: conversations are private and do not belong in logs.
+impl fmt::Debug for AgentOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentOutput")
+            .field("text_bytes", &self.text.len())
+            .field("usage", &self.usage)
+            .field("turns", &self.turns)
+            .field("memory_error", &self.memory_error)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ChatAgent {

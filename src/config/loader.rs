@@ -433,6 +433,10 @@ fn line_of(text: &str, path: &str) -> Option<usize> {
             if let Some(header) = header {
                 return header.split('.').any(|name| name.trim() == part);
             }
+            // JSON may have several on one line, and quotes them.
+            if line.contains(&format!("\"{part}\":")) {
+                return true;
+            }
             let name = line.split(['=', ':']).next().unwrap_or_default();
             name.split('.').any(|name| name.trim().trim_matches('"') == part) && line.len() > name.len()
         };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::explain::Origin;
+use super::keys::redact_url;
 
 /// Everything a runtime can be told.
 #[derive(Debug, Clone)]
@@ -222,7 +223,7 @@ pub struct LlmConfig {
 }
 
 /// OpenAI and whatever speaks its protocol.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct OpenAiConfig {
     /// The key.
@@ -232,7 +233,7 @@ pub struct OpenAiConfig {
 }
 
 /// Azure OpenAI.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct AzureConfig {
     /// The resource's endpoint.
@@ -246,7 +247,7 @@ pub struct AzureConfig {
 }
 
 /// OpenRouter.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct OpenRouterConfig {
     /// The key.
@@ -257,6 +258,42 @@ pub struct OpenRouterConfig {
     pub site_url: Option<String>,
     /// Your application's name, for its rankings.
     pub app_name: Option<String>,
+}
+
+/// Shows an endpoint without its credentials and query.
+fn shown(endpoint: &Option<String>) -> Option<String> {
+    endpoint.as_deref().map(redact_url)
+}
+
+impl fmt::Debug for OpenAiConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenAiConfig")
+            .field("api_key", &self.api_key)
+            .field("base_url", &shown(&self.base_url))
+            .finish()
+    }
+}
+
+impl fmt::Debug for AzureConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AzureConfig")
+            .field("endpoint", &shown(&self.endpoint))
+            .field("api_key", &self.api_key)
+            .field("deployment", &self.deployment)
+            .field("api_version", &self.api_version)
+            .finish()
+    }
+}
+
+impl fmt::Debug for OpenRouterConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenRouterConfig")
+            .field("api_key", &self.api_key)
+            .field("base_url", &shown(&self.base_url))
+            .field("site_url", &shown(&self.site_url))
+            .field("app_name", &self.app_name)
+            .finish()
+    }
 }
 
 /// Gemini.

@@ -6,3 +6,4 @@
 pub mod doubles;
 pub mod memory;
 pub mod tasks;
+pub mod vectors;

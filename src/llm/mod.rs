@@ -42,7 +42,7 @@ pub trait LlmClient: Send + Sync + fmt::Debug {
 }
 
 /// What to send to a model.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct ChatRequest {
     /// The conversation so far, oldest first.
@@ -78,6 +78,18 @@ impl ChatRequest {
     pub fn with_deadline(mut self, deadline: Option<Deadline>) -> Self {
         self.deadline = deadline;
         self
+    }
+}
+
+/// Shows the extra headers' names only: their values may be secrets.
+impl fmt::Debug for ChatRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChatRequest")
+            .field("messages", &self.messages)
+            .field("tools", &self.tools.iter().map(|tool| &tool.name).collect::<Vec<_>>())
+            .field("extra_headers", &self.extra_headers.keys().collect::<Vec<_>>())
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,7 +165,7 @@ impl fmt::Debug for Message {
 }
 
 /// A tool a model asked for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ToolCall {
     /// The model's id of the call.
@@ -181,6 +193,17 @@ impl ToolCall {
             serde_json::from_str(text).ok()?
         };
         Some(FunctionCall::new(self.name.clone(), args).with_call_id(self.call_id.clone()))
+    }
+}
+
+/// Shows the arguments' length only: they are part of a conversation.
+impl fmt::Debug for ToolCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToolCall")
+            .field("call_id", &self.call_id)
+            .field("name", &self.name)
+            .field("argument_bytes", &self.arguments.len())
+            .finish()
     }
 }
 

@@ -17,7 +17,7 @@ use super::{ChatRequest, ChatResponse, LlmClient};
 use crate::config::OpenAiConfig;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::{HttpRequest, HttpTransport};
+use crate::http::{HttpRequest, HttpTransport, was_nothing_sent};
 
 const COMPONENT: &str = "llm.openai";
 const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
@@ -35,6 +35,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 pub struct OpenAiClient {
     transport: Arc<dyn HttpTransport>,
     url: http::Uri,
+    key: SecretString,
     authorization: HeaderValue,
     model: String,
     max_retries: u32,
@@ -63,6 +64,7 @@ impl OpenAiClient {
             url: url.map_err(|_| {
                 wrong("OPENAI_BASE_URL is not a URL; expected one like https://api.openai.com/v1")
             })?,
+            key: key.clone(),
             authorization: bearer(key)?,
             model: model.into(),
             max_retries: 3,
@@ -98,7 +100,7 @@ impl OpenAiClient {
         let request = HttpRequest::new(request).with_deadline(Some(deadline));
         let response = self.transport.send(request).await.map_err(|error| {
             // Only what failed before anything was sent is safe to send again.
-            let safe = error.kind() == ErrorKind::Unavailable;
+            let safe = error.kind() == ErrorKind::Unavailable || was_nothing_sent(&error);
             Failure { error, retry: safe, after: None }
         })?;
         let (status, retry_after) = (response.status, retry_after(&response.headers));
@@ -107,7 +109,7 @@ impl OpenAiClient {
         if status.is_success() {
             return wire::response(&body).map_err(Failure::last);
         }
-        let error = wire::provider_error(status, &body, retry_after);
+        let error = wire::provider_error(status, &body, retry_after, self.key.expose_secret());
         Err(Failure { error, retry: is_retryable(status), after: retry_after })
     }
 

@@ -117,8 +117,12 @@ struct Tokens {
 /// The answer in a response's body.
 pub(super) fn response(body: &[u8]) -> Result<ChatResponse> {
     let protocol = |message: &'static str| Error::new(ErrorKind::Protocol, COMPONENT, message);
-    let response: Response = serde_json::from_slice(body)
-        .map_err(|error| protocol("the answer is not a chat completion").with_source(error))?;
+    let response: Response = serde_json::from_slice(body).map_err(|error| {
+        // Its own text could repeat the answer's.
+        let place =
+            format!("{:?} error at byte {} of line {}", error.classify(), error.column(), error.line());
+        protocol("the answer is not a chat completion").with_context("json", place)
+    })?;
     let choice = response.choices.into_iter().next().ok_or_else(|| protocol("the answer has no choices"))?;
     if choice.finish_reason.as_deref() == Some("content_filter") {
         let message = "the provider's content filter stopped the answer";
@@ -152,8 +156,13 @@ struct ErrorDetail {
     code: Option<Value>,
 }
 
-/// What the provider says went wrong.
-pub(super) fn provider_error(status: StatusCode, body: &[u8], retry_after: Option<Duration>) -> Error {
+/// What the provider says went wrong. Its words are left out where they may hold the key.
+pub(super) fn provider_error(
+    status: StatusCode,
+    body: &[u8],
+    retry_after: Option<Duration>,
+    key: &str,
+) -> Error {
     let detail = serde_json::from_slice::<ErrorBody>(body).map(|body| body.error).unwrap_or_default();
     let code = detail.code.as_ref().and_then(Value::as_str).unwrap_or_default();
     let kind = match (status.as_u16(), code) {
@@ -168,7 +177,8 @@ pub(super) fn provider_error(status: StatusCode, body: &[u8], retry_after: Optio
     };
     let mut error = Error::new(kind, COMPONENT, format!("the provider answered {status}"));
     // A message about credentials may repeat a part of the key.
-    if kind != ErrorKind::Authentication && !detail.message.is_empty() {
+    let is_told = kind != ErrorKind::Authentication && !detail.message.contains(key);
+    if is_told && !detail.message.is_empty() {
         let message: String = detail.message.chars().take(MESSAGE_CHARS).collect();
         error = error.with_context("provider", message);
     }
@@ -241,7 +251,8 @@ mod tests {
     fn provider_errors_are_typed() {
         let kind = |status: u16, code: &str| {
             let body = json!({"error": {"message": "m", "code": code}}).to_string();
-            provider_error(StatusCode::from_u16(status).expect("valid"), body.as_bytes(), None).kind()
+            provider_error(StatusCode::from_u16(status).expect("valid"), body.as_bytes(), None, "sk-sentinel")
+                .kind()
         };
         assert_eq!(kind(401, "invalid_api_key"), ErrorKind::Authentication);
         assert_eq!(kind(429, ""), ErrorKind::RateLimited);
@@ -252,9 +263,17 @@ mod tests {
     }
 
     #[test]
-    fn an_authentication_error_does_not_repeat_the_providers_words() {
-        let body = json!({"error": {"message": "Incorrect API key provided: sk-sentinel"}}).to_string();
-        let error = provider_error(StatusCode::UNAUTHORIZED, body.as_bytes(), None);
-        assert!(!format!("{error} {error:?}").contains("sentinel"));
+    fn a_key_in_the_providers_words_is_not_repeated() {
+        let body = json!({"error": {"message": "bad header: Bearer sk-sentinel"}}).to_string();
+        for status in [StatusCode::UNAUTHORIZED, StatusCode::BAD_REQUEST] {
+            let error = provider_error(status, body.as_bytes(), None, "sk-sentinel");
+            assert!(!format!("{error} {error:?}").contains("sentinel"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_the_wrong_shape_is_not_repeated() {
+        let error = response(b"{\"choices\": \"private words\"}").expect_err("not a list");
+        assert!(!format!("{error} {error:?}").contains("private"), "{error:?}");
     }
 }

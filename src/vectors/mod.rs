@@ -94,7 +94,7 @@ pub enum FieldType {
     Float,
     /// True or false.
     Bool,
-    /// Any JSON.
+    /// Any JSON of at most 65 536 bytes as text, like the metadata.
     Json,
 }
 
@@ -126,7 +126,7 @@ impl Entity {
         self
     }
 
-    /// Sets the metadata.
+    /// Sets the metadata, an object.
     #[must_use]
     pub fn with_metadata(self, metadata: Value) -> Self {
         self.with_field("metadata", metadata)
@@ -450,4 +450,12 @@ pub struct VectorStats {
     pub searches: u64,
     /// The bounds and how close they are.
     pub bounds: Vec<Bound>,
+}
+
+impl VectorStats {
+    /// The figures of a store.
+    #[must_use]
+    pub fn new(collections: u64, entities: u64, bytes: u64, searches: u64, bounds: Vec<Bound>) -> Self {
+        Self { collections, entities, bytes, searches, bounds }
+    }
 }

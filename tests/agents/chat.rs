@@ -28,10 +28,12 @@ fn echo() -> Function {
 }
 
 fn tool_messages(request: &ChatRequest) -> Vec<(&str, &str)> {
-    let tool = |message| match message {
-        &Message::Tool { ref call_id, ref content } => Some((call_id.as_str(), content.as_str())),
-        _ => None,
-    };
+    fn tool(message: &Message) -> Option<(&str, &str)> {
+        match message {
+            Message::Tool { call_id, content } => Some((call_id, content)),
+            _ => None,
+        }
+    }
     request.messages.iter().filter_map(tool).collect()
 }
 

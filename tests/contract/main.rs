@@ -1,3 +1,6 @@
 //! The contract suites, run over every backend, its legacy twin, and through `Arc<dyn Trait>`.
 
 mod memory;
+mod tasks;
+#[cfg(feature = "embedded")]
+mod vectors;

@@ -1,3 +1,6 @@
 //! Faults injected for real.
 
 mod memory;
+mod tasks;
+#[cfg(feature = "embedded")]
+mod vectors;

@@ -20,6 +20,10 @@ use super::settings::Settings;
 use crate::http::HttpStats;
 use crate::{Clock, Deadline, Result, Slot, Slots};
 
+/// How long a connection beyond `pool.max_idle` is kept for the next call of a burst. Callers that leave and take
+/// connections all the time would otherwise open one call in six anew (measured: 20 callers, 8 kept idle).
+const BURST: Duration = Duration::from_secs(1);
+
 /// A ureq agent with at most one connection, all to one origin.
 pub(super) struct Line {
     origin: String,
@@ -74,29 +78,33 @@ impl Switchboard {
         if lines.closed {
             return Err(cut_off());
         }
-        let mut stale = self.expired(&mut lines);
+        let mut closing = self.trim(&mut lines);
         let line = match lines.idle.iter().rposition(|idle| idle.line.origin == origin) {
             Some(at) => lines.idle.remove(at).line,
             None => self.new_line(origin),
         };
-        // Idle connections count against the limit too: the oldest give way.
-        let room = self.connections.max().saturating_sub(lines.active.len() + 1);
-        let surplus = lines.idle.len().saturating_sub(room);
-        stale.extend(lines.idle.drain(..surplus));
         let switch = Arc::new(Switch { agent: line.agent.clone(), over: AtomicBool::new(false) });
         let id = lines.next_call;
         lines.next_call += 1;
         lines.active.insert(id, Arc::clone(&switch));
+        closing.extend(self.trim(&mut lines));
         drop(lines);
         // Closing sockets is left until the lock is released.
-        drop(stale);
+        drop(closing);
         Ok(Call { id, switch, line: Some(line), slot: Some(slot), switchboard: Arc::clone(self) })
     }
 
-    fn expired(&self, lines: &mut Lines) -> Vec<Idle> {
-        let (now, keep) = (self.clock.now(), self.settings.idle_timeout());
-        let fresh = lines.idle.iter().position(|idle| now.saturating_sub(idle.since) < keep);
-        lines.idle.drain(..fresh.unwrap_or(lines.idle.len())).collect()
+    /// Takes out, oldest first, the idle lines that were unused for too long, and those for which the limit has no
+    /// room beside the active ones.
+    fn trim(&self, lines: &mut Lines) -> Vec<Idle> {
+        let now = self.clock.now();
+        let unused_for =
+            |time| lines.idle.iter().take_while(|idle| now.saturating_sub(idle.since) >= time).count();
+        let expired = unused_for(self.settings.idle_timeout());
+        let unneeded = unused_for(BURST).min(lines.idle.len().saturating_sub(self.settings.max_idle));
+        let room = self.connections.max().saturating_sub(lines.active.len());
+        let surplus = lines.idle.len().saturating_sub(room);
+        lines.idle.drain(..expired.max(unneeded).max(surplus)).collect()
     }
 
     fn new_line(&self, origin: String) -> Line {
@@ -111,16 +119,12 @@ impl Switchboard {
     fn end(&self, id: u64, line: Option<Line>) {
         let mut lines = self.lines.lock();
         lines.active.remove(&id);
-        let kept = self.settings.max_idle.min(self.connections.max());
-        let mut surplus = None;
-        if let Some(line) = line.filter(|_| !lines.closed && kept > 0) {
-            if lines.idle.len() >= kept {
-                surplus = Some(lines.idle.remove(0));
-            }
+        if let Some(line) = line.filter(|_| !lines.closed && self.settings.max_idle > 0) {
             lines.idle.push(Idle { line, since: self.clock.now() });
         }
+        let closing = self.trim(&mut lines);
         drop(lines);
-        drop(surplus);
+        drop(closing);
         self.call_ended.notify_waiters();
     }
 
@@ -131,8 +135,7 @@ impl Switchboard {
     pub(super) fn set_max_connections(&self, max: usize) {
         self.connections.set_max(max);
         let mut lines = self.lines.lock();
-        let surplus = (lines.idle.len() + lines.active.len()).saturating_sub(max).min(lines.idle.len());
-        let closing: Vec<_> = lines.idle.drain(..surplus).collect();
+        let closing = self.trim(&mut lines);
         drop(lines);
         drop(closing);
     }
@@ -337,14 +340,12 @@ impl Counters {
         self.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn stats(&self) -> HttpStats {
-        let mut stats = HttpStats::default();
+    pub(super) fn fill(&self, stats: &mut HttpStats) {
         stats.responses = self.responses.load(Ordering::Relaxed);
         stats.failures = self.failures.load(Ordering::Relaxed);
         stats.rejected = self.rejected.load(Ordering::Relaxed);
         stats.bytes_sent = self.bytes_sent.load(Ordering::Relaxed);
         stats.bytes_received = self.bytes_received.load(Ordering::Relaxed);
         stats.slowest_response = Duration::from_nanos(self.slowest_ns.load(Ordering::Relaxed));
-        stats
     }
 }

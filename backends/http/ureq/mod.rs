@@ -35,7 +35,8 @@ const COMPONENT: &str = "http.ureq";
 /// HTTP/1.1 over bounded, reused connections.
 ///
 /// At most `pool.max_connections` connections are open at once, idle ones included; at most
-/// `http.max_waiting` requests wait for one, each for `http.pool_timeout`. Threads are as many as connections
+/// `http.max_waiting` requests wait for one, each for `http.pool_timeout`. Idle connections are closed, when a call
+/// begins or ends, after `pool.idle_timeout`, and those beyond `pool.max_idle` after a second. Threads are as many as connections
 /// in use, start when needed and end after ten idle seconds. Building one touches neither network nor disk.
 ///
 /// Names are looked up by the system's resolver, which cannot be interrupted: a dropped call that is still
@@ -168,7 +169,8 @@ impl HttpTransport for UreqTransport {
     }
 
     fn stats(&self) -> HttpStats {
-        let mut stats = self.switchboard.counters.stats();
+        let mut stats = HttpStats::default();
+        self.switchboard.counters.fill(&mut stats);
         stats.idle_connections = self.switchboard.idle();
         stats.bounds = vec![self.switchboard.connections.bound(), self.waiting.bound(), self.threads.bound()];
         stats

@@ -5,12 +5,16 @@ use std::collections::BinaryHeap;
 
 use serde_json::{Map, Value};
 
-use super::row::{Row, invalid};
+use super::row::{Row, invalid, text};
 use crate::Result;
 use crate::vectors::{CollectionConfig, Filter, Hit, HybridRequest, SparseVector};
 
 /// What a row's place in the vectors' lists takes.
 const PLACE: u64 = (size_of::<Map<String, Value>>() + size_of::<SparseVector>()) as u64;
+
+/// What a collection takes in the store: its key and pointer in a tree whose nodes are at least five elevenths full, its
+/// counters and its lock.
+const PLACE_IN_STORE: usize = 128;
 
 #[derive(Debug)]
 pub(super) struct Collection {
@@ -66,8 +70,25 @@ impl Collection {
         self.bytes_with_room(self.rows.capacity()) + self.rows_total
     }
 
+    /// Bytes of an empty collection: itself, its place in the store, its name (which is there twice) and fields.
+    fn own_bytes(&self) -> u64 {
+        let config = &self.config;
+        let names = [
+            &config.text_field,
+            &config.pk_field,
+            &config.dense_field,
+            &config.sparse_field,
+            &config.metadata_field,
+            &config.collection_name,
+            &config.collection_name,
+        ];
+        let extra = config.extra_fields.iter().map(|field| size_of_val(field) + text(&field.name));
+        let strings = names.into_iter().map(|name| text(name)).chain(extra).sum::<usize>();
+        (size_of::<Self>() + PLACE_IN_STORE + strings) as u64
+    }
+
     fn bytes_with_room(&self, capacity: usize) -> u64 {
-        capacity as u64 * (PLACE + 8 + self.config.dense_dim as u64 * 4)
+        self.own_bytes() + capacity as u64 * (PLACE + 8 + self.config.dense_dim as u64 * 4)
     }
 
     /// The room after `more` rows: grown by an eighth, so that growing stays rare and the surplus small.
@@ -216,7 +237,9 @@ impl Collection {
 
     fn dense_score(&self, place: usize, query: &[f32]) -> f32 {
         let dim = self.config.dense_dim;
-        dot(&self.dense[place * dim..(place + 1) * dim], query)
+        let vector = &self.dense[place * dim..(place + 1) * dim];
+        let score = dot(vector, query);
+        if score.is_finite() { score } else { precise(vector.iter().zip(query).map(|(x, y)| (*x, *y))) }
     }
 
     fn hit(&self, place: usize, score: f32, output_fields: Option<&[String]>) -> Hit {
@@ -248,7 +271,13 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 
 fn sparse_dot(a: &SparseVector, b: &SparseVector) -> f32 {
     let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
-    short.iter().filter_map(|(dimension, x)| Some(x * long.get(dimension)?)).sum()
+    precise(short.iter().filter_map(|(dimension, x)| Some((*x, *long.get(dimension)?))))
+}
+
+/// The inner product by way of doubles, in which no product of floats overflows; the score is finite and not `-0`.
+fn precise(pairs: impl Iterator<Item = (f32, f32)>) -> f32 {
+    let sum: f64 = pairs.map(|(x, y)| f64::from(x) * f64::from(y)).sum();
+    sum.clamp(f32::MIN.into(), f32::MAX.into()) as f32 + 0.0
 }
 
 /// Whether two sparse vectors have a dimension in common: only then does an inverted index find one by the other.

@@ -4,6 +4,7 @@ mod collection;
 mod row;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -108,9 +109,14 @@ impl EmbeddedStore {
             Some(collection) => collection,
             None => {
                 check_config(config)?;
-                let mut collections = self.collections.write();
-                let new = || Arc::new(RwLock::new(Collection::new(config.clone())));
-                Arc::clone(collections.entry(config.collection_name.clone()).or_insert_with(new))
+                match self.collections.write().entry(config.collection_name.clone()) {
+                    Entry::Occupied(there) => Arc::clone(there.get()),
+                    Entry::Vacant(vacant) => {
+                        let collection = Collection::new(config.clone());
+                        self.budget.exchange(0, collection.bytes())?;
+                        Arc::clone(vacant.insert(Arc::new(RwLock::new(collection))))
+                    }
+                }
             }
         };
         if collection.read().config != *config {
@@ -301,15 +307,12 @@ impl VectorStore for EmbeddedStore {
     fn stats(&self) -> VectorStats {
         let collections = self.collections.read();
         let used = *self.budget.used.lock();
-        let mut stats = VectorStats::default();
-        stats.collections = collections.len() as u64;
-        stats.entities = collections.values().map(|collection| collection.read().len() as u64).sum();
-        stats.bytes = used.bytes;
-        stats.searches = self.searches.load(Ordering::Relaxed);
+        let entities = collections.values().map(|collection| collection.read().len() as u64).sum();
+        let searches = self.searches.load(Ordering::Relaxed);
         let budget =
             Bound::new("vectors.max_memory_mb", "bytes", used.bytes, used.peak, Some(self.budget.limit));
-        stats.bounds = vec![budget, self.threads.bound()];
-        stats
+        let bounds = vec![budget, self.threads.bound()];
+        VectorStats::new(collections.len() as u64, entities, used.bytes, searches, bounds)
     }
 
     async fn health(&self) -> Health {

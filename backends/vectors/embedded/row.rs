@@ -7,6 +7,8 @@ use crate::{Error, ErrorKind, Result};
 
 /// Milvus's bound on text fields.
 const MAX_TEXT_BYTES: usize = 65_535;
+/// Milvus's bound on JSON fields, as text.
+const MAX_JSON_BYTES: usize = 65_536;
 
 #[derive(Debug)]
 pub(super) struct Row {
@@ -33,7 +35,12 @@ impl Row {
         check_type(&config.text_field, FieldType::VarChar, &text)?;
         row.insert(config.text_field.clone(), text);
         let metadata = fields.remove("metadata").or_else(|| fields.remove(&config.metadata_field));
-        row.insert(config.metadata_field.clone(), metadata.unwrap_or_else(|| Value::Object(Map::new())));
+        let metadata = metadata.unwrap_or_else(|| Value::Object(Map::new()));
+        if !metadata.is_object() {
+            return Err(invalid(format!("the field {:?} must be an object", config.metadata_field)));
+        }
+        check_type(&config.metadata_field, FieldType::Json, &metadata)?;
+        row.insert(config.metadata_field.clone(), metadata);
         for field in &config.extra_fields {
             let value = fields
                 .remove(&field.name)
@@ -94,7 +101,7 @@ fn check_type(name: &str, field_type: FieldType, value: &Value) -> Result<()> {
         FieldType::Int64 => (value.is_i64(), "a whole number of 64 bits"),
         FieldType::Float => (value.is_number(), "a number"),
         FieldType::Bool => (value.is_boolean(), "true or false"),
-        _ => (true, "JSON"),
+        _ => (value.to_string().len() <= MAX_JSON_BYTES, "JSON of at most 65 536 bytes"),
     };
     if fits { Ok(()) } else { Err(invalid(format!("the field {name:?} must be {expected}"))) }
 }
@@ -119,6 +126,7 @@ fn held(value: &Value) -> usize {
     }
 }
 
-fn text(string: &str) -> usize {
+/// Bytes a text holds on the heap.
+pub(super) fn text(string: &str) -> usize {
     (string.len() + 8).next_multiple_of(16).max(32)
 }

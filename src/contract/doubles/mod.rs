@@ -1,9 +1,13 @@
 //! Test doubles: stand-ins for the seams, for testing code that uses them without models, servers or waiting.
 
+mod http;
 mod llm;
 mod memory;
 mod tasks;
+mod vectors;
 
+pub use http::ScriptedTransport;
 pub use llm::ScriptedLlm;
 pub use memory::{CountingMemory, FailingMemory, MemoryCalls};
 pub use tasks::ScriptedExecutor;
+pub use vectors::{CountingVectors, FailingVectors, VectorCalls};

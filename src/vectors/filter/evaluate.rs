@@ -1,5 +1,6 @@
 //! Whether an expression holds for an entity's fields.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use serde_json::{Map, Value};
@@ -32,21 +33,23 @@ pub(super) fn is_true(expr: &Expr, fields: &Fields) -> bool {
         Expr::Exists(path) => find(path, fields).is_some(),
         Expr::IsNull { path, negated } => find(path, fields).is_none_or(Value::is_null) != *negated,
         Expr::Literal(_) | Expr::Path(_) | Expr::Negate(_) | Expr::Calculate(..) => {
-            value(expr, fields) == Some(Value::Bool(true))
+            value(expr, fields).as_deref() == Some(&Value::Bool(true))
         }
     }
 }
 
 /// The value of an operand; `None` where a path is missing or a calculation has no result.
-fn value(expr: &Expr, fields: &Fields) -> Option<Value> {
+fn value<'a>(expr: &'a Expr, fields: &'a Fields) -> Option<Cow<'a, Value>> {
     match expr {
-        Expr::Literal(value) => Some(value.clone()),
-        Expr::Path(path) => find(path, fields).cloned(),
-        Expr::Negate(inner) => calculate(Operation::Subtract, &Value::from(0), &value(inner, fields)?),
-        Expr::Calculate(operation, left, right) => {
-            calculate(*operation, &value(left, fields)?, &value(right, fields)?)
+        Expr::Literal(value) => Some(Cow::Borrowed(value)),
+        Expr::Path(path) => find(path, fields).map(Cow::Borrowed),
+        Expr::Negate(inner) => {
+            calculate(Operation::Subtract, &Value::from(0), &*value(inner, fields)?).map(Cow::Owned)
         }
-        _ => Some(Value::Bool(is_true(expr, fields))),
+        Expr::Calculate(operation, left, right) => {
+            calculate(*operation, &*value(left, fields)?, &*value(right, fields)?).map(Cow::Owned)
+        }
+        _ => Some(Cow::Owned(Value::Bool(is_true(expr, fields)))),
     }
 }
 
@@ -115,7 +118,7 @@ fn calculate(operation: Operation, left: &Value, right: &Value) -> Option<Value>
     result.is_finite().then(|| result.into())
 }
 
-/// `%` stands for any text, `_` for any one character. Linear in the text for each `%`: no pattern blows up.
+/// `%` stands for any text, `_` for any one character. Costs at most the pattern's length times the text's.
 fn like(text: &str, pattern: &str) -> bool {
     let text: Vec<char> = text.chars().collect();
     let pattern: Vec<char> = pattern.chars().collect();

@@ -7,7 +7,7 @@ use crate::error::Result;
 pub(super) enum Token {
     Word(String),
     Text(String),
-    Integer(i64),
+    Integer(u64),
     Float(f64),
     /// `{name}`.
     Param(String),

@@ -24,7 +24,8 @@ pub const MAX_FILTER_DEPTH: usize = 64;
 /// false.
 ///
 /// Values from users belong into parameters, never into the text: `{name}` stands for a bound value and can never
-/// become syntax.
+/// become syntax. A bound value is a text, a number of 64 bits, true or false, or (after `in`) a list of these. A
+/// pattern of `like` has at most 1 024 bytes.
 ///
 /// ```
 /// use arshai::vectors::Filter;

@@ -31,6 +31,9 @@ pub(super) fn parse(text: &str, params: BTreeMap<&str, Value>) -> Result<Expr> {
     }
 }
 
+/// The most bytes of a pattern: matching costs at most the pattern's length times the text's.
+const MAX_PATTERN_BYTES: usize = 1_024;
+
 struct Parser<'a> {
     tokens: Vec<(usize, Token)>,
     next: usize,
@@ -154,10 +157,7 @@ impl Parser<'_> {
         if self.is_word("like") {
             let Expr::Path(path) = left else { return self.wrong("a field before \"like\"") };
             self.next += 1;
-            return match self.literal()? {
-                Value::String(pattern) => Ok(Expr::Like { path, pattern }),
-                _ => self.wrong("a text after \"like\""),
-            };
+            return Ok(Expr::Like { path, pattern: self.pattern()? });
         }
         if self.is_word("is") {
             let Expr::Path(path) = left else { return self.wrong("a field before \"is\"") };
@@ -200,17 +200,12 @@ impl Parser<'_> {
     }
 
     fn sign(&mut self) -> Result<Expr> {
+        let next = self.tokens.get(self.next + 1).map(|(_, token)| token);
+        if *self.peek() == Token::Sign("-") && matches!(next, Some(Token::Integer(_) | Token::Float(_))) {
+            return self.literal().map(Expr::Literal);
+        }
         if self.take_sign("-") {
-            return self.nested(|parser| {
-                Ok(match parser.sign()? {
-                    Expr::Literal(Value::Number(number)) => match (number.as_i64(), number.as_f64()) {
-                        (Some(whole), _) => Expr::Literal((-whole).into()),
-                        (None, Some(float)) => Expr::Literal((-float).into()),
-                        (None, None) => return parser.wrong("a number"),
-                    },
-                    operand => Expr::Negate(operand.into()),
-                })
-            });
+            return self.nested(|parser| Ok(Expr::Negate(parser.sign()?.into())));
         }
         if self.take_sign("+") {
             return self.nested(Self::sign);
@@ -277,10 +272,13 @@ impl Parser<'_> {
 
     fn list(&mut self) -> Result<Vec<Value>> {
         // A parameter may stand for the whole list.
-        if let Token::Param(_) = self.peek() {
-            return match self.literal()? {
-                Value::Array(list) => Ok(list),
-                _ => self.wrong("a parameter that is a list"),
+        if let Token::Param(name) = self.peek().clone() {
+            return match self.param(&name)? {
+                Value::Array(list) if list.iter().all(is_literal) => {
+                    self.next += 1;
+                    Ok(list)
+                }
+                _ => self.wrong("a parameter that is a list of texts, numbers of 64 bits, true or false"),
             };
         }
         self.expect_sign("[")?;
@@ -300,23 +298,50 @@ impl Parser<'_> {
     fn literal(&mut self) -> Result<Value> {
         let negative = self.take_sign("-");
         let value = match self.peek().clone() {
-            Token::Integer(number) => Value::from(if negative { -number } else { number }),
+            Token::Integer(number) => {
+                let number = if negative { -i128::from(number) } else { i128::from(number) };
+                let Ok(number) = i64::try_from(number) else { return self.wrong("a number of 64 bits") };
+                number.into()
+            }
             Token::Float(number) => Value::from(if negative { -number } else { number }),
             _ if negative => return self.wrong("a number"),
             Token::Text(text) => Value::String(text),
             Token::Word(word) if word.eq_ignore_ascii_case("true") => Value::Bool(true),
             Token::Word(word) if word.eq_ignore_ascii_case("false") => Value::Bool(false),
             Token::Word(word) if word.eq_ignore_ascii_case("null") => Value::Null,
-            Token::Param(name) => {
-                self.unused.remove(name.as_str());
-                self.params
-                    .get(name.as_str())
-                    .cloned()
-                    .ok_or_else(|| invalid(format!("no value is bound to the parameter {name:?}")))?
-            }
+            Token::Param(name) => match self.param(&name)? {
+                value if is_literal(&value) => value,
+                _ => return self.wrong("a parameter that is a text, a number of 64 bits, true or false"),
+            },
             _ => return self.wrong("a value"),
         };
         self.next += 1;
         Ok(value)
+    }
+
+    fn pattern(&mut self) -> Result<String> {
+        let at = self.tokens[self.next].0;
+        match self.literal()? {
+            Value::String(pattern) if pattern.len() <= MAX_PATTERN_BYTES => Ok(pattern),
+            Value::String(_) => Err(invalid(format!(
+                "the pattern at byte {at} is longer than {MAX_PATTERN_BYTES} bytes, the most there may be"
+            ))),
+            _ => Err(invalid(format!("expected a text after \"like\" at byte {at}"))),
+        }
+    }
+
+    fn param(&mut self, name: &str) -> Result<Value> {
+        self.unused.remove(name);
+        let value = self.params.get(name).cloned();
+        value.ok_or_else(|| invalid(format!("no value is bound to the parameter {name:?}")))
+    }
+}
+
+/// Whether a bound value is one that the language can write.
+fn is_literal(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.is_i64() || number.is_f64(),
+        Value::Array(_) | Value::Object(_) => false,
+        Value::Null | Value::Bool(_) | Value::String(_) => true,
     }
 }

@@ -1,0 +1,171 @@
+//! The main job, end to end: reads the text files of a folder, embeds and stores them, and answers questions about
+//! them over several turns of one conversation, citing its sources.
+//!
+//! ```text
+//! cargo run --release --example quickstart -- [FOLDER] [QUESTION…]
+//! ```
+//!
+//! Without a folder it reads this repository's own documentation. With `OPENAI_API_KEY` (and perhaps
+//! `OPENAI_BASE_URL` and `OPENAI_MODEL`) it talks to a real endpoint; without, to a small server on loopback that it
+//! starts itself. Everything else comes from `ARSHAI_*` variables.
+
+mod documents;
+mod server;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arshai::agent::{Agent, AgentInput, ChatAgent};
+use arshai::config::{ConfigLoader, Machine};
+use arshai::llm::OpenAiClient;
+use arshai::memory::MemoryInput;
+use arshai::tasks::{Function, FunctionError, Functions};
+use arshai::vectors::{CollectionConfig, Entity, SearchRequest, VectorStore};
+use arshai::{Arshai, Deadline};
+use indicatif::{ProgressBar, ProgressStyle};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+const SYSTEM_PROMPT: &str = "Answer questions about the user's documents. Search them first with the search tool and \
+log the interaction. Answer from what you found, briefly, and cite each source in square brackets.";
+
+const QUESTIONS: [&str; 3] = [
+    "What can arshai do for a service built on language models?",
+    "Which variable limits the memory of conversations, and what is its default?",
+    "What does a rollback flag change and what does it never change?",
+];
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let (folder, questions) = arguments();
+    let runtime = Arshai::builder(configuration()?).build()?;
+
+    let collection = CollectionConfig::new("documents", documents::DIMENSIONS);
+    let passages = index(&runtime, &collection, &folder).await?;
+    println!("{passages} passages of {} are searchable\n", folder.display());
+
+    let agent = assistant(&runtime, collection)?;
+    let conversation = "quickstart";
+    for question in questions {
+        println!("> {question}");
+        let output = agent.process(AgentInput::new(question).in_conversation(conversation)).await?;
+        println!("{}", output.text);
+        let tools: usize = output.tool_results.iter().map(|results| results.regular_results.len()).sum();
+        println!(
+            "  ({} exchanges, {tools} tool results, {} tokens)\n",
+            output.turns, output.usage.total_tokens
+        );
+    }
+
+    runtime.tasks().wait_for_background_tasks(Some(Duration::from_secs(5))).await;
+    let remembered = runtime.memory().retrieve(&MemoryInput::working(conversation)).await?;
+    let remembered = remembered.first().map_or("nothing", |memory| memory.as_str());
+    println!("What is remembered of the conversation:\n{remembered}\n");
+    println!("Every bound, and how close it came:\n{}", runtime.stats());
+    let report = runtime.shutdown(Deadline::after(Duration::from_secs(5))).await;
+    println!("Shut down {}.", if report.is_clean() { "cleanly" } else { "with work left over" });
+    Ok(())
+}
+
+/// The folder and the questions of the command line, or this repository's documentation and some questions about it.
+fn arguments() -> (PathBuf, Vec<String>) {
+    let mut arguments = std::env::args().skip(1);
+    let folder =
+        arguments.next().map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).to_owned(), PathBuf::from);
+    let questions: Vec<String> = arguments.collect();
+    if questions.is_empty() { (folder, QUESTIONS.map(str::to_owned).into()) } else { (folder, questions) }
+}
+
+/// The environment's configuration; without a key, a model server on loopback takes the provider's place.
+fn configuration() -> Result<arshai::Config, Box<dyn Error>> {
+    let mut variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    let has_key = variables.iter().any(|(name, value)| name == "OPENAI_API_KEY" && !value.is_empty());
+    if has_key {
+        println!("model: the endpoint of OPENAI_API_KEY");
+    } else {
+        let address = server::start()?;
+        println!("model: a small server on http://{address} (set OPENAI_API_KEY for a real one)");
+        variables.retain(|(name, _)| name != "OPENAI_BASE_URL");
+        variables.push(("OPENAI_API_KEY".into(), "loopback".into()));
+        variables.push(("OPENAI_BASE_URL".into(), format!("http://{address}/v1").into()));
+    }
+    Ok(ConfigLoader::new().vars(variables).machine(Machine::detect()).load()?)
+}
+
+/// Reads, embeds and inserts the documents; gives how many passages there are.
+async fn index(
+    runtime: &Arshai,
+    collection: &CollectionConfig,
+    folder: &Path,
+) -> Result<usize, Box<dyn Error>> {
+    let passages = documents::read(folder)?;
+    if passages.is_empty() {
+        return Err(format!("{} holds no .md, .txt or .rst files with text", folder.display()).into());
+    }
+    let bar = ProgressBar::new(passages.len() as u64);
+    bar.set_style(ProgressStyle::with_template("indexing {bar:40} {pos}/{len} passages, {elapsed}")?);
+    let entities = passages.iter().map(|passage| {
+        Entity::new(&passage.text, documents::embed(&passage.text))
+            .with_metadata(json!({"source": passage.source}))
+    });
+    let told = bar.clone();
+    let progress = move |inserted: usize| told.set_position(inserted as u64);
+    let report =
+        runtime.vectors()?.bulk_insert_optimized(collection, entities.collect(), Some(&progress)).await?;
+    bar.finish();
+    match report.error {
+        Some(error) => Err(error.into()),
+        None => Ok(report.ids.len()),
+    }
+}
+
+/// An agent that searches the documents, logs in the background and remembers the conversation.
+fn assistant(runtime: &Arshai, collection: CollectionConfig) -> Result<ChatAgent, Box<dyn Error>> {
+    let model = std::env::var("OPENAI_MODEL").unwrap_or_else(|_| "gpt-4o-mini".to_owned());
+    let client = OpenAiClient::new(&runtime.config().llm.openai, model, Arc::clone(runtime.http()?))?;
+    let functions = Functions::new().with(search(Arc::clone(runtime.vectors()?), collection));
+    Ok(ChatAgent::new(Arc::new(client), Arc::clone(runtime.tasks()), SYSTEM_PROMPT)
+        .with_memory(Arc::clone(runtime.memory()))
+        .with_functions(functions)
+        .with_background_tasks(Functions::new().with(log_interaction())))
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Search {
+    /// What to look for, in a few words.
+    query: String,
+}
+
+fn search(store: Arc<dyn VectorStore>, collection: CollectionConfig) -> Function {
+    Function::typed("search", move |Search { query }: Search| {
+        let (store, collection) = (Arc::clone(&store), collection.clone());
+        async move {
+            let request = SearchRequest::new(documents::embed(&query)).with_limit(5);
+            let found = store.search_by_vector(&collection, request).await?;
+            let passages = found.into_iter().flatten().map(|hit| {
+                json!({"source": hit.fields["metadata"]["source"], "text": hit.fields["content"], "score": hit.score})
+            });
+            Ok::<_, arshai::Error>(json!({"passages": passages.collect::<Vec<_>>()}))
+        }
+    })
+    .with_description("Searches the user's documents and gives the passages nearest to the query")
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Interaction {
+    /// What the user asked.
+    message: String,
+}
+
+/// Stands for whatever a service does after an answer: audit, billing, analytics.
+fn log_interaction() -> Function {
+    Function::typed("log_interaction", |Interaction { message }: Interaction| async move {
+        eprintln!("  [background] logged a question of {} characters", message.chars().count());
+        Ok::<_, FunctionError>(Value::Null)
+    })
+    .with_description("Logs the interaction; nothing waits for it")
+}

@@ -1,0 +1,73 @@
+//! Which layer wins, and limits that adapt.
+
+use arshai::Config;
+use arshai::config::{ConfigLoader, Machine};
+use figment::Figment;
+use figment::providers::Serialized;
+
+use super::{problems, vars};
+
+#[test]
+fn code_beats_variables_and_variables_beat_a_figment() {
+    let figment = Figment::from(Serialized::default("memory.max_entries", 1))
+        .merge(Serialized::default("memory.ttl", 1));
+    let figment = figment.merge(Serialized::default("tasks.timeout", 1));
+    let config = ConfigLoader::new()
+        .figment(&figment)
+        .vars(vars([("ARSHAI_MAX_ENTRIES", "2"), ("ARSHAI_MEMORY_TTL", "2")]))
+        .set("memory.ttl", 3)
+        .load()
+        .expect("valid");
+    assert_eq!(config.memory.max_entries, 2);
+    assert_eq!(config.memory.ttl.as_secs(), 3);
+    assert_eq!(config.tasks.timeout.as_secs(), 1);
+    assert_eq!(config.explain().get("memory.ttl").expect("explained").source.to_string(), "code");
+}
+
+#[test]
+fn a_figment_alone_makes_a_configuration() {
+    let figment = Figment::from(Serialized::default("vectors.backend", "embedded"));
+    assert_eq!(Config::try_from(figment).expect("valid").vectors.backend, "embedded");
+}
+
+#[test]
+fn a_keys_own_variable_beats_its_generic_one_whatever_the_order() {
+    for list in [
+        [("ARSHAI_MAX_ENTRIES", "1"), ("ARSHAI_MEMORY__MAX_ENTRIES", "2")],
+        [("ARSHAI_MEMORY__MAX_ENTRIES", "2"), ("ARSHAI_MAX_ENTRIES", "1")],
+    ] {
+        assert_eq!(Config::from_vars(vars(list)).expect("valid").memory.max_entries, 1);
+    }
+}
+
+#[test]
+fn limits_adapt_to_the_machine_unless_they_are_explicit() {
+    let loader = || ConfigLoader::new().machine(Machine::container(3, Some(600 << 20)));
+    let config = loader().load().expect("valid");
+    assert_eq!((config.pool.max_connections, config.pool.max_idle), (6, 3));
+    assert_eq!(config.pool.idle_timeout.as_secs(), 15);
+    assert_eq!((config.memory.max_memory_mb, config.vectors.max_memory_mb), (300, 150));
+    assert_eq!(
+        config.explain().get("pool.max_idle").expect("explained").source.to_string(),
+        "adapted to the machine"
+    );
+
+    let config =
+        loader().vars(vars([("ARSHAI_MAX_CONNECTIONS", "50"), ("ARSHAI_MAX_MEMORY_MB", "900")])).load();
+    let config = config.expect("valid");
+    assert_eq!((config.pool.max_connections, config.memory.max_memory_mb), (50, 900));
+}
+
+#[test]
+fn what_code_sets_is_checked_like_everything_else() {
+    let problems = problems(ConfigLoader::new().set("memory.max_entries", 0).set("no.such.key", 1).load());
+    assert_eq!(problems.len(), 2);
+    assert!(problems.iter().all(|problem| problem.place == "code"), "{problems:?}");
+}
+
+#[test]
+fn two_configurations_are_independent() {
+    let one = Config::from_vars(vars([("ARSHAI_MAX_ENTRIES", "5")])).expect("valid");
+    let other = Config::from_vars(vars([])).expect("valid");
+    assert_eq!((one.memory.max_entries, other.memory.max_entries), (5, 10_000));
+}

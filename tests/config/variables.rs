@@ -1,0 +1,196 @@
+//! Every variable with every kind of value.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+
+use arshai::Config;
+use arshai::config::ConfigLoader;
+
+use super::{problems, vars};
+
+#[derive(Clone, Copy, PartialEq)]
+enum Takes {
+    Flag,
+    /// The least value.
+    Number(u64),
+    Port,
+    Text,
+    Url,
+}
+
+/// The variables of the documented table, the key each sets, and what it takes.
+const VARIABLES: [(&str, &str, Takes); 30] = [
+    ("ARSHAI_MAX_MEMORY_MB", "memory.max_memory_mb", Takes::Number(1)),
+    ("ARSHAI_MAX_ENTRIES", "memory.max_entries", Takes::Number(1)),
+    ("ARSHAI_MEMORY_TTL", "memory.ttl", Takes::Number(1)),
+    ("ARSHAI_MEMORY_BACKEND", "memory.backend", Takes::Text),
+    ("ARSHAI_CLEANUP_INTERVAL", "cleanup_interval", Takes::Number(1)),
+    ("ARSHAI_MAX_CONNECTIONS", "pool.max_connections", Takes::Number(1)),
+    ("ARSHAI_CONNECTION_TIMEOUT", "pool.connection_timeout", Takes::Number(1)),
+    ("ARSHAI_MAX_BACKGROUND_TASKS", "tasks.max_background_tasks", Takes::Number(0)),
+    ("ARSHAI_VECTOR_BACKEND", "vectors.backend", Takes::Text),
+    ("ARSHAI_DISABLE_OPTIMIZATIONS", "rollback.disable_optimizations", Takes::Flag),
+    ("ARSHAI_USE_LEGACY_MEMORY", "rollback.use_legacy_memory", Takes::Flag),
+    ("ARSHAI_USE_LEGACY_CONNECTIONS", "rollback.use_legacy_connections", Takes::Flag),
+    ("ARSHAI_TASKS__MAX_CONCURRENCY", "tasks.max_concurrency", Takes::Number(1)),
+    ("ARSHAI_HTTP__READ_TIMEOUT", "http.read_timeout", Takes::Number(1)),
+    ("ARSHAI_MCP__ENABLED", "mcp.enabled", Takes::Flag),
+    ("REDIS_URL", "redis.url", Takes::Url),
+    ("MILVUS_HOST", "milvus.host", Takes::Text),
+    ("MILVUS_PORT", "milvus.port", Takes::Port),
+    ("MILVUS_DB_NAME", "milvus.db_name", Takes::Text),
+    ("MILVUS_BATCH_SIZE", "milvus.batch_size", Takes::Number(1)),
+    ("MILVUS_TOKEN", "milvus.token", Takes::Text),
+    ("OPENAI_API_KEY", "llm.openai.api_key", Takes::Text),
+    ("OPENAI_BASE_URL", "llm.openai.base_url", Takes::Url),
+    ("AZURE_OPENAI_ENDPOINT", "llm.azure.endpoint", Takes::Url),
+    ("AZURE_OPENAI_API_KEY", "llm.azure.api_key", Takes::Text),
+    ("AZURE_DEPLOYMENT", "llm.azure.deployment", Takes::Text),
+    ("OPENROUTER_API_KEY", "llm.openrouter.api_key", Takes::Text),
+    ("OPENROUTER_BASE_URL", "llm.openrouter.base_url", Takes::Url),
+    ("OPENROUTER_APP_NAME", "llm.openrouter.app_name", Takes::Text),
+    ("GOOGLE_API_KEY", "llm.google.api_key", Takes::Text),
+];
+
+impl Takes {
+    fn accepts(self, value: &str) -> bool {
+        match self {
+            Self::Flag => matches!(value, "true" | "1" | "0"),
+            Self::Number(least) => value.parse::<u64>().is_ok_and(|number| number >= least),
+            Self::Port => value.parse::<u16>().is_ok_and(|port| port > 0),
+            Self::Text => true,
+            Self::Url => value.contains("://"),
+        }
+    }
+}
+
+fn load(name: &str, value: impl Into<OsString>) -> arshai::Result<Config> {
+    Config::from_vars([(name.into(), value.into())])
+}
+
+#[test]
+fn every_variable_takes_what_it_should_and_refuses_the_rest_by_name() {
+    for (name, key, takes) in VARIABLES {
+        for value in ["true", "1", "500", "-1", "1e9", "0", "99999999999999999999999", "redis://h:1/2"] {
+            match load(name, value) {
+                Ok(config) => {
+                    assert!(takes.accepts(value), "{name}={value} must be refused");
+                    let explained = config.explain();
+                    assert_eq!(explained.get(key).expect("explained").source.to_string(), name);
+                }
+                Err(error) => {
+                    assert!(!takes.accepts(value), "{name}={value}: {error}");
+                    let [problem] = problems(Err(error)).try_into().expect("one problem");
+                    assert_eq!(problem.name, name);
+                    assert!(problem.expected.contains("for example"), "{problem}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let all = VARIABLES.map(|(name, ..)| (OsString::from(name), OsString::new()));
+    let config = Config::from_vars(all).expect("all unset");
+    assert_eq!(config.explain(), Config::default().explain());
+}
+
+#[test]
+fn a_value_that_is_not_utf_8_is_refused_and_not_guessed() {
+    for (name, ..) in VARIABLES {
+        let problems = problems(load(name, OsString::from_vec(vec![b'1', 0xff])));
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].name == name && problems[0].expected.contains("not UTF-8"), "{}", problems[0]);
+    }
+}
+
+#[test]
+fn a_misspelt_variable_warns_with_the_nearest_name_and_is_an_error_in_strict_mode() {
+    for (name, ..) in VARIABLES.into_iter().filter(|(name, ..)| name.starts_with("ARSHAI_")) {
+        let misspelt = format!("{name}S");
+        let config = load(&misspelt, "1").expect("a warning, not an error");
+        assert_eq!(config.warnings().len(), 1);
+        assert!(config.warnings()[0].contains(&format!("did you mean {name}?")), "{:?}", config.warnings());
+
+        let strict = ConfigLoader::new().vars([(misspelt.clone().into(), "1".into())]).strict(true).load();
+        assert_eq!(problems(strict)[0].name, misspelt);
+    }
+}
+
+#[test]
+fn python_arshais_own_variables_are_recognised_even_in_strict_mode() {
+    let config = Config::from_vars(vars([("ARSHAI_TELEMETRY_ENABLED", "true"), ("ARSHAI_STRICT", "true")]));
+    assert!(config.expect("known").warnings()[0].contains("Python arshai"));
+}
+
+#[test]
+fn all_bad_variables_are_reported_together() {
+    let bad = vars([
+        ("ARSHAI_MAX_ENTRIES", "many"),
+        ("ARSHAI_USE_LEGACY_MEMORY", "maybe"),
+        ("MILVUS_PORT", "70000"),
+        ("ARSHAI_MEMORY_TTL", "60"),
+    ]);
+    let error = Config::from_vars(bad).expect_err("three are bad");
+    assert_eq!(
+        error.to_string(),
+        "config: 3 problems in the configuration\n  \
+         ARSHAI_MAX_ENTRIES = \"many\" (environment variable): expected a whole number of at least 1, for example 10000\n  \
+         ARSHAI_USE_LEGACY_MEMORY = \"maybe\" (environment variable): expected true or false (or 1/0, yes/no, on/off), for example true\n  \
+         MILVUS_PORT = \"70000\" (environment variable): expected a whole number from 1 to 65535, for example 19530"
+    );
+}
+
+#[test]
+fn booleans_are_understood_in_every_spelling() {
+    for (value, expected) in ["true", "1", "yes", "on", "TRUE", "Yes", "oN"]
+        .map(|v| (v, true))
+        .into_iter()
+        .chain(["false", "0", "no", "OFF"].map(|v| (v, false)))
+    {
+        let config = load("ARSHAI_USE_LEGACY_MEMORY", value).expect(value);
+        assert_eq!(config.rollback.use_legacy_memory, expected, "{value}");
+    }
+}
+
+#[test]
+fn a_rollback_flag_beats_an_explicit_setting_and_says_so() {
+    for (name, key, value) in [
+        ("ARSHAI_MAX_MEMORY_MB", "memory.max_memory_mb", "500"),
+        ("ARSHAI_MAX_ENTRIES", "memory.max_entries", "500"),
+        ("ARSHAI_MAX_CONNECTIONS", "pool.max_connections", "5"),
+        ("ARSHAI_MAX_BACKGROUND_TASKS", "tasks.max_background_tasks", "5"),
+        ("MILVUS_BATCH_SIZE", "milvus.batch_size", "5"),
+    ] {
+        let both = vars([(name, value), ("ARSHAI_DISABLE_OPTIMIZATIONS", "true")]);
+        let config = Config::from_vars(both.clone()).expect("an emergency must not fail");
+        let explained = config.explain();
+        assert_eq!(
+            explained.get(key).expect("explained").source.to_string(),
+            "rollback flag ARSHAI_DISABLE_OPTIMIZATIONS"
+        );
+        assert!(config.warnings().iter().any(|warning| warning.contains(name)), "{:?}", config.warnings());
+        assert_eq!(problems(ConfigLoader::new().vars(both).strict(true).load())[0].name, key);
+    }
+}
+
+#[test]
+fn each_flag_rolls_back_its_own_part_alone() {
+    let flags = |name| load(name, "1").expect("a flag").rollback;
+    let memory = flags("ARSHAI_USE_LEGACY_MEMORY");
+    assert!(memory.legacy_memory() && !memory.legacy_connections() && !memory.legacy_tasks());
+    let connections = flags("ARSHAI_USE_LEGACY_CONNECTIONS");
+    assert!(!connections.legacy_memory() && connections.legacy_connections() && !connections.legacy_tasks());
+    let all = flags("ARSHAI_DISABLE_OPTIMIZATIONS");
+    assert!(all.legacy_memory() && all.legacy_connections() && all.legacy_tasks());
+}
+
+#[test]
+fn mcp_server_url_is_the_server_named_default_when_mcp_is_enabled_without_servers() {
+    let url = ("MCP_SERVER_URL", "https://mcp.example.com/mcp");
+    let config = Config::from_vars(vars([url, ("ARSHAI_MCP__ENABLED", "true")])).expect("valid");
+    assert_eq!(config.mcp.servers[0].name, "default");
+    assert_eq!(config.mcp.servers[0].url.as_deref(), Some("https://mcp.example.com/mcp"));
+    assert!(Config::from_vars(vars([url])).expect("valid").mcp.servers.is_empty());
+}

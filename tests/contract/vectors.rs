@@ -1,0 +1,145 @@
+//! Every vector store keeps the contract.
+
+use std::sync::Arc;
+
+use arshai::backends::vectors::EmbeddedStore;
+use arshai::contract::doubles::CountingVectors;
+use arshai::contract::vectors::{Setup, suite};
+use arshai::vectors::{CollectionConfig, Entity, Filter, SearchRequest, VectorStore};
+use arshai::{BuildContext, Config, ErrorKind, Registry};
+use proptest::prelude::*;
+use serde_json::json;
+
+fn embedded(setup: Setup) -> Arc<EmbeddedStore> {
+    Arc::new(EmbeddedStore::new(setup.max_bytes))
+}
+
+#[tokio::test]
+async fn the_embedded_store_keeps_the_contract() {
+    suite(embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_embedded_store_keeps_the_contract_on_many_threads_and_as_a_trait_object() {
+    suite(|setup| Arc::new(CountingVectors::new(embedded(setup)))).await;
+}
+
+#[test]
+fn it_is_registered_by_name() {
+    let context = BuildContext::new(Config::default());
+    let store = Registry::builtin().vectors.build(EmbeddedStore::NAME, &context).expect("registered");
+    assert!(store.capabilities().bounded);
+    let limit = store.stats().bounds[0].limit;
+    assert_eq!(limit, Some(context.config.vectors.max_memory_mb << 20), "the budget is the configuration's");
+}
+
+#[derive(Debug, Clone)]
+enum Operation {
+    Insert { collection: usize, entities: Vec<(i32, [i8; 3], usize)> },
+    Delete { collection: usize, below: i32 },
+    Search { collection: usize, query: [i8; 3], at_least: i32, limit: usize },
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let vector = prop::array::uniform3(-3_i8..=3);
+    let entities = prop::collection::vec((0..100, vector.clone(), 0_usize..400), 0..40);
+    prop_oneof![
+        3 => (0_usize..2, entities).prop_map(|(collection, entities)| Operation::Insert { collection, entities }),
+        1 => (0_usize..2, 0..120).prop_map(|(collection, below)| Operation::Delete { collection, below }),
+        2 => (0_usize..2, vector, 0..100, 1_usize..20).prop_map(|(collection, query, at_least, limit)| {
+            Operation::Search { collection, query, at_least, limit }
+        }),
+    ]
+}
+
+/// What the store should hold: id, rank, vector.
+type Model = Vec<(String, i32, Vec<f32>)>;
+
+fn floats(vector: [i8; 3]) -> Vec<f32> {
+    vector.map(f32::from).to_vec()
+}
+
+async fn insert(
+    store: &EmbeddedStore,
+    config: &CollectionConfig,
+    model: &mut Model,
+    entities: &[(i32, [i8; 3], usize)],
+) {
+    let entity = |(rank, vector, length): &(i32, [i8; 3], usize)| {
+        Entity::new("x".repeat(*length), floats(*vector))
+            .with_metadata(json!({"rank": rank, "tags": ["a", {"b": 1}]}))
+    };
+    match store.insert_entities(config, entities.iter().map(entity).collect()).await {
+        Ok(ids) => {
+            model.extend(ids.into_iter().zip(entities).map(|(id, (rank, v, _))| (id, *rank, floats(*v))));
+        }
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Capacity, "{error}"),
+    }
+}
+
+fn expected(model: &Model, query: &[f32], at_least: i32, limit: usize) -> Vec<(String, f32)> {
+    let score = |vector: &[f32]| vector.iter().zip(query).map(|(x, y)| x * y).sum::<f32>();
+    let matching = model.iter().filter(|(_, rank, _)| *rank >= at_least);
+    let mut hits: Vec<_> = matching.map(|(id, _, vector)| (id.clone(), score(vector))).collect();
+    hits.sort_by(|a, b| b.1.partial_cmp(&a.1).expect("finite").then(a.0.cmp(&b.0)));
+    hits.truncate(limit);
+    hits
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_is_done_the_budget_holds_and_the_answers_are_exact(
+        operations in prop::collection::vec(operation(), 1..60),
+        max_bytes in 1_u64..200_000,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            let store = EmbeddedStore::new(max_bytes);
+            let configs = [CollectionConfig::new("first", 3), CollectionConfig::new("second", 3)];
+            let mut models = [Model::new(), Model::new()];
+            for operation in operations {
+                match operation {
+                    Operation::Insert { collection, entities } => {
+                        insert(&store, &configs[collection], &mut models[collection], &entities).await;
+                    }
+                    Operation::Delete { collection, below } => {
+                        let filter = Filter::with_params("metadata['rank'] < {rank}", [("rank", json!(below))]);
+                        let deleted = store.delete_entity(&configs[collection], &filter.expect("good")).await;
+                        let before = models[collection].len();
+                        models[collection].retain(|(_, rank, _)| *rank >= below);
+                        if let Ok(deleted) = deleted {
+                            assert_eq!(deleted as usize, before - models[collection].len());
+                        }
+                    }
+                    Operation::Search { collection, query, at_least, limit } => {
+                        let filter = Filter::parse(&format!("metadata['rank'] >= {at_least}")).expect("good");
+                        let request = SearchRequest::new(floats(query)).with_filter(filter).with_limit(limit);
+                        let hits = store.search_by_vector(&configs[collection], request).await;
+                        if let Ok(hits) = hits {
+                            let found: Vec<_> = hits[0].iter().map(|hit| (hit.id.clone(), hit.score)).collect();
+                            assert_eq!(found, expected(&models[collection], &floats(query), at_least, limit));
+                        }
+                    }
+                }
+                check(&store, &configs, &models, max_bytes).await;
+            }
+        });
+    }
+}
+
+/// The bounds hold, the figures are true, and what is empty takes nearly nothing.
+async fn check(store: &EmbeddedStore, configs: &[CollectionConfig; 2], models: &[Model; 2], max_bytes: u64) {
+    let stats = store.stats();
+    assert_eq!(stats.entities, models.iter().map(|model| model.len() as u64).sum::<u64>());
+    let budget = &stats.bounds[0];
+    assert!(budget.peak <= max_bytes && budget.used == stats.bytes, "{budget:?}");
+    let mut bytes = 0;
+    for (config, model) in configs.iter().zip(models) {
+        // A collection that a full store could not even create holds nothing.
+        let Ok(stats) = store.get_collection_stats(config).await else { continue };
+        assert_eq!(stats.num_entities, model.len() as u64);
+        bytes += stats.bytes.expect("it knows");
+    }
+    assert_eq!(bytes, store.stats().bytes, "the whole is the sum of its parts");
+}
