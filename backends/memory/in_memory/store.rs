@@ -335,6 +335,7 @@ impl Store {
         for at in 0..self.cells.len() {
             while self.clean_up_some(at) {}
         }
+        nudge_allocator();
     }
 
     /// The same from a task, letting other tasks run as well.
@@ -344,6 +345,7 @@ impl Store {
                 tokio::task::yield_now().await;
             }
         }
+        nudge_allocator();
     }
 
     /// Clears a few expired entries of one shard away and says whether there may be more.
@@ -386,6 +388,12 @@ impl Store {
         stats.bounds = bounds.into();
         stats
     }
+}
+
+/// Lets glibc return what was freed to the system, which it considers only when something of 64 KiB or more
+/// is freed.
+fn nudge_allocator() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(96 * 1024)));
 }
 
 /// What an operation carries from one attempt to the next.
