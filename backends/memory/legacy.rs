@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use crate::clock::Clock;
+use crate::Clock;
 use crate::memory::{
     Evicted, EvictionCounts, EvictionListener, EvictionReason, MemoryCapabilities, MemoryInput, MemoryLimits,
     MemoryManager, MemoryRecord, MemoryStats, MemoryType, WorkingMemory,

@@ -1,2 +1,0 @@
-//! Placeholder while the seams settle.
-fn main() {}
