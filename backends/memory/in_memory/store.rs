@@ -16,8 +16,8 @@ use super::key::{Key, Wanted};
 use super::shard::{Departures, Entry, Shard, first_entry_bytes, text_bytes};
 use super::size;
 use crate::memory::{
-    Evicted, EvictionCounts, EvictionListener, EvictionReason, MemoryLimits, MemoryRecord, MemoryStats,
-    MemoryType, WorkingMemory,
+    Evicted, EvictionListener, EvictionReason, MemoryLimits, MemoryRecord, MemoryStats, MemoryType,
+    WorkingMemory,
 };
 use crate::{Clock, Error, ErrorKind, Result};
 
@@ -374,16 +374,13 @@ impl Store {
 
     pub(super) fn stats(&self) -> MemoryStats {
         let bounds = self.budget.bounds();
-        let mut stats = MemoryStats { entries: bounds[0].used, bytes: bounds[1].used, ..Default::default() };
+        let mut stats = MemoryStats::default();
+        stats.entries = bounds[0].used;
+        stats.bytes = bounds[1].used;
         for cell in &self.cells {
             stats.hits += cell.hits.load(Relaxed);
             stats.misses += cell.misses.load(Relaxed);
-            let EvictionCounts { size, bytes, expired, replaced, deleted } = cell.shard.read().counts;
-            stats.evictions.size += size;
-            stats.evictions.bytes += bytes;
-            stats.evictions.expired += expired;
-            stats.evictions.replaced += replaced;
-            stats.evictions.deleted += deleted;
+            stats.evictions += cell.shard.read().counts;
         }
         stats.bounds = bounds.into();
         stats
