@@ -27,7 +27,7 @@ pub use pace::Pace;
 pub use progressive::{FunctionTask, StreamingExecutionState};
 
 /// One call a model asked for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FunctionCall {
     /// The function's name.
@@ -113,7 +113,7 @@ pub struct FunctionExecutionResult {
 }
 
 /// A regular call that returned a value.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct FunctionResult {
     /// The call's place in the input, from zero.
@@ -129,7 +129,7 @@ pub struct FunctionResult {
 }
 
 /// A background call that was started.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct BackgroundInitiated {
     /// The call's place in the input, from zero.
@@ -143,7 +143,7 @@ pub struct BackgroundInitiated {
 }
 
 /// A call that failed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct FunctionFailure {
     /// The call's place in the input, from zero.
@@ -158,6 +158,24 @@ pub struct FunctionFailure {
     pub kind: FailureKind,
     /// What went wrong, in words the model can act on.
     pub error: String,
+}
+
+/// Shows which call it is; arguments and results are parts of conversations and do not belong in logs.
+macro_rules! debug_without_arguments {
+    ($($name:ident: $($shown:ident),+;)+) => {$(
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name))$(.field(stringify!($shown), &self.$shown))+.finish_non_exhaustive()
+            }
+        }
+    )+};
+}
+
+debug_without_arguments! {
+    FunctionCall: name, call_id, is_background;
+    FunctionResult: index, name, call_id;
+    BackgroundInitiated: index, name, call_id;
+    FunctionFailure: index, name, call_id, kind;
 }
 
 /// Why a call failed.
