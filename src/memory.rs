@@ -419,6 +419,30 @@ impl MemoryRecord {
     }
 }
 
+impl EvictionCounts {
+    /// Counts one entry more that left for `reason`.
+    pub fn add(&mut self, reason: EvictionReason) {
+        let count = match reason {
+            EvictionReason::Size => &mut self.size,
+            EvictionReason::Bytes => &mut self.bytes,
+            EvictionReason::Expired => &mut self.expired,
+            EvictionReason::Replaced => &mut self.replaced,
+            EvictionReason::Deleted => &mut self.deleted,
+        };
+        *count += 1;
+    }
+}
+
+impl std::ops::AddAssign for EvictionCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.size += other.size;
+        self.bytes += other.bytes;
+        self.expired += other.expired;
+        self.replaced += other.replaced;
+        self.deleted += other.deleted;
+    }
+}
+
 /// Why an entry left a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use crate::clock::Clock;
+use crate::Clock;
 use crate::memory::{
     Evicted, EvictionCounts, EvictionListener, EvictionReason, MemoryCapabilities, MemoryInput, MemoryLimits,
     MemoryManager, MemoryRecord, MemoryStats, MemoryType, WorkingMemory,
@@ -222,17 +222,17 @@ impl MemoryManager for LegacyMemoryManager {
     fn stats(&self) -> MemoryStats {
         let inner = self.inner.lock();
         let entries = inner.entries.len() as u64;
-        MemoryStats {
-            entries,
-            bytes: inner.bytes,
-            hits: self.hits.load(Relaxed),
-            misses: self.misses.load(Relaxed),
-            evictions: inner.evictions,
-            bounds: vec![
-                Bound::new("memory.max_entries", "entries", entries, inner.peak_entries, None),
-                Bound::new("memory.max_memory_mb", "bytes", inner.bytes, inner.peak_bytes, None),
-            ],
-        }
+        let mut stats = MemoryStats::default();
+        stats.entries = entries;
+        stats.bytes = inner.bytes;
+        stats.hits = self.hits.load(Relaxed);
+        stats.misses = self.misses.load(Relaxed);
+        stats.evictions = inner.evictions;
+        stats.bounds = vec![
+            Bound::new("memory.max_entries", "entries", entries, inner.peak_entries, None),
+            Bound::new("memory.max_memory_mb", "bytes", inner.bytes, inner.peak_bytes, None),
+        ];
+        stats
     }
 
     async fn health(&self) -> Health {

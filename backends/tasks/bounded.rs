@@ -353,7 +353,7 @@ impl TaskExecutor for BoundedExecutor {
     fn stats(&self) -> TaskStats {
         let shared = &self.shared;
         let bounds = vec![shared.calls.bound(), shared.background.slots().bound(), shared.blocking.bound()];
-        TaskStats { bounds, ..shared.counters.stats() }
+        shared.counters.stats(bounds)
     }
 
     async fn health(&self) -> Health {

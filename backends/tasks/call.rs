@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
+use crate::Bound;
 use crate::blocking::panic_message;
 use crate::tasks::{
     FailureKind, Function, FunctionCall, FunctionError, FunctionFuture, FunctionOutcome, Functions, TaskStats,
@@ -237,19 +238,19 @@ impl Counters {
         }
     }
 
-    /// The figures, without bounds.
-    pub(super) fn stats(&self) -> TaskStats {
+    /// The figures, with these bounds.
+    pub(super) fn stats(&self, bounds: Vec<Bound>) -> TaskStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        TaskStats {
-            succeeded: read(&self.succeeded),
-            failed: read(&self.failed),
-            panicked: read(&self.panicked),
-            timed_out: read(&self.timed_out),
-            background_started: read(&self.background_started),
-            background_succeeded: read(&self.background_succeeded),
-            background_failed: read(&self.background_failed),
-            background_rejected: read(&self.background_rejected),
-            bounds: Vec::new(),
-        }
+        let mut stats = TaskStats::default();
+        stats.succeeded = read(&self.succeeded);
+        stats.failed = read(&self.failed);
+        stats.panicked = read(&self.panicked);
+        stats.timed_out = read(&self.timed_out);
+        stats.background_started = read(&self.background_started);
+        stats.background_succeeded = read(&self.background_succeeded);
+        stats.background_failed = read(&self.background_failed);
+        stats.background_rejected = read(&self.background_rejected);
+        stats.bounds = bounds;
+        stats
     }
 }

@@ -197,7 +197,7 @@ impl TaskExecutor for LegacyExecutor {
 
     fn stats(&self) -> TaskStats {
         let bounds = vec![self.shared.calls.bound(), self.shared.background.slots().bound()];
-        TaskStats { bounds, ..self.shared.counters.stats() }
+        self.shared.counters.stats(bounds)
     }
 
     async fn health(&self) -> Health {

@@ -69,6 +69,10 @@ impl Contender for InMemoryManager {
     fn remove(&self, id: &str) {
         self.delete(&MemoryInput::working(id)).expect("it deletes");
     }
+
+    fn settle(&self) {
+        self.clean_up();
+    }
 }
 
 fn weight(id: &str, text: &Arc<str>) -> usize {

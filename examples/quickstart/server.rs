@@ -4,7 +4,7 @@
 //! It is a stand-in for a model, not for HTTP: every byte crosses a real socket.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use serde_json::{Value, json};

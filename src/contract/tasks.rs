@@ -453,8 +453,8 @@ pub async fn shutdown_waits_then_aborts_and_refuses_what_comes_later(make: Make<
     let functions = functions([ends, never(), echo()]);
     let calls = vec![call("ends").in_background(), call("never").in_background()];
     run(executor.as_ref(), calls, &functions).await;
-    gate.notify_one();
-    let report = executor.shutdown(Deadline::after(SHORT)).await;
+    // The task can end only once the shutdown waits.
+    let (report, ()) = tokio::join!(executor.shutdown(Deadline::after(SHORT)), async { gate.notify_one() });
     assert_eq!((report.finished, report.aborted), (1, 1), "{report:?}");
     until("an aborted task ends", || executor.active_background_tasks_count() == 0).await;
     let turn = run(executor.as_ref(), vec![call("echo"), call("echo").in_background()], &functions).await;

@@ -8,7 +8,6 @@ use super::{
 
 /// What became of one call.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub enum FunctionOutcome {
     /// It returned a value.
     Completed(FunctionResult),

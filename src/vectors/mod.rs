@@ -157,7 +157,7 @@ impl Entity {
 /// - **Cancellation.** A dropped future leaves an insert or delete either done whole or not begun.
 ///   [`bulk_insert_optimized`] may stop between batches.
 /// - **Bounds.** The store holds at most its budget of bytes; an insert beyond is refused with
-///   [`ErrorKind::Capacity`](crate::ErrorKind::Capacity) and nothing is lost.
+///   [`ErrorKind::Capacity`] and nothing is lost.
 ///
 /// `arshai::contract::vectors` (feature `contract`) tests all of this on any backend.
 ///

@@ -4,3 +4,4 @@
 mod http;
 mod memory;
 mod tasks;
+mod vectors;

@@ -294,14 +294,7 @@ impl Shard {
     fn departed(&mut self, key: Key, entry: Entry, reason: EvictionReason, gone: &mut Departures) {
         self.expiry.remove(key.slot());
         self.payload -= entry.heap_bytes() + Key::heap_bytes(key.id().len());
-        let count = match reason {
-            EvictionReason::Size => &mut self.counts.size,
-            EvictionReason::Bytes => &mut self.counts.bytes,
-            EvictionReason::Expired => &mut self.counts.expired,
-            EvictionReason::Replaced => &mut self.counts.replaced,
-            EvictionReason::Deleted => &mut self.counts.deleted,
-        };
-        *count += 1;
+        self.counts.add(reason);
         gone.push(Departure { key, memory: entry.memory, reason, _metadata: entry.metadata });
     }
 

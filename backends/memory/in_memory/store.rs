@@ -16,8 +16,8 @@ use super::key::{Key, Wanted};
 use super::shard::{Departures, Entry, Shard, first_entry_bytes, text_bytes};
 use super::size;
 use crate::memory::{
-    Evicted, EvictionCounts, EvictionListener, EvictionReason, MemoryLimits, MemoryRecord, MemoryStats,
-    MemoryType, WorkingMemory,
+    Evicted, EvictionListener, EvictionReason, MemoryLimits, MemoryRecord, MemoryStats, MemoryType,
+    WorkingMemory,
 };
 use crate::{Clock, Error, ErrorKind, Result};
 
@@ -335,6 +335,7 @@ impl Store {
         for at in 0..self.cells.len() {
             while self.clean_up_some(at) {}
         }
+        nudge_allocator();
     }
 
     /// The same from a task, letting other tasks run as well.
@@ -344,6 +345,7 @@ impl Store {
                 tokio::task::yield_now().await;
             }
         }
+        nudge_allocator();
     }
 
     /// Clears a few expired entries of one shard away and says whether there may be more.
@@ -372,20 +374,23 @@ impl Store {
 
     pub(super) fn stats(&self) -> MemoryStats {
         let bounds = self.budget.bounds();
-        let mut stats = MemoryStats { entries: bounds[0].used, bytes: bounds[1].used, ..Default::default() };
+        let mut stats = MemoryStats::default();
+        stats.entries = bounds[0].used;
+        stats.bytes = bounds[1].used;
         for cell in &self.cells {
             stats.hits += cell.hits.load(Relaxed);
             stats.misses += cell.misses.load(Relaxed);
-            let EvictionCounts { size, bytes, expired, replaced, deleted } = cell.shard.read().counts;
-            stats.evictions.size += size;
-            stats.evictions.bytes += bytes;
-            stats.evictions.expired += expired;
-            stats.evictions.replaced += replaced;
-            stats.evictions.deleted += deleted;
+            stats.evictions += cell.shard.read().counts;
         }
         stats.bounds = bounds.into();
         stats
     }
+}
+
+/// Lets glibc return what was freed to the system, which it considers only when something of 64 KiB or more
+/// is freed.
+fn nudge_allocator() {
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(96 * 1024)));
 }
 
 /// What an operation carries from one attempt to the next.

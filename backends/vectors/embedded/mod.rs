@@ -269,7 +269,8 @@ impl VectorStore for EmbeddedStore {
         let collection = self.collection(config)?;
         check_limit(request.limit)?;
         check_dense(config, &request.dense)?;
-        let request = HybridRequest { sparse: check_sparse(request.sparse)?, ..request };
+        let mut request = request;
+        request.sparse = check_sparse(request.sparse)?;
         check_names(&collection.read(), request.filter.as_ref(), request.output_fields.as_deref())?;
         self.search(collection, 1, move |collection| collection.hybrid(&request)).await
     }
