@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use figment::value::{Tag, Value};
-use figment::{Figment, Metadata, Profile};
+use figment::{Figment, Metadata, Profile, Provider};
 
 use super::Config;
 use super::explain::{Origin, Source, rolled_back};
