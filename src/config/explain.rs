@@ -57,6 +57,8 @@ impl fmt::Display for Source {
 /// Where a configuration came from: kept beside it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Origin {
+    /// The configuration as it was loaded, to tell what code has changed since; `None` for the defaults.
+    pub loaded: Option<Arc<Config>>,
     pub sources: Arc<BTreeMap<&'static str, Source>>,
     pub warnings: Arc<[String]>,
 }
@@ -67,6 +69,8 @@ pub(super) struct Origin {
 pub struct Explained {
     /// Its key.
     pub key: &'static str,
+    /// The variable of its own, besides `ARSHAI_<SECTION>__<KEY>`.
+    pub variable: Option<&'static str>,
     /// The value, secrets redacted, with its unit.
     pub value: String,
     /// Where it came from.
@@ -82,14 +86,21 @@ pub struct Explanation {
 
 impl Explanation {
     pub(super) fn of(config: &Config) -> Self {
+        let loaded = config.origin.loaded.clone().unwrap_or_default();
         let values = KEYS.iter().map(|key| {
-            let from = || config.origin.sources.get(key.path).cloned().unwrap_or(Source::Default);
-            match rolled_back(config, key.path) {
-                Some((flag, value)) => {
-                    Explained { key: key.path, value: value.into(), source: Source::Rollback { flag } }
-                }
-                None => Explained { key: key.path, value: (key.show)(config), source: from() },
+            let explained =
+                |value, source| Explained { key: key.path, variable: key.variable, value, source };
+            if let Some((flag, value)) = rolled_back(config, key.path) {
+                return explained(value.to_owned(), Source::Rollback { flag });
             }
+            let value = (key.show)(config);
+            // The fields are public: what differs from what was loaded, the application has changed.
+            let source = if value == (key.show)(&loaded) {
+                config.origin.sources.get(key.path).cloned().unwrap_or(Source::Default)
+            } else {
+                Source::Code
+            };
+            explained(value, source)
         });
         Self { values: values.collect() }
     }
@@ -105,7 +116,7 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = |length: fn(&Explained) -> usize| self.values.iter().map(length).max().unwrap_or(0);
         let (keys, values) = (width(|v| v.key.len()), width(|v| v.value.len()).min(48));
-        for Explained { key, value, source } in &self.values {
+        for Explained { key, value, source, .. } in &self.values {
             writeln!(f, "{key:<keys$}  {value:<values$}  {source}")?;
         }
         Ok(())
@@ -119,22 +130,29 @@ pub(super) fn rolled_back(config: &Config, key: &str) -> Option<(&'static str, &
     const ALL: &str = "ARSHAI_DISABLE_OPTIMIZATIONS";
     let rollback = config.rollback;
     let by = |flag| if rollback.disable_optimizations { ALL } else { flag };
-    let in_process = config.memory.backend == "in_memory";
-    match key {
-        "memory.max_memory_mb" | "memory.max_entries" if rollback.legacy_memory() && in_process => {
-            Some((by(MEMORY), "unbounded"))
+    // A flag swaps our own backends for their twins; another backend keeps its limits.
+    let memory = rollback.legacy_memory() && config.memory.backend == "in_memory";
+    let tasks = rollback.legacy_tasks() && config.tasks.backend == "bounded";
+    let http = rollback.legacy_connections() && config.http.backend == "ureq";
+    let (flag, instead) = match key {
+        "memory.backend" if memory => (MEMORY, "legacy"),
+        "memory.max_memory_mb" | "memory.max_entries" if memory => (MEMORY, "unbounded"),
+        "cleanup_interval" if memory => (MEMORY, "on each operation"),
+        "pool.max_connections" if rollback.legacy_connections() => (CONNECTIONS, "HTTP 50, Redis unbounded"),
+        "pool.max_idle" if rollback.legacy_connections() => (CONNECTIONS, "20"),
+        "pool.idle_timeout" if rollback.legacy_connections() => (CONNECTIONS, "30 s"),
+        "pool.connection_timeout" if rollback.legacy_connections() => (CONNECTIONS, "none"),
+        "http.backend" if http => (CONNECTIONS, "legacy"),
+        "http.pool_timeout" if http => (CONNECTIONS, "the request's own"),
+        "http.max_waiting" if http => (CONNECTIONS, "unbounded"),
+        "tasks.backend" if tasks => (ALL, "legacy"),
+        "tasks.max_background_tasks" | "tasks.max_concurrency" | "tasks.max_result_bytes" if tasks => {
+            (ALL, "unbounded")
         }
-        "cleanup_interval" if rollback.legacy_memory() && in_process => {
-            Some((by(MEMORY), "on each operation"))
-        }
-        "pool.max_connections" if rollback.legacy_connections() => {
-            Some((by(CONNECTIONS), "HTTP 50, Redis unbounded"))
-        }
-        "pool.max_idle" if rollback.legacy_connections() => Some((by(CONNECTIONS), "20")),
-        "pool.idle_timeout" if rollback.legacy_connections() => Some((by(CONNECTIONS), "30 s")),
-        "pool.connection_timeout" if rollback.legacy_connections() => Some((by(CONNECTIONS), "none")),
-        "tasks.max_background_tasks" if rollback.legacy_tasks() => Some((ALL, "unbounded")),
-        "milvus.batch_size" if rollback.disable_optimizations => Some((ALL, "50")),
-        _ => None,
-    }
+        "tasks.background_warning_percent" | "tasks.timeout" if tasks => (ALL, "none"),
+        "tasks.max_blocking_threads" if tasks => (ALL, "tokio's own"),
+        "milvus.batch_size" if rollback.disable_optimizations => (ALL, "50"),
+        _ => return None,
+    };
+    Some((by(flag), instead))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Config;
-use super::parse::{Kind, Parsed};
+use super::parse::{Kind, MOST, Parsed, WEB};
 
 /// One key of the configuration.
 pub(super) struct Key {
@@ -30,7 +30,7 @@ impl Key {
 pub(super) const LOADER_VARIABLES: [&str; 2] = ["ARSHAI_CONFIG", "ARSHAI_STRICT"];
 
 /// Python arshai's own variables: known, and not ours.
-pub(super) const PYTHON_VARIABLES: [&str; 16] = [
+pub(super) const PYTHON_VARIABLES: [&str; 17] = [
     "ARSHAI_COLLECT_METRICS",
     "ARSHAI_LOG_PROMPTS",
     "ARSHAI_LOG_RESPONSES",
@@ -44,17 +44,30 @@ pub(super) const PYTHON_VARIABLES: [&str; 16] = [
     "ARSHAI_TELEMETRY_LEVEL",
     "ARSHAI_TRACE_AGENT_OPERATIONS",
     "ARSHAI_TRACE_LLM_CALLS",
+    "ARSHAI_TRACE_REQUESTS",
     "ARSHAI_TRACE_WORKFLOW_EXECUTION",
     "ARSHAI_TRACK_COST_METRICS",
     "ARSHAI_TRACK_TOKEN_TIMING",
 ];
 
+/// Python arshai takes attributes of its spans from variables that start like this.
+pub(super) const PYTHON_PREFIX: &str = "ARSHAI_ATTR_";
+
+const REDIS: [&str; 6] =
+    ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
+
+const PROXY: [&str; 4] = ["http", "https", "socks4", "socks5"];
+
 const fn count(least: u64, example: u64) -> Kind {
-    Kind::Number { least, most: u64::MAX, example }
+    Kind::Number { least, most: MOST, example }
 }
 
 const fn seconds(example: u64) -> Kind {
     Kind::Seconds { example }
+}
+
+const fn web(example: &'static str) -> Kind {
+    Kind::Url { schemes: &WEB, example }
 }
 
 const fn text(example: &'static str) -> Kind {
@@ -105,8 +118,8 @@ keys! {
     number "http.max_body_bytes" None, count(1, 16_777_216), http.max_body_bytes, "bytes";
     number "http.max_retries" None, Kind::Number { least: 0, most: 100, example: 3 }, http.max_retries;
     list "http.insecure_hosts" None, Kind::List { example: "models.internal,10.0.0.5" }, http.insecure_hosts;
-    optional_url "http.proxy" None, Kind::Url { example: "http://proxy.internal:3128" }, http.proxy;
-    url "redis.url" Some("REDIS_URL"), Kind::Url { example: "redis://localhost:6379/1" }, redis.url;
+    optional_url "http.proxy" None, Kind::Url { schemes: &PROXY, example: "http://proxy.internal:3128" }, http.proxy;
+    url "redis.url" Some("REDIS_URL"), Kind::Url { schemes: &REDIS, example: "redis://localhost:6379/1" }, redis.url;
     string "milvus.host" Some("MILVUS_HOST"), text("localhost"), milvus.host;
     number "milvus.port" Some("MILVUS_PORT"), Kind::Number { least: 1, most: 65_535, example: 19_530 }, milvus.port;
     string "milvus.db_name" Some("MILVUS_DB_NAME"), text("default"), milvus.db_name;
@@ -115,19 +128,19 @@ keys! {
     flag "mcp.enabled" None, Kind::Flag, mcp.enabled;
     duration "mcp.connection_timeout" None, seconds(30), mcp.connection_timeout, "s";
     number "mcp.default_max_retries" None, Kind::Number { least: 1, most: 100, example: 3 }, mcp.default_max_retries;
-    servers "mcp.servers" None, Kind::Servers, mcp.servers;
+    servers "mcp.servers" Some("MCP_SERVER_URL"), Kind::Servers, mcp.servers;
     secret "llm.openai.api_key" Some("OPENAI_API_KEY"), Kind::Secret, llm.openai.api_key;
-    endpoint "llm.openai.base_url" Some("OPENAI_BASE_URL"), Kind::Url { example: "https://api.openai.com/v1" },
+    endpoint "llm.openai.base_url" Some("OPENAI_BASE_URL"), web("https://api.openai.com/v1"),
         llm.openai.base_url;
     endpoint "llm.azure.endpoint" Some("AZURE_OPENAI_ENDPOINT"),
-        Kind::Url { example: "https://my-resource.openai.azure.com" }, llm.azure.endpoint;
+        web("https://my-resource.openai.azure.com"), llm.azure.endpoint;
     secret "llm.azure.api_key" Some("AZURE_OPENAI_API_KEY"), Kind::Secret, llm.azure.api_key;
     optional "llm.azure.deployment" Some("AZURE_DEPLOYMENT"), text("gpt-4o"), llm.azure.deployment;
     optional "llm.azure.api_version" Some("AZURE_API_VERSION"), text("2024-10-21"), llm.azure.api_version;
     secret "llm.openrouter.api_key" Some("OPENROUTER_API_KEY"), Kind::Secret, llm.openrouter.api_key;
     endpoint "llm.openrouter.base_url" Some("OPENROUTER_BASE_URL"),
-        Kind::Url { example: "https://openrouter.ai/api/v1" }, llm.openrouter.base_url;
-    endpoint "llm.openrouter.site_url" Some("OPENROUTER_SITE_URL"), Kind::Url { example: "https://example.com" },
+        web("https://openrouter.ai/api/v1"), llm.openrouter.base_url;
+    endpoint "llm.openrouter.site_url" Some("OPENROUTER_SITE_URL"), web("https://example.com"),
         llm.openrouter.site_url;
     optional "llm.openrouter.app_name" Some("OPENROUTER_APP_NAME"), text("my service"), llm.openrouter.app_name;
     secret "llm.google.api_key" Some("GOOGLE_API_KEY"), Kind::Secret, llm.google.api_key;
@@ -146,7 +159,7 @@ mod number {
 
     pub(super) fn set<T: TryFrom<u64> + Default>(value: Parsed) -> T {
         match value {
-            // The kind's bounds keep it in range; on 32-bit machines a size may saturate to zero, never wrap.
+            // The kind's bounds keep it in range, on 32-bit machines too.
             Parsed::Number(number) => T::try_from(number).unwrap_or_default(),
             _ => T::default(),
         }
@@ -290,7 +303,7 @@ mod servers {
 
 /// A URL without its credentials, query and fragment.
 pub(super) fn redact_url(url: &str) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let Some((scheme, rest)) = url.split_once("://") else { return "***".to_owned() };
     let (rest, hidden) = match rest.find(['?', '#']) {
         Some(at) => (&rest[..at], "?***"),
         None => (rest, ""),
@@ -311,5 +324,6 @@ mod tests {
         assert_eq!(redact_url("redis://user:pa@ss@host:6379/1"), "redis://***@host:6379/1");
         assert_eq!(redact_url("https://host/v1?key=abc"), "https://host/v1?***");
         assert_eq!(redact_url("https://host/a@b"), "https://host/a@b");
+        assert_eq!(redact_url("user:password@host"), "***");
     }
 }

@@ -5,17 +5,18 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use figment::providers::{Format, Json, Toml, Yaml};
-use figment::value::{Dict, Map, Tag, Value};
+use figment::value::{Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::Config;
 use super::explain::{Origin, Source, rolled_back};
-use super::keys::{KEYS, Key, LOADER_VARIABLES, PYTHON_VARIABLES};
+use super::file;
+use super::keys::{KEYS, Key, LOADER_VARIABLES, PYTHON_PREFIX, PYTHON_VARIABLES};
 use super::machine::Machine;
-use super::parse::{Kind, Parsed};
+use super::parse::{Kind, Parsed, WEB};
 use super::problems::Problem;
 use super::sections::McpServerConfig;
+use super::servers;
 use crate::error::Result;
 
 /// Loads a [`Config`] from sources given explicitly: defaults < file < variables < code.
@@ -75,7 +76,7 @@ impl ConfigLoader {
         self
     }
 
-    /// Puts a figment of the application's own in the place of the file.
+    /// Adds a figment of the application's own, its selected profile, as a layer below the file.
     pub fn figment(mut self, figment: &Figment) -> Self {
         self.figment = Some(figment.clone());
         self
@@ -135,6 +136,7 @@ impl ConfigLoader {
             loading.apply_value(&path, &value, &|_| Source::Code, "code");
         }
         loading.name_default_server(vars.mcp_server_url);
+        loading.settle_servers();
         loading.warn_of_overridden();
         loading.finish(self.strict || vars.strict)
     }
@@ -171,32 +173,33 @@ impl Loading {
     fn read_variables(&mut self, vars: &[(OsString, OsString)]) -> FromVariables {
         let mut found = FromVariables::default();
         for (name, value) in vars {
-            let Some(name) = name.to_str() else { continue };
             // An empty variable counts as unset.
-            if value.is_empty() {
+            if value.to_str().is_some_and(|text| text.trim().is_empty()) {
                 continue;
             }
-            match name {
+            // A name that is not UTF-8 is none of ours, whatever it starts with.
+            let name = name.to_string_lossy();
+            match name.as_ref() {
                 "ARSHAI_CONFIG" => found.file = Some(PathBuf::from(value)),
                 "ARSHAI_STRICT" => {
-                    let strict = self.variable(name, value, Kind::Flag);
+                    let strict = self.variable(&name, value, Kind::Flag);
                     found.strict = matches!(strict, Some(Parsed::Flag(true)));
                 }
                 "MCP_SERVER_URL" => {
-                    let url =
-                        self.variable(name, value, Kind::Url { example: "https://mcp.example.com/mcp" });
+                    let kind = Kind::Url { schemes: &WEB, example: "https://mcp.example.com/mcp" };
+                    let url = self.variable(&name, value, kind);
                     found.mcp_server_url = match url {
                         Some(Parsed::Text(url)) => Some(url),
                         _ => None,
                     };
                 }
-                _ => match key_of_variable(name) {
+                _ => match key_of_variable(&name) {
                     Some(key) => {
-                        if let Some(parsed) = self.variable(name, value, key.kind) {
-                            found.values.push((key, name.to_owned(), parsed));
+                        if let Some(parsed) = self.variable(&name, value, key.kind) {
+                            found.values.push((key, name.into_owned(), parsed));
                         }
                     }
-                    None if name.starts_with("ARSHAI_") => self.unknown_variable(name),
+                    None if name.starts_with("ARSHAI_") => self.unknown_variable(&name),
                     None => {}
                 },
             }
@@ -209,7 +212,7 @@ impl Loading {
     fn variable(&mut self, name: &str, value: &OsStr, kind: Kind) -> Option<Parsed> {
         let parsed = value.to_str().and_then(|text| kind.parse_text(text.trim()));
         if parsed.is_none() {
-            let shown = || format!("{:?}", value.to_string_lossy());
+            let shown = || shortened(format!("{:?}", value.to_string_lossy()));
             self.problems.push(Problem {
                 name: name.to_owned(),
                 place: "environment variable".into(),
@@ -224,7 +227,7 @@ impl Loading {
     }
 
     fn unknown_variable(&mut self, name: &str) {
-        if PYTHON_VARIABLES.contains(&name) {
+        if PYTHON_VARIABLES.contains(&name) || name.starts_with(PYTHON_PREFIX) {
             self.warnings.push(format!("{name} is a variable of Python arshai; it has no effect here"));
             return;
         }
@@ -243,7 +246,7 @@ impl Loading {
     }
 
     fn read_file(&mut self, path: &Path) {
-        match read_figment(path) {
+        match file::read(path) {
             Ok((figment, text)) => self.apply(&figment, &text),
             Err(problem) => self.problems.push(problem),
         }
@@ -267,12 +270,14 @@ impl Loading {
         let source = |path: &str, tag: Tag| {
             let metadata = figment.get_metadata(tag);
             match metadata.and_then(|data| data.source.as_ref()).and_then(|source| source.file_path()) {
-                Some(file) => Source::File { path: file.to_owned(), line: line_of(text, path) },
+                Some(file) => Source::File { path: file.to_owned(), line: file::line_of(text, path) },
                 None => Source::Code,
             }
         };
-        for profile in [Profile::Default, Profile::Global] {
-            for (key, value) in data.get(&profile).into_iter().flatten() {
+        let selected = figment.profile();
+        let between = (*selected != Profile::Default && *selected != Profile::Global).then_some(selected);
+        for profile in [Some(&Profile::Default), between, Some(&Profile::Global)].into_iter().flatten() {
+            for (key, value) in data.get(profile).into_iter().flatten() {
                 self.apply_value(key, value, &|path| source(path, value.tag()), "the configuration file");
             }
         }
@@ -282,12 +287,12 @@ impl Loading {
     fn apply_value(&mut self, path: &str, value: &Value, source: &dyn Fn(&str) -> Source, layer: &str) {
         if let Some(key) = KEYS.iter().find(|key| key.path == path) {
             match key.kind.parse_value(value) {
-                Some(parsed) => self.put(key, parsed, source(path)),
-                None => self.problems.push(Problem {
-                    name: path.to_owned(),
+                Ok(parsed) => self.put(key, parsed, source(path)),
+                Err(wrong) => self.problems.push(Problem {
+                    name: format!("{path}{}", wrong.at),
                     place: source(path).to_string(),
-                    found: key.kind.is_public().then(|| show(value)),
-                    expected: key.kind.expected(),
+                    found: key.kind.is_public().then(|| shortened(show(value))),
+                    expected: wrong.expected,
                 }),
             }
             return;
@@ -300,6 +305,8 @@ impl Loading {
                     self.apply_value(&format!("{path}.{name}"), value, source, layer);
                 }
             }
+            // A section with nothing under it, as YAML writes one whose keys are all comments.
+            Value::Empty(..) if is_section => {}
             _ => {
                 let nearest = nearest(path, KEYS.iter().map(|key| key.path.to_owned()));
                 let expected = if is_section {
@@ -331,10 +338,24 @@ impl Loading {
         self.sources.insert("mcp.servers", Source::Variable { name: "MCP_SERVER_URL".into() });
     }
 
+    fn settle_servers(&mut self) {
+        if let Err(wrong) = servers::settle(&mut self.config.mcp) {
+            let source = self.sources.get("mcp.servers").or_else(|| self.sources.get("mcp.enabled"));
+            self.problems.push(Problem {
+                name: "mcp.servers".into(),
+                place: source.unwrap_or(&Source::Default).to_string(),
+                found: None,
+                expected: wrong.expected,
+            });
+        }
+    }
+
     /// A rollback flag must work in an emergency, so it wins over explicit settings, and says so.
     fn warn_of_overridden(&mut self) {
         for (&key, source) in &self.sources {
-            let explicit = !matches!(source, Source::Default | Source::Adaptive);
+            // Choosing the in-process store and the flag for its twin is no contradiction.
+            let explicit =
+                !matches!(source, Source::Default | Source::Adaptive) && !key.ends_with(".backend");
             let Some((flag, instead)) = rolled_back(&self.config, key).filter(|_| explicit) else { continue };
             let what = format!("{key} ({source}) has no effect while {flag} is set: {instead}");
             self.dubious.push(Problem {
@@ -357,7 +378,9 @@ impl Loading {
         for warning in &self.warnings {
             tracing::warn!(component = "config", "{warning}");
         }
-        self.config.origin = Origin { sources: Arc::new(self.sources), warnings: self.warnings.into() };
+        let loaded = Some(Arc::new(self.config.clone()));
+        let (sources, warnings) = (Arc::new(self.sources), self.warnings.into());
+        self.config.origin = Origin { loaded, sources, warnings };
         Ok(self.config)
     }
 }
@@ -375,45 +398,6 @@ fn nearest(name: &str, known: impl Iterator<Item = String>) -> String {
     known.min_by_key(|known| strsim::levenshtein(name, known)).unwrap_or_default()
 }
 
-/// A figment of one file, and its text.
-fn read_figment(path: &Path) -> Result<(Figment, String), Problem> {
-    let problem = |expected: String| Problem {
-        name: "configuration file".into(),
-        place: path.display().to_string(),
-        found: None,
-        expected,
-    };
-    let text =
-        std::fs::read_to_string(path).map_err(|error| problem(format!("it cannot be read: {error}")))?;
-    let ending = path.extension().and_then(OsStr::to_str).unwrap_or_default().to_lowercase();
-    let data = match ending.as_str() {
-        "toml" => Toml::string(&text).data(),
-        "yaml" | "yml" if text.trim().is_empty() => Ok(Map::new()),
-        "yaml" | "yml" => Yaml::string(&text).data(),
-        "json" => Json::string(&text).data(),
-        _ => return Err(problem("expected a name that ends in .toml, .yaml, .yml or .json".into())),
-    };
-    let data =
-        data.map_err(|error| problem(format!("it is not valid {}: {}", ending.to_uppercase(), error.kind)))?;
-    Ok((Figment::from(File { path: path.to_owned(), data }), text))
-}
-
-/// A file already parsed, as a layer that knows its path.
-struct File {
-    path: PathBuf,
-    data: Map<Profile, Dict>,
-}
-
-impl Provider for File {
-    fn metadata(&self) -> Metadata {
-        Metadata::from("configuration file", self.path.as_path())
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        Ok(self.data.clone())
-    }
-}
-
 fn place(metadata: &Metadata, line: Option<usize>) -> String {
     match metadata.source.as_ref().and_then(|source| source.file_path()) {
         Some(path) => Source::File { path: path.to_owned(), line }.to_string(),
@@ -421,33 +405,14 @@ fn place(metadata: &Metadata, line: Option<usize>) -> String {
     }
 }
 
-/// The line on which the last part of `path` stands, looking for its parts one after the other. Good for files
-/// written the usual way; `None` where it finds nothing.
-fn line_of(text: &str, path: &str) -> Option<usize> {
-    let mut lines = text.lines().enumerate();
-    let mut found = None;
-    for part in path.split('.') {
-        let mentions = |line: &str| {
-            let line = line.trim_start();
-            let header = line.strip_prefix('[').and_then(|rest| rest.split(']').next());
-            if let Some(header) = header {
-                return header.split('.').any(|name| name.trim() == part);
-            }
-            // JSON may have several on one line, and quotes them.
-            if line.contains(&format!("\"{part}\":")) {
-                return true;
-            }
-            let name = line.split(['=', ':']).next().unwrap_or_default();
-            name.split('.').any(|name| name.trim().trim_matches('"') == part) && line.len() > name.len()
-        };
-        // The part may stand on the line already found: `[llm.openai]`, `memory.ttl = 5`.
-        let here = found.and_then(|number| text.lines().nth(number)).is_some_and(mentions);
-        if !here {
-            found = lines.find(|(_, line)| mentions(line)).map(|(number, _)| number);
-        }
-        found?;
+/// Enough of a wrong value to recognise it.
+fn shortened(mut text: String) -> String {
+    const ENOUGH: usize = 80;
+    if let Some((at, _)) = text.char_indices().nth(ENOUGH) {
+        text.truncate(at);
+        text.push('…');
     }
-    found.map(|number| number + 1)
+    text
 }
 
 fn show(value: &Value) -> String {

@@ -1,6 +1,6 @@
 //! What the machine, or the container, gives.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Facts that limits adapt to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,10 +32,15 @@ impl Machine {
     pub fn detect() -> Self {
         // The standard library honours affinity and the quotas of both cgroup versions.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let in_container = Path::new("/.dockerenv").exists()
-            || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
-            || has_quota();
-        Self { cores, in_container, memory_limit: if in_container { memory_limit() } else { None } }
+        let in_kubernetes = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
+        Self::of_root(Path::new("/"), cores, in_kubernetes)
+    }
+
+    /// What the file system under `root` says.
+    fn of_root(root: &Path, cores: usize, in_kubernetes: bool) -> Self {
+        let groups = Groups::of_root(root);
+        let in_container = in_kubernetes || root.join(".dockerenv").exists() || groups.has_quota();
+        Self { cores, in_container, memory_limit: groups.memory_limit().filter(|_| in_container) }
     }
 
     /// The most connections of a pool, idle connections kept, and seconds an idle one is kept.
@@ -55,22 +60,47 @@ impl Machine {
     }
 }
 
-fn read(path: &str) -> Option<String> {
-    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
-}
+/// The control groups this process is in, from its own up to the root: each may set limits, the least counts.
+struct Groups(Vec<PathBuf>);
 
-/// Whether a cgroup, of version 2 or 1, limits the processor.
-fn has_quota() -> bool {
-    read("/sys/fs/cgroup/cpu.max").is_some_and(|quota| !quota.starts_with("max"))
-        || read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").is_some_and(|quota| !quota.starts_with('-'))
-}
+impl Groups {
+    fn of_root(root: &Path) -> Self {
+        let mounted = root.join("sys/fs/cgroup");
+        let own = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+        let mut groups = Vec::new();
+        for line in own.lines() {
+            // `hierarchy:controllers:path`; version 2 has one hierarchy and names no controllers.
+            let mut parts = line.splitn(3, ':').skip(1);
+            let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+            let hierarchy = match controllers {
+                "" => mounted.clone(),
+                "memory" => mounted.join("memory"),
+                cpu if cpu.split(',').any(|name| name == "cpu") => mounted.join("cpu"),
+                _ => continue,
+            };
+            let group = hierarchy.join(path.trim_start_matches('/'));
+            groups.extend(group.ancestors().take_while(|at| at.starts_with(&hierarchy)).map(Path::to_owned));
+        }
+        Self(groups)
+    }
 
-/// A cgroup's memory limit. Version 1 says "none" with a number near the top of the address space.
-fn memory_limit() -> Option<u64> {
-    const NONE: u64 = 1 << 60;
-    let text =
-        read("/sys/fs/cgroup/memory.max").or_else(|| read("/sys/fs/cgroup/memory/memory.limit_in_bytes"))?;
-    text.parse().ok().filter(|limit| *limit < NONE)
+    fn read<'a>(&'a self, file: &'a str) -> impl Iterator<Item = String> + 'a {
+        let read = move |group: &PathBuf| std::fs::read_to_string(group.join(file)).ok();
+        self.0.iter().filter_map(read).map(|text| text.trim().to_owned())
+    }
+
+    /// Whether one of them limits the processor.
+    fn has_quota(&self) -> bool {
+        self.read("cpu.max").any(|quota| !quota.starts_with("max"))
+            || self.read("cpu.cfs_quota_us").any(|quota| !quota.starts_with('-'))
+    }
+
+    /// The least limit of memory. Version 1 says "none" with a number near the top of the address space.
+    fn memory_limit(&self) -> Option<u64> {
+        const NONE: u64 = 1 << 60;
+        let limits = self.read("memory.max").chain(self.read("memory.limit_in_bytes"));
+        limits.filter_map(|limit| limit.parse().ok()).filter(|limit| *limit < NONE).min()
+    }
 }
 
 #[cfg(test)]
@@ -90,5 +120,46 @@ mod tests {
         assert_eq!(Machine::container(2, Some(512 << 20)).memory_mb(500, 2), 256);
         assert_eq!(Machine::container(2, Some(8 << 30)).memory_mb(500, 2), 500);
         assert_eq!(Machine::new(2).memory_mb(500, 2), 500);
+    }
+
+    fn root(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        for (path, text) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("it has one")).expect("created");
+            std::fs::write(path, text).expect("written");
+        }
+        root
+    }
+
+    #[test]
+    fn a_quota_of_a_parent_group_makes_a_container_and_the_least_memory_limit_counts() {
+        let root = root(&[
+            ("proc/self/cgroup", "0::/system.slice/my.service\n"),
+            ("sys/fs/cgroup/system.slice/cpu.max", "200000 100000\n"),
+            ("sys/fs/cgroup/system.slice/memory.max", "536870912\n"),
+            ("sys/fs/cgroup/system.slice/my.service/cpu.max", "max 100000\n"),
+            ("sys/fs/cgroup/system.slice/my.service/memory.max", "max\n"),
+        ]);
+        assert_eq!(Machine::of_root(root.path(), 2, false), Machine::container(2, Some(512 << 20)));
+    }
+
+    #[test]
+    fn the_first_version_of_control_groups_is_understood() {
+        let root = root(&[
+            ("proc/self/cgroup", "5:memory:/\n4:cpu,cpuacct:/\n1:name=systemd:/\n"),
+            ("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "50000\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ]);
+        assert_eq!(Machine::of_root(root.path(), 1, false), Machine::container(1, None));
+    }
+
+    #[test]
+    fn docker_and_kubernetes_are_containers_and_a_bare_machine_is_not() {
+        let docker = root(&[(".dockerenv", "")]);
+        assert_eq!(Machine::of_root(docker.path(), 4, false), Machine::container(4, None));
+        let bare = root(&[("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "1048576\n")]);
+        assert_eq!(Machine::of_root(bare.path(), 4, false), Machine::new(4));
+        assert_eq!(Machine::of_root(bare.path(), 4, true), Machine::container(4, Some(1 << 20)));
     }
 }

@@ -8,12 +8,14 @@
 //! reported together. [`Config::explain`] shows every value in force and where it came from.
 
 mod explain;
+mod file;
 mod keys;
 mod loader;
 mod machine;
 mod parse;
 mod problems;
 mod sections;
+mod servers;
 
 use std::ffi::OsString;
 

@@ -1,11 +1,9 @@
 //! Values, from text or from a file, to what a key expects.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
-
 use figment::value::{Num, Value};
 
 use super::sections::McpServerConfig;
+use super::servers;
 
 /// What a key expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,13 +18,19 @@ pub(super) enum Kind {
     Text { example: &'static str },
     /// Text that must never be shown.
     Secret,
-    /// A URL, whose credentials and query must never be shown.
-    Url { example: &'static str },
+    /// A URL of one of these schemes, whose credentials and query must never be shown.
+    Url { schemes: &'static [&'static str], example: &'static str },
     /// Several texts.
     List { example: &'static str },
     /// MCP servers.
     Servers,
 }
+
+/// The schemes of model endpoints and MCP servers.
+pub(super) const WEB: [&str; 2] = ["http", "https"];
+
+/// The largest count: no machine holds more, and no arithmetic on it overflows.
+pub(super) const MOST: u64 = u32::MAX as u64;
 
 /// A value that fits its key.
 #[derive(Debug, Clone)]
@@ -38,23 +42,50 @@ pub(super) enum Parsed {
     Servers(Vec<McpServerConfig>),
 }
 
+/// A value that does not fit, and where in it the fault is.
+#[derive(Debug)]
+pub(super) struct Wrong {
+    /// What follows the key's path, for example `[0].url`; empty for the value as a whole.
+    pub at: String,
+    /// What was expected.
+    pub expected: String,
+}
+
+impl Wrong {
+    pub(super) fn new(expected: impl Into<String>) -> Self {
+        Self { at: String::new(), expected: expected.into() }
+    }
+
+    /// The same, of this key.
+    pub(super) fn at(self, key: &str) -> Self {
+        self.within(&format!(".{key}"))
+    }
+
+    /// The same, seen from outside.
+    pub(super) fn within(self, outer: &str) -> Self {
+        Self { at: format!("{outer}{}", self.at), ..self }
+    }
+}
+
 impl Kind {
     /// What to say when a value does not fit.
     pub(super) fn expected(self) -> String {
         match self {
             Self::Flag => "expected true or false (or 1/0, yes/no, on/off), for example true".into(),
-            Self::Number { least, most: u64::MAX, example } => {
-                format!("expected a whole number of at least {least}, for example {example}")
-            }
             Self::Number { least, most, example } => {
                 format!("expected a whole number from {least} to {most}, for example {example}")
             }
             Self::Seconds { example } => {
                 format!("expected a whole number of seconds, at least 1, for example {example}")
             }
-            Self::Text { example } => format!("expected text, for example {example}"),
-            Self::Secret => "expected text in UTF-8; the value is a secret and is not shown".into(),
-            Self::Url { example } => format!("expected a URL, for example {example}"),
+            Self::Text { example } => format!("expected text that is not empty, for example {example}"),
+            Self::Secret => "expected text that is not empty; it is a secret and not shown".into(),
+            Self::Url { schemes, example } => {
+                format!(
+                    "expected a URL that starts with {}://, for example {example}",
+                    schemes.join(":// or ")
+                )
+            }
             Self::List { example } => format!("expected a list, for example {example}"),
             Self::Servers => {
                 "expected a list of servers, each with a name and a url or a command, for example \
@@ -74,8 +105,10 @@ impl Kind {
         match self {
             Self::Flag => flag(text).map(Parsed::Flag),
             Self::Number { .. } | Self::Seconds { .. } => self.number(digits(text)?),
-            Self::Text { .. } | Self::Secret => Some(Parsed::Text(text.to_owned())),
-            Self::Url { .. } => url(text).map(Parsed::Text),
+            Self::Text { .. } | Self::Secret => {
+                (!text.trim().is_empty()).then(|| Parsed::Text(text.to_owned()))
+            }
+            Self::Url { schemes, .. } => is_url(text, schemes).then(|| Parsed::Text(text.to_owned())),
             Self::List { .. } => {
                 let items = text.split(',').map(|item| item.trim().to_owned());
                 Some(Parsed::List(items.filter(|item| !item.is_empty()).collect()))
@@ -86,25 +119,24 @@ impl Kind {
     }
 
     /// Parses a value from a file or from code.
-    pub(super) fn parse_value(self, value: &Value) -> Option<Parsed> {
-        match (self, value) {
+    pub(super) fn parse_value(self, value: &Value) -> Result<Parsed, Wrong> {
+        let parsed = match (self, value) {
             (Self::Flag, Value::Bool(_, flag)) => Some(Parsed::Flag(*flag)),
             (Self::Number { .. } | Self::Seconds { .. }, Value::Num(_, number)) => {
-                self.number(whole(*number)?)
+                whole(*number).and_then(|number| self.number(number))
             }
             (Self::List { .. }, Value::Array(_, items)) => items
                 .iter()
                 .map(|item| item.as_str().map(str::to_owned))
                 .collect::<Option<_>>()
                 .map(Parsed::List),
-            (Self::Servers, Value::Array(_, items)) => {
-                items.iter().map(server).collect::<Option<_>>().map(Parsed::Servers)
-            }
+            (Self::Servers, Value::Array(_, items)) => return servers::parse(items).map(Parsed::Servers),
             (Self::Text { .. } | Self::Secret | Self::Url { .. }, Value::String(_, text)) => {
                 self.parse_text(text)
             }
             _ => None,
-        }
+        };
+        parsed.ok_or_else(|| Wrong::new(self.expected()))
     }
 
     fn number(self, number: u64) -> Option<Parsed> {
@@ -137,45 +169,8 @@ fn whole(number: Num) -> Option<u64> {
         .or_else(|| u64::try_from(number.to_i128()?).ok())
 }
 
-fn url(text: &str) -> Option<String> {
-    let (scheme, rest) = text.split_once("://")?;
-    (!scheme.is_empty() && !rest.is_empty() && !text.contains(char::is_whitespace)).then(|| text.to_owned())
-}
-
-/// One server of `mcp.servers`; refuses keys it does not know.
-fn server(value: &Value) -> Option<McpServerConfig> {
-    let known = ["name", "url", "command", "args", "env", "timeout", "max_retries", "description"];
-    let dict = value.as_dict()?;
-    if dict.keys().any(|key| !known.contains(&key.as_str())) {
-        return None;
-    }
-    let text = |key: &str| dict.get(key).map(|value| value.as_str().map(str::to_owned));
-    let number = |key: &str| dict.get(key).map(|value| value.to_num().and_then(whole));
-    let list = |key: &str| match dict.get(key) {
-        Some(value) => {
-            value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
-        }
-        None => Some(Vec::new()),
-    };
-    let env = match dict.get("env") {
-        Some(value) => value
-            .as_dict()?
-            .iter()
-            .map(|(name, value)| Some((name.clone(), value.as_str()?.into())))
-            .collect::<Option<BTreeMap<_, _>>>()?,
-        None => BTreeMap::new(),
-    };
-    let server = McpServerConfig {
-        name: text("name")??,
-        url: text("url").map_or(Some(None), |text| text.map(Some))?,
-        command: text("command").map_or(Some(None), |text| text.map(Some))?,
-        args: list("args")?,
-        env,
-        timeout: Duration::from_secs(number("timeout").unwrap_or(Some(30))?.max(1)),
-        max_retries: number("max_retries")
-            .map_or(Some(None), |number| number.and_then(|n| u32::try_from(n).ok()).map(Some))?,
-        description: text("description").map_or(Some(None), |text| text.map(Some))?,
-    };
-    // A server is reached by its URL or started by its command: one of them, not both.
-    (!server.name.is_empty() && server.url.is_some() != server.command.is_some()).then_some(server)
+fn is_url(text: &str, schemes: &[&str]) -> bool {
+    let Some((scheme, rest)) = text.split_once("://") else { return false };
+    let has_host = !rest.is_empty() && !rest.starts_with(['/', '?', '#', ':']);
+    has_host && schemes.contains(&scheme) && !text.contains(|c: char| c.is_whitespace() || c.is_control())
 }

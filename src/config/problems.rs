@@ -40,7 +40,7 @@ impl ConfigProblems {
         error.source()?.downcast_ref()
     }
 
-    /// The problems, variables before files.
+    /// The problems: variables, then files, then code, then what only strict mode refuses.
     #[must_use]
     pub fn all(&self) -> &[Problem] {
         &self.0

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use arshai::Config;
+use arshai::config::Source;
 
 use super::vars;
 
@@ -61,14 +62,54 @@ fn the_table_is_aligned_and_serialises() {
 }
 
 #[test]
-fn the_documentation_lists_every_key() {
-    let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md"))
-        .expect("the guide");
-    for value in Config::default().explain().values {
-        assert!(
-            guide.contains(&format!("`{}`", value.key)),
-            "docs/configuration.md does not list {}",
-            value.key
-        );
+fn a_field_that_code_changed_is_explained_as_code() {
+    let mut config = Config::default();
+    config.memory.max_entries = 5;
+    let explained = config.explain();
+    assert_eq!(explained.get("memory.max_entries").expect("explained").source.to_string(), "code");
+    assert_eq!(explained.get("memory.ttl").expect("explained").source.to_string(), "default");
+
+    let mut config = Config::from_vars(vars([("ARSHAI_MAX_ENTRIES", "7")])).expect("valid");
+    let source =
+        |config: &Config| config.explain().get("memory.max_entries").expect("explained").source.to_string();
+    assert_eq!(source(&config), "ARSHAI_MAX_ENTRIES");
+    config.memory.max_entries = 8;
+    assert_eq!(source(&config), "code");
+}
+
+/// The rows of the guide's table: key, variable, unit, default, what it is, with its rollback flag.
+fn documented() -> Vec<Vec<String>> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let guide = std::fs::read_to_string(path).expect("the guide");
+    let cells =
+        |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect();
+    guide.lines().filter(|line| line.starts_with("| `")).map(cells).collect()
+}
+
+#[test]
+fn the_guide_lists_every_key_with_its_variable_unit_and_default() {
+    let (rows, explained) = (documented(), Config::default().explain());
+    assert_eq!(rows.len(), explained.values.len());
+    for (row, value) in rows.iter().zip(&explained.values) {
+        assert_eq!(row[0], value.key);
+        assert_eq!(row[1], value.variable.unwrap_or_default(), "{}", value.key);
+        let (default, unit) = match value.value.split_once(' ') {
+            Some((number, unit)) => (number, unit),
+            None => (value.value.as_str(), ""),
+        };
+        assert!(unit.is_empty() || row[2] == unit, "{row:?}");
+        let digits = row[3].replace(' ', "");
+        assert!(row[3].starts_with(default) || digits.starts_with(default), "{row:?}: {default}");
+    }
+}
+
+#[test]
+fn the_guide_says_what_rollback_flags_change() {
+    let config = Config::from_vars(vars([("ARSHAI_DISABLE_OPTIMIZATIONS", "true")])).expect("valid");
+    let explained = config.explain();
+    for row in documented() {
+        let source = &explained.get(&row[0]).expect("documented and explained alike").source;
+        let changed = !matches!(row[5].as_str(), "same" | "");
+        assert_eq!(matches!(source, Source::Rollback { .. }), changed, "{row:?}");
     }
 }

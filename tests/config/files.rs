@@ -97,6 +97,31 @@ fn a_malformed_file_is_an_error_in_every_format() {
 }
 
 #[test]
+fn a_malformed_file_is_not_repeated_since_it_may_hold_secrets() {
+    for (name, text) in [
+        ("a.toml", "[llm.openai]\napi_key = sk-sentinel\n"),
+        ("b.toml", "# sentinel\nx = \"sentinel | sentinel\n"),
+        ("a.yaml", "sk-sentinel"),
+        ("b.yaml", "llm: {openai: {api_key: 'sk-sentinel}}"),
+        ("a.json", "\"sk-sentinel\""),
+        ("b.json", "{\"a\": sk-sentinel}"),
+    ] {
+        let error = load(name, text).expect_err(name);
+        assert!(!format!("{error} {error:?}").contains("sentinel"), "{error}");
+        assert!(error.to_string().contains("is not valid"), "{error}");
+    }
+    assert!(load("a.toml", "[memory]\nttl = 5 5").expect_err("malformed").to_string().contains("line 2"));
+}
+
+#[test]
+fn an_empty_section_changes_nothing() {
+    for (name, text) in [("a.toml", "[memory]\n"), ("a.yaml", "memory:\n"), ("a.json", "{\"memory\": null}")]
+    {
+        assert_eq!(load(name, text).expect(name).explain(), Config::default().explain());
+    }
+}
+
+#[test]
 fn an_empty_file_changes_nothing() {
     for name in ["a.toml", "a.yaml"] {
         assert_eq!(load(name, "").expect(name).explain(), Config::default().explain());
@@ -129,17 +154,45 @@ fn values_of_the_wrong_type_are_errors_that_show_what_was_found() {
 }
 
 #[test]
-fn mcp_servers_need_a_name_and_one_way_to_reach_them() {
-    for server in [
-        "{ url = \"https://a\" }",
-        "{ name = \"a\" }",
-        "{ name = \"a\", url = \"https://a\", command = \"b\" }",
-        "{ name = \"a\", url = \"https://a\", tiemout = 3 }",
-        "{ name = \"\", url = \"https://a\" }",
+fn text_in_a_file_must_not_be_empty() {
+    let problems = problems(load("a.toml", "[memory]\nbackend = \"\"\n[llm.openai]\napi_key = \" \"\n"));
+    let names: Vec<_> = problems.iter().map(|problem| problem.name.as_str()).collect();
+    assert_eq!(names, ["llm.openai.api_key", "memory.backend"]);
+}
+
+fn load_server(server: &str) -> arshai::Result<Config> {
+    load("a.toml", &format!("[mcp]\nenabled = true\nconnection_timeout = 7\nservers = [{server}]\n"))
+}
+
+#[test]
+fn what_is_wrong_with_an_mcp_server_is_named() {
+    for (server, name) in [
+        ("{ url = \"https://a\" }", "mcp.servers[0].name"),
+        ("{ name = \" \", url = \"https://a\" }", "mcp.servers[0].name"),
+        ("{ name = \"a\" }", "mcp.servers[0]"),
+        ("{ name = \"a\", url = \"https://a\", command = \"b\" }", "mcp.servers[0]"),
+        ("{ name = \"a\", url = \"https://a\", tiemout = 3 }", "mcp.servers[0].tiemout"),
+        ("{ name = \"a\", url = \"https://a\", timeout = 0 }", "mcp.servers[0].timeout"),
+        ("{ name = \"a\", url = \"https://a\", max_retries = -1 }", "mcp.servers[0].max_retries"),
+        ("{ name = \"a\", url = \"ftp://a\" }", "mcp.servers[0].url"),
+        ("{ name = \"a\", command = \"b\", env = { A = 1 } }", "mcp.servers[0].env"),
+        ("{ name = \"a\", command = \"b\", args = \"-v\" }", "mcp.servers[0].args"),
+        ("{ name = \"a\", command = \"b\" }, 5", "mcp.servers[1]"),
+        ("{ name = \"a\", command = \"b\" }, { name = \"a\", command = \"c\" }", "mcp.servers"),
+        ("", "mcp.servers"),
     ] {
-        let problems = problems(load("a.toml", &format!("[mcp]\nservers = [{server}]\n")));
-        assert_eq!(problems[0].name, "mcp.servers", "{server}");
+        assert_eq!(problems(load_server(server))[0].name, name, "{server}");
     }
-    let stdio = "[mcp]\nservers = [{ name = \"a\", command = \"mcp-server\", args = [\"-v\"], env = { TOKEN = \"x\" } }]\n";
-    assert_eq!(load("a.toml", stdio).expect("valid").mcp.servers[0].args, ["-v"]);
+}
+
+#[test]
+fn an_mcp_server_is_reached_by_url_or_started_by_command() {
+    let config = load_server(
+        "{ name = \"a\", command = \"mcp-server\", args = [\"-v\"], env = { TOKEN = \"x\" } }, \
+         { name = \"b\", url = \"https://b\", timeout = 5, max_retries = 0 }",
+    );
+    let servers = config.expect("valid").mcp.servers;
+    assert_eq!(servers[0].args, ["-v"]);
+    assert_eq!((servers[0].timeout.as_secs(), servers[1].timeout.as_secs()), (7, 5));
+    assert_eq!((servers[0].max_retries, servers[1].max_retries), (None, Some(0)));
 }

@@ -1,5 +1,7 @@
 //! Which layer wins, and limits that adapt.
 
+use std::path::{Path, PathBuf};
+
 use arshai::Config;
 use arshai::config::{ConfigLoader, Machine};
 use figment::Figment;
@@ -28,6 +30,17 @@ fn code_beats_variables_and_variables_beat_a_figment() {
 fn a_figment_alone_makes_a_configuration() {
     let figment = Figment::from(Serialized::default("vectors.backend", "embedded"));
     assert_eq!(Config::try_from(figment).expect("valid").vectors.backend, "embedded");
+}
+
+#[test]
+fn the_selected_profile_of_a_figment_counts() {
+    let figment = Figment::new()
+        .merge(Serialized::default("memory.max_entries", 1))
+        .merge(Serialized::default("memory.ttl", 1))
+        .merge(Serialized::default("memory.max_entries", 2).profile("production"));
+    let config = Config::from_figment(&figment.clone().select("production")).expect("valid");
+    assert_eq!((config.memory.max_entries, config.memory.ttl.as_secs()), (2, 1));
+    assert_eq!(Config::from_figment(&figment).expect("valid").memory.max_entries, 1);
 }
 
 #[test]
@@ -70,4 +83,25 @@ fn two_configurations_are_independent() {
     let one = Config::from_vars(vars([("ARSHAI_MAX_ENTRIES", "5")])).expect("valid");
     let other = Config::from_vars(vars([])).expect("valid");
     assert_eq!((one.memory.max_entries, other.memory.max_entries), (5, 10_000));
+}
+
+#[test]
+fn nothing_but_loading_reads_the_environment() {
+    fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() { sources(&path, found) } else { found.push(path) }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    sources(&root.join("backends"), &mut files);
+    let readers: Vec<_> = files
+        .into_iter()
+        .filter(|file| std::fs::read_to_string(file).expect("text").contains("env::var"))
+        .map(|file| file.strip_prefix(root).expect("within").display().to_string())
+        .collect();
+    assert!(readers.iter().all(|file| file.starts_with("src/config/")), "{readers:?}");
+    assert_eq!(readers.len(), 2, "Config::load and Machine::detect: {readers:?}");
 }

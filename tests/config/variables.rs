@@ -15,11 +15,13 @@ enum Takes {
     Number(u64),
     Port,
     Text,
+    /// A URL of the web.
     Url,
+    Redis,
 }
 
 /// The variables of the documented table, the key each sets, and what it takes.
-const VARIABLES: [(&str, &str, Takes); 30] = [
+const VARIABLES: [(&str, &str, Takes); 31] = [
     ("ARSHAI_MAX_MEMORY_MB", "memory.max_memory_mb", Takes::Number(1)),
     ("ARSHAI_MAX_ENTRIES", "memory.max_entries", Takes::Number(1)),
     ("ARSHAI_MEMORY_TTL", "memory.ttl", Takes::Number(1)),
@@ -34,8 +36,7 @@ const VARIABLES: [(&str, &str, Takes); 30] = [
     ("ARSHAI_USE_LEGACY_CONNECTIONS", "rollback.use_legacy_connections", Takes::Flag),
     ("ARSHAI_TASKS__MAX_CONCURRENCY", "tasks.max_concurrency", Takes::Number(1)),
     ("ARSHAI_HTTP__READ_TIMEOUT", "http.read_timeout", Takes::Number(1)),
-    ("ARSHAI_MCP__ENABLED", "mcp.enabled", Takes::Flag),
-    ("REDIS_URL", "redis.url", Takes::Url),
+    ("REDIS_URL", "redis.url", Takes::Redis),
     ("MILVUS_HOST", "milvus.host", Takes::Text),
     ("MILVUS_PORT", "milvus.port", Takes::Port),
     ("MILVUS_DB_NAME", "milvus.db_name", Takes::Text),
@@ -46,20 +47,36 @@ const VARIABLES: [(&str, &str, Takes); 30] = [
     ("AZURE_OPENAI_ENDPOINT", "llm.azure.endpoint", Takes::Url),
     ("AZURE_OPENAI_API_KEY", "llm.azure.api_key", Takes::Text),
     ("AZURE_DEPLOYMENT", "llm.azure.deployment", Takes::Text),
+    ("AZURE_API_VERSION", "llm.azure.api_version", Takes::Text),
     ("OPENROUTER_API_KEY", "llm.openrouter.api_key", Takes::Text),
     ("OPENROUTER_BASE_URL", "llm.openrouter.base_url", Takes::Url),
+    ("OPENROUTER_SITE_URL", "llm.openrouter.site_url", Takes::Url),
     ("OPENROUTER_APP_NAME", "llm.openrouter.app_name", Takes::Text),
     ("GOOGLE_API_KEY", "llm.google.api_key", Takes::Text),
+];
+
+const VALUES: [&str; 10] = [
+    "true",
+    "1",
+    "500",
+    "-1",
+    "1e9",
+    "0",
+    "18446744073709551615",
+    "99999999999999999999999",
+    "redis://h:1/2",
+    "https://h/1",
 ];
 
 impl Takes {
     fn accepts(self, value: &str) -> bool {
         match self {
             Self::Flag => matches!(value, "true" | "1" | "0"),
-            Self::Number(least) => value.parse::<u64>().is_ok_and(|number| number >= least),
+            Self::Number(least) => value.parse::<u32>().is_ok_and(|number| u64::from(number) >= least),
             Self::Port => value.parse::<u16>().is_ok_and(|port| port > 0),
             Self::Text => true,
-            Self::Url => value.contains("://"),
+            Self::Url => value.starts_with("https://"),
+            Self::Redis => value.starts_with("redis://"),
         }
     }
 }
@@ -71,7 +88,7 @@ fn load(name: &str, value: impl Into<OsString>) -> arshai::Result<Config> {
 #[test]
 fn every_variable_takes_what_it_should_and_refuses_the_rest_by_name() {
     for (name, key, takes) in VARIABLES {
-        for value in ["true", "1", "500", "-1", "1e9", "0", "99999999999999999999999", "redis://h:1/2"] {
+        for value in VALUES {
             match load(name, value) {
                 Ok(config) => {
                     assert!(takes.accepts(value), "{name}={value} must be refused");
@@ -90,10 +107,34 @@ fn every_variable_takes_what_it_should_and_refuses_the_rest_by_name() {
 }
 
 #[test]
+fn no_variable_is_missing_above() {
+    for value in Config::default().explain().values {
+        // That one names a server and has tests of its own.
+        let Some(name) = value.variable.filter(|name| *name != "MCP_SERVER_URL") else { continue };
+        assert!(VARIABLES.iter().any(|(variable, key, _)| (*variable, *key) == (name, value.key)), "{name}");
+    }
+}
+
+#[test]
+fn every_key_has_a_variable_made_of_its_path() {
+    // A list of servers is for files and code; the server makes `ARSHAI_MCP__ENABLED` valid.
+    let server = ("MCP_SERVER_URL", "https://mcp.example.com/mcp");
+    for value in Config::default().explain().values.into_iter().filter(|value| value.key != "mcp.servers") {
+        let name = format!("ARSHAI_{}", value.key.to_uppercase().replace('.', "__"));
+        let sources = ["1", "https://h/1", "redis://h/1"].map(|given| {
+            let config = Config::from_vars(vars([server, (&name, given)])).ok()?;
+            Some(config.explain().get(value.key)?.source.to_string())
+        });
+        assert!(sources.contains(&Some(name.clone())), "{name}: {sources:?}");
+    }
+}
+
+#[test]
 fn an_empty_variable_counts_as_unset() {
     let all = VARIABLES.map(|(name, ..)| (OsString::from(name), OsString::new()));
     let config = Config::from_vars(all).expect("all unset");
     assert_eq!(config.explain(), Config::default().explain());
+    assert_eq!(load("ARSHAI_MAX_ENTRIES", "  ").expect("unset").memory.max_entries, 10_000);
 }
 
 #[test]
@@ -119,9 +160,18 @@ fn a_misspelt_variable_warns_with_the_nearest_name_and_is_an_error_in_strict_mod
 }
 
 #[test]
+fn names_that_are_not_utf_8_hurt_nobody() {
+    let name = |text: &[u8]| (OsString::from_vec(text.to_vec()), OsString::from("1"));
+    let config = Config::from_vars([name(b"\xff"), name(b"ARSHAI_MAX_ENTRIES\xff")]).expect("unknown names");
+    assert_eq!(config.warnings().len(), 1, "{:?}", config.warnings());
+}
+
+#[test]
 fn python_arshais_own_variables_are_recognised_even_in_strict_mode() {
     let config = Config::from_vars(vars([("ARSHAI_TELEMETRY_ENABLED", "true"), ("ARSHAI_STRICT", "true")]));
     assert!(config.expect("known").warnings()[0].contains("Python arshai"));
+    let attribute = vars([("ARSHAI_ATTR_TEAM", "search"), ("ARSHAI_STRICT", "true")]);
+    assert!(Config::from_vars(attribute).expect("known").warnings()[0].contains("Python arshai"));
 }
 
 #[test]
@@ -136,7 +186,7 @@ fn all_bad_variables_are_reported_together() {
     assert_eq!(
         error.to_string(),
         "config: 3 problems in the configuration\n  \
-         ARSHAI_MAX_ENTRIES = \"many\" (environment variable): expected a whole number of at least 1, for example 10000\n  \
+         ARSHAI_MAX_ENTRIES = \"many\" (environment variable): expected a whole number from 1 to 4294967295, for example 10000\n  \
          ARSHAI_USE_LEGACY_MEMORY = \"maybe\" (environment variable): expected true or false (or 1/0, yes/no, on/off), for example true\n  \
          MILVUS_PORT = \"70000\" (environment variable): expected a whole number from 1 to 65535, for example 19530"
     );
@@ -176,6 +226,28 @@ fn a_rollback_flag_beats_an_explicit_setting_and_says_so() {
 }
 
 #[test]
+fn a_rollback_flag_leaves_other_backends_their_limits() {
+    let config = Config::from_vars(vars([
+        ("ARSHAI_MEMORY_BACKEND", "redis"),
+        ("ARSHAI_TASKS__BACKEND", "theirs"),
+        ("ARSHAI_HTTP__BACKEND", "theirs"),
+        ("ARSHAI_TASKS__TIMEOUT", "5"),
+        ("ARSHAI_DISABLE_OPTIMIZATIONS", "true"),
+        ("ARSHAI_STRICT", "true"),
+    ]));
+    let explained = config.expect("nothing is overridden").explain();
+    let value = |key| explained.get(key).expect("explained").value.clone();
+    assert_eq!((value("memory.backend"), value("tasks.timeout")), ("redis".into(), "5 s".into()));
+    assert_eq!(value("http.pool_timeout"), "5 s");
+}
+
+#[test]
+fn a_long_wrong_value_is_shown_shortened() {
+    let problems = problems(load("ARSHAI_MAX_ENTRIES", "x".repeat(1_000_000)));
+    assert!(problems[0].found.as_ref().is_some_and(|found| found.len() < 100));
+}
+
+#[test]
 fn each_flag_rolls_back_its_own_part_alone() {
     let flags = |name| load(name, "1").expect("a flag").rollback;
     let memory = flags("ARSHAI_USE_LEGACY_MEMORY");
@@ -193,4 +265,7 @@ fn mcp_server_url_is_the_server_named_default_when_mcp_is_enabled_without_server
     assert_eq!(config.mcp.servers[0].name, "default");
     assert_eq!(config.mcp.servers[0].url.as_deref(), Some("https://mcp.example.com/mcp"));
     assert!(Config::from_vars(vars([url])).expect("valid").mcp.servers.is_empty());
+
+    let problems = problems(load("ARSHAI_MCP__ENABLED", "true"));
+    assert!(problems[0].expected.contains("MCP_SERVER_URL"), "{}", problems[0]);
 }
