@@ -1,4 +1,32 @@
-//! A runtime core for services built on language models.
+//! A runtime core for services built on language models: every store has a byte bound, every pool a size, every wait
+//! a deadline, every background task a slot, and each is visible, tunable while running and reversible with one flag.
+//!
+//! # For applications
+//!
+//! [`Config::load`] reads the `ARSHAI_*` variables; [`Arshai::builder`] makes a runtime of them. It has one backend of
+//! each seam: [`memory`](Arshai::memory), [`tasks`](Arshai::tasks), [`http`](Arshai::http) and
+//! [`vectors`](Arshai::vectors). [`agent::ChatAgent`] puts them together with a model
+//! ([`llm::OpenAiClient`]) and answers messages. [`stats`](Arshai::stats) shows every bound,
+//! [`set_limits`](Arshai::set_limits) changes them, [`shutdown`](Arshai::shutdown) ends it all by a deadline.
+//! `examples/quickstart` is the whole of it in one program.
+//!
+//! There is no global state: two runtimes with different settings live in one process and never touch. Errors are one
+//! type, [`Error`], with a [kind](ErrorKind) to match on. Nothing installs a `tracing` subscriber; spans and events are
+//! there for the application's own.
+//!
+//! # For backend authors
+//!
+//! Implement a seam's trait ([`memory::MemoryManager`], [`tasks::TaskExecutor`], [`http::HttpTransport`],
+//! [`vectors::VectorStore`]), whose documentation is its contract; add a factory to a [`Registry`] under a name, and
+//! hand the registry to the builder. The cargo feature `contract` has a suite for each contract and test doubles for
+//! each seam. [`Slots`], [`blocking::BlockingPool`], [`Deadline`] and [`Clock`] are what the built-in backends stand
+//! on, and are there for yours.
+//!
+//! # Cargo features
+//!
+//! - `ureq` (default): HTTP over ureq.
+//! - `embedded` (default): the in-process vector store.
+//! - `contract`: contract suites and test doubles.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -33,3 +61,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use registry::{BuildContext, Registry};
 pub use runtime::{Arshai, ArshaiBuilder, Limits, RuntimeHealth, RuntimeStats, ShutdownReport};
 pub use slots::{BorrowedSlot, Slot, Slots};
+
+/// The README's example compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
