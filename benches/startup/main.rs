@@ -36,35 +36,27 @@ fn main() {
     std::fs::write(&file, FILE).expect("the temporary folder can be written");
     let loads = if bench.is_quick() { 500 } else { 5_000 };
 
-    bench.compare(
-        "config_load",
-        "ns/op",
-        Better::Lower,
-        vec![
-            (
-                "ours",
-                Box::new(|| {
-                    ns_per_op(loads, || {
-                        for _ in 0..loads {
-                            let loader = ConfigLoader::new().file(&file).vars(std::env::vars_os());
-                            let config = loader.machine(Machine::new(2)).load().expect("it loads");
-                            assert_eq!(config.memory.max_entries, 50_000);
-                        }
-                    })
-                }),
-            ),
-            (
-                "figment 0.10",
-                Box::new(|| {
-                    ns_per_op(loads, || {
-                        for _ in 0..loads {
-                            assert_eq!(plain::load(&file).memory.max_entries, 50_000);
-                        }
-                    })
-                }),
-            ),
-        ],
-    );
+    let ours = |machine: fn() -> Machine| {
+        let file = &file;
+        let load = move || {
+            let loader = ConfigLoader::new().file(file).vars(std::env::vars_os()).machine(machine());
+            assert_eq!(loader.load().expect("it loads").memory.max_entries, 50_000);
+        };
+        move || ns_per_op(loads, || (0..loads).for_each(|_| load()))
+    };
+    let figment = || {
+        ns_per_op(loads, || {
+            (0..loads).for_each(|_| assert_eq!(plain::load(&file).memory.max_entries, 50_000))
+        })
+    };
+    let mut compare = |case, machine: fn() -> Machine| {
+        let contenders =
+            vec![("ours", Box::new(ours(machine)) as _), ("figment 0.10", Box::new(figment) as _)];
+        bench.compare(case, "ns/op", Better::Lower, contenders);
+    };
+    // This also asks the machine for its cores and limits, in which figment has no part: it has no target.
+    compare("config_load_detecting", Machine::detect);
+    compare("config_load", || Machine::new(2));
     bench.target("figment 0.10", 1.2);
 
     bench.compare(
