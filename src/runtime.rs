@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::agent::ChatAgent;
 use crate::bounds::{Bound, Health};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{HttpStats, HttpTransport};
+use crate::llm::{LlmClient, OpenAiClient};
 use crate::memory::{Evicted, EvictionCounts, MemoryLimits, MemoryManager, MemoryStats};
 use crate::registry::{Backends, BuildContext, Registry};
 use crate::tasks::{BackgroundFailure, TaskExecutor, TaskShutdownReport, TaskStats};
@@ -107,6 +109,22 @@ impl Arshai {
     pub fn vectors(&self) -> Result<&Arc<dyn VectorStore>> {
         let backends = &self.0.registry.vectors;
         self.0.vectors.as_ref().ok_or_else(|| backends.unknown(&self.0.config.vectors.backend))
+    }
+
+    /// A client of an OpenAI-compatible model, over this runtime's HTTP and with its key, retries and timeouts.
+    ///
+    /// # Errors
+    /// As [`OpenAiClient::new`]; [`ErrorKind::UnknownBackend`] when there is no HTTP.
+    pub fn openai(&self, model: impl Into<String>) -> Result<OpenAiClient> {
+        let config = &self.0.config;
+        let client = OpenAiClient::new(&config.llm.openai, model, Arc::clone(self.http()?))?;
+        Ok(client.with_max_retries(config.http.max_retries).with_timeout(config.http.total_timeout))
+    }
+
+    /// An agent that chats through `llm` and runs tools and remembers conversations in this runtime.
+    #[must_use]
+    pub fn chat_agent(&self, llm: Arc<dyn LlmClient>, system_prompt: impl Into<String>) -> ChatAgent {
+        ChatAgent::new(llm, Arc::clone(&self.0.tasks), system_prompt).with_memory(Arc::clone(&self.0.memory))
     }
 
     /// Every bound, how close it is, and what each part has done, as of now.

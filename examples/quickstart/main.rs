@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use arshai::agent::{Agent, AgentInput, ChatAgent};
 use arshai::config::{ConfigLoader, Machine};
-use arshai::llm::OpenAiClient;
 use arshai::memory::MemoryInput;
 use arshai::tasks::{Function, FunctionError, Functions};
 use arshai::vectors::{CollectionConfig, Entity, SearchRequest, VectorStore};
@@ -126,10 +125,9 @@ async fn index(
 /// An agent that searches the documents, logs in the background and remembers the conversation.
 fn assistant(runtime: &Arshai, collection: CollectionConfig) -> Result<ChatAgent, Box<dyn Error>> {
     let model = std::env::var("OPENAI_MODEL").unwrap_or_else(|_| "gpt-4o-mini".to_owned());
-    let client = OpenAiClient::new(&runtime.config().llm.openai, model, Arc::clone(runtime.http()?))?;
     let functions = Functions::new().with(search(Arc::clone(runtime.vectors()?), collection));
-    Ok(ChatAgent::new(Arc::new(client), Arc::clone(runtime.tasks()), SYSTEM_PROMPT)
-        .with_memory(Arc::clone(runtime.memory()))
+    Ok(runtime
+        .chat_agent(Arc::new(runtime.openai(model)?), SYSTEM_PROMPT)
         .with_functions(functions)
         .with_background_tasks(Functions::new().with(log_interaction())))
 }

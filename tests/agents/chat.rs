@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arshai::agent::{Agent, AgentInput, ChatAgent};
 use arshai::contract::doubles::{FailingMemory, ScriptedLlm};
-use arshai::llm::{ChatRequest, ChatResponse, LlmClient, Message, ToolCall};
+use arshai::llm::{ChatRequest, ChatResponse, Message, ToolCall};
 use arshai::memory::MemoryInput;
 use arshai::tasks::{Function, Functions};
 use arshai::{Arshai, Config, Error, ErrorKind};
@@ -19,8 +19,7 @@ fn runtime() -> Arshai {
 }
 
 fn agent(runtime: &Arshai, model: &Arc<ScriptedLlm>) -> ChatAgent {
-    let model: Arc<dyn LlmClient> = Arc::clone(model) as _;
-    ChatAgent::new(model, Arc::clone(runtime.tasks()), "be helpful").with_memory(Arc::clone(runtime.memory()))
+    runtime.chat_agent(Arc::clone(model) as _, "be helpful")
 }
 
 fn echo() -> Function {

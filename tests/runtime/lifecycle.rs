@@ -170,3 +170,10 @@ async fn a_snapshot_serialises_with_every_bound() {
         assert!(table.contains(bound), "{table}");
     }
 }
+
+#[test]
+fn a_model_without_a_key_says_which_variable_is_missing() {
+    let error = defaults().openai("gpt-4o").expect_err("there is no key");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.message().contains("OPENAI_API_KEY"), "{error}");
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arshai::http::{HttpBody, HttpRequest, HttpResponse, HttpStats, HttpTransport};
-use arshai::llm::{ChatRequest, LlmClient, Message, OpenAiClient};
+use arshai::llm::{ChatRequest, LlmClient, Message};
 use arshai::{Arshai, Config, Deadline, Health, Registry, Result};
 use async_trait::async_trait;
 
@@ -45,8 +45,7 @@ async fn a_transport_written_outside_is_chosen_by_name_and_carries_the_model_cli
     let vars = [("ARSHAI_HTTP__BACKEND", "canned"), ("OPENAI_API_KEY", "sk-test")];
     let config = Config::from_vars(vars.map(|(name, value)| (name.into(), value.into()))).expect("valid");
     let runtime = Arshai::builder(config).registry(registry).build().expect("the name is known");
-    let transport = Arc::clone(runtime.http().expect("registered"));
-    let client = OpenAiClient::new(&runtime.config().llm.openai, "any", transport).expect("there is a key");
+    let client = runtime.openai("any").expect("there are a transport and a key");
     let answer = client.chat(ChatRequest::new(vec![Message::user("hi")])).await.expect("an answer");
     assert_eq!(answer.content.as_deref(), Some("canned"));
 }
