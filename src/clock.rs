@@ -23,8 +23,8 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
 
 /// The machine's own monotonic clock, read coarsely where the system offers it.
 ///
-/// On Linux a reading is `CLOCK_MONOTONIC_COARSE`: a few nanoseconds, accurate to one kernel tick
-/// (1 to 10 ms). Elsewhere it is [`std::time::Instant`].
+/// On Linux readings are `CLOCK_MONOTONIC_COARSE` and `CLOCK_REALTIME_COARSE`: a few nanoseconds, accurate to one
+/// kernel tick (1 to 10 ms). Elsewhere they are [`std::time::Instant`] and [`SystemTime`].
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {
     #[cfg(not(target_os = "linux"))]
@@ -51,9 +51,7 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     #[cfg(target_os = "linux")]
     fn now(&self) -> Duration {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-        // The kernel keeps both parts in range and a monotonic clock is never negative.
-        Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+        read_coarse(rustix::time::ClockId::MonotonicCoarse)
     }
 
     #[cfg(not(target_os = "linux"))]
@@ -61,9 +59,22 @@ impl Clock for SystemClock {
         self.origin.elapsed()
     }
 
+    #[cfg(target_os = "linux")]
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + read_coarse(rustix::time::ClockId::RealtimeCoarse)
+    }
+
+    #[cfg(not(target_os = "linux"))]
     fn wall(&self) -> SystemTime {
         SystemTime::now()
     }
+}
+
+#[cfg(target_os = "linux")]
+fn read_coarse(clock: rustix::time::ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(clock);
+    // The kernel keeps the nanoseconds in range; the seconds are negative only on a machine set before 1970.
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), time.tv_nsec as u32)
 }
 
 /// A clock that stands still until it is moved: for tests.
@@ -118,6 +129,14 @@ mod tests {
             assert!(now >= last);
             last = now;
         }
+    }
+
+    #[test]
+    fn the_wall_clock_is_the_systems_to_within_a_tick() {
+        let before = SystemTime::now();
+        let off =
+            SystemClock::new().wall().duration_since(before).unwrap_or_else(|earlier| earlier.duration());
+        assert!(off < Duration::from_secs(1), "{off:?}");
     }
 
     #[test]
