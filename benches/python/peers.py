@@ -1,6 +1,6 @@
 """Measures the real Python package and adds its figures to target/bench/*.json.
 
-    python3 -m venv target/python && target/python/bin/pip install arshai==1.15.0
+    python3 -m venv target/python && target/python/bin/pip install "arshai[redis]==1.15.0"
     cargo bench --bench memory && cargo bench --bench tasks
     target/python/bin/python benches/python/peers.py
 
