@@ -14,7 +14,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{HttpStats, HttpTransport};
 use crate::llm::{LlmClient, OpenAiClient};
-use crate::memory::{Evicted, EvictionCounts, MemoryLimits, MemoryManager, MemoryStats};
+use crate::memory::{Evicted, MemoryLimits, MemoryManager, MemoryStats};
 use crate::registry::{Backends, BuildContext, Registry};
 use crate::tasks::{BackgroundFailure, TaskExecutor, TaskShutdownReport, TaskStats};
 use crate::vectors::{VectorStats, VectorStore};
@@ -470,12 +470,6 @@ impl RuntimeStats {
         let http = self.http.iter().flat_map(|http| &http.bounds);
         let vectors = self.vectors.iter().flat_map(|vectors| &vectors.bounds);
         self.memory.bounds.iter().chain(&self.tasks.bounds).chain(http).chain(vectors)
-    }
-
-    /// Entries that left conversation memory, by reason.
-    #[must_use]
-    pub fn evictions(&self) -> EvictionCounts {
-        self.memory.evictions
     }
 }
 

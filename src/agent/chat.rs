@@ -7,12 +7,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::conversation::Conversation;
 use super::transcript::remember;
 use super::{Agent, AgentInput};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::llm::{ChatRequest, ChatResponse, LlmClient, Message, ToolCall, ToolDefinition, Usage};
-use crate::memory::{MemoryInput, MemoryManager, WorkingMemory};
+use crate::memory::{MemoryManager, WorkingMemory};
 use crate::tasks::{FunctionExecutionInput, FunctionExecutionResult, Functions, TaskExecutor};
 
 const COMPONENT: &str = "agent.chat";
@@ -140,8 +141,11 @@ impl ChatAgent {
             tool_results: Vec::new(),
             memory_error: None,
         };
+        let tools = self.tools();
         while output.turns < self.max_turns {
-            let response = self.llm.chat(self.request(&messages, deadline)).await?;
+            let mut request = ChatRequest::new(messages.clone()).with_deadline(Some(deadline));
+            request.tools.clone_from(&tools);
+            let response = self.llm.chat(request).await?;
             output.turns += 1;
             output.usage += response.usage;
             if response.tool_calls.is_empty() {
@@ -158,12 +162,11 @@ impl ChatAgent {
         Err(Error::new(ErrorKind::Capacity, COMPONENT, message).with_retryable(false))
     }
 
-    fn request(&self, messages: &[Message], deadline: Deadline) -> ChatRequest {
+    /// The tools the model is offered: regular functions, and background tasks of other names.
+    fn tools(&self) -> Vec<ToolDefinition> {
         let background =
             self.background_tasks.iter().filter(|task| self.functions.get(task.name()).is_none());
-        let mut request = ChatRequest::new(messages.to_vec()).with_deadline(Some(deadline));
-        request.tools = self.functions.iter().chain(background).map(ToolDefinition::from).collect();
-        request
+        self.functions.iter().chain(background).map(ToolDefinition::from).collect()
     }
 
     /// Runs the calls of one exchange; gives what became of them, and one message for each, in their order.
@@ -212,45 +215,6 @@ impl ChatAgent {
         let call = call.to_function_call()?;
         Some(if background { call.in_background() } else { call })
     }
-
-    /// The conversation's memory: the stored one, or none yet.
-    async fn recall(
-        &self,
-        conversation: &Conversation<'_>,
-        deadline: Deadline,
-    ) -> Result<Option<WorkingMemory>> {
-        let input = MemoryInput::working(conversation.id);
-        let found =
-            deadline.bound(COMPONENT, "reading memory", conversation.memory.retrieve(&input)).await??;
-        Ok(found.into_iter().next())
-    }
-
-    /// Adds the exchange. A memory that existed is updated, so that one deleted meanwhile stays deleted.
-    async fn keep(
-        &self,
-        conversation: &Conversation<'_>,
-        earlier: Option<WorkingMemory>,
-        (user, assistant): (&str, &str),
-        deadline: Deadline,
-    ) -> Result<()> {
-        let is_new = earlier.is_none();
-        let earlier = earlier.unwrap_or_else(WorkingMemory::initialize_memory);
-        let memory = remember(&earlier, user, assistant, self.max_memory_bytes);
-        let input = MemoryInput::working(conversation.id).with_data(memory);
-        let keeping = async {
-            match is_new {
-                true => conversation.memory.store(input).await.map(drop),
-                false => conversation.memory.update(input).await,
-            }
-        };
-        deadline.bound(COMPONENT, "writing memory", keeping).await?
-    }
-}
-
-/// Where a conversation is remembered.
-struct Conversation<'a> {
-    id: &'a str,
-    memory: &'a dyn MemoryManager,
 }
 
 #[async_trait]
@@ -261,11 +225,13 @@ impl Agent for ChatAgent {
     async fn process(&self, input: AgentInput) -> Result<AgentOutput> {
         let deadline = Deadline::after(self.timeout);
         let conversation = match (&self.memory, input.conversation_id()) {
-            (Some(memory), Some(id)) => Some(Conversation { id, memory: memory.as_ref() }),
+            (Some(memory), Some(id)) => {
+                Some(Conversation { id, memory: memory.as_ref(), component: COMPONENT })
+            }
             _ => None,
         };
         let recalled = match &conversation {
-            Some(conversation) => self.recall(conversation, deadline).await,
+            Some(conversation) => conversation.recall(deadline).await,
             None => Ok(None),
         };
         let mut system = self.system_prompt.clone();
@@ -277,7 +243,10 @@ impl Agent for ChatAgent {
         let mut output = self.converse(messages, deadline).await?;
         let kept = match (&conversation, recalled) {
             (Some(conversation), Ok(earlier)) => {
-                self.keep(conversation, earlier, (&input.message, &output.text), deadline).await
+                let existed = earlier.is_some();
+                let earlier = earlier.unwrap_or_else(WorkingMemory::initialize_memory);
+                let memory = remember(&earlier, &input.message, &output.text, self.max_memory_bytes);
+                conversation.keep(memory, existed, deadline).await
             }
             (_, recalled) => recalled.map(drop),
         };

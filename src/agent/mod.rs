@@ -4,6 +4,7 @@
 //! rewrite a conversation's working memory. For anything else, implement [`Agent`].
 
 mod chat;
+mod conversation;
 mod transcript;
 mod working_memory;
 

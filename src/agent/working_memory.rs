@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::conversation::Conversation;
 use super::{Agent, AgentInput};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::llm::{ChatRequest, LlmClient, Message};
-use crate::memory::{MemoryInput, MemoryManager, WorkingMemory};
+use crate::memory::{MemoryManager, WorkingMemory};
 
 const COMPONENT: &str = "agent.working_memory";
 
@@ -61,15 +62,15 @@ impl Agent for WorkingMemoryAgent {
 
     async fn process(&self, input: AgentInput) -> Result<WorkingMemory> {
         let deadline = Deadline::after(self.timeout);
-        let conversation = input.conversation_id().ok_or_else(|| {
+        let id = input.conversation_id().ok_or_else(|| {
             let message =
                 "the input's metadata holds no conversation_id: there is no telling whose memory to update";
             Error::new(ErrorKind::InvalidInput, COMPONENT, message)
         })?;
-        let key = MemoryInput::working(conversation);
-        let earlier = deadline.bound(COMPONENT, "reading memory", self.memory.retrieve(&key)).await??;
-        let is_new = earlier.is_empty();
-        let earlier = earlier.into_iter().next().unwrap_or_else(WorkingMemory::initialize_memory);
+        let conversation = Conversation { id, memory: self.memory.as_ref(), component: COMPONENT };
+        let earlier = conversation.recall(deadline).await?;
+        let existed = earlier.is_some();
+        let earlier = earlier.unwrap_or_else(WorkingMemory::initialize_memory);
 
         let question =
             format!("Memory so far:\n{}\n\nWhat happened since:\n{}", earlier.as_str(), input.message);
@@ -85,15 +86,7 @@ impl Agent for WorkingMemoryAgent {
             })?;
 
         let memory = WorkingMemory::from(text);
-        let input = key.with_data(memory.clone());
-        let writing = async {
-            // One that was deleted meanwhile stays deleted.
-            match is_new {
-                true => self.memory.store(input).await.map(drop),
-                false => self.memory.update(input).await,
-            }
-        };
-        deadline.bound(COMPONENT, "writing memory", writing).await??;
+        conversation.keep(memory.clone(), existed, deadline).await?;
         Ok(memory)
     }
 }

@@ -98,7 +98,7 @@ async fn lowering_a_limit_below_current_use_takes_effect_at_once() {
     runtime.set_limits(entries).expect("bounded");
     runtime.set_limits(tasks).expect("bounded");
     assert_eq!(runtime.stats().memory.entries, 7);
-    assert_eq!(runtime.stats().evictions().size, 93);
+    assert_eq!(runtime.stats().memory.evictions.size, 93);
     // Running tasks are not dropped; new ones wait for room.
     assert_eq!(runtime.tasks().active_background_tasks_count(), 10);
     let calls = vec![FunctionCall::new("never", json!({})).in_background()];
