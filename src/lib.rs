@@ -42,6 +42,7 @@ mod error;
 pub mod http;
 pub mod llm;
 pub mod memory;
+pub mod pool;
 pub mod registry;
 mod runtime;
 mod slots;

@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
 use crate::memory::{EvictionListener, MemoryManager};
+use crate::pool::{ConnectionPool, Connector, PoolFactory, PoolSettings};
 use crate::tasks::{BackgroundFailureListener, TaskExecutor};
 use crate::vectors::VectorStore;
 
@@ -24,10 +27,13 @@ pub struct BuildContext {
     pub eviction_listener: Option<EvictionListener>,
     /// Told about every background task that fails.
     pub background_failure_listener: Option<BackgroundFailureListener>,
+    pools: Backends<dyn PoolFactory>,
+    /// Every pool built from this context and its clones, for the runtime to watch, resize and close.
+    opened: Arc<Mutex<Vec<Arc<dyn ConnectionPool>>>>,
 }
 
 impl BuildContext {
-    /// A context with the machine's clock and no listeners.
+    /// A context with the machine's clock, the built-in pools and no listeners.
     #[must_use]
     pub fn new(config: impl Into<Arc<Config>>) -> Self {
         Self {
@@ -35,6 +41,8 @@ impl BuildContext {
             clock: Arc::new(SystemClock::new()),
             eviction_listener: None,
             background_failure_listener: None,
+            pools: Registry::builtin().pool,
+            opened: Arc::default(),
         }
     }
 
@@ -43,6 +51,37 @@ impl BuildContext {
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// Chooses pools among these.
+    #[must_use]
+    pub fn with_pools(mut self, pools: Backends<dyn PoolFactory>) -> Self {
+        self.pools = pools;
+        self
+    }
+
+    /// A pool over `connector` as `pool.backend` and the rollback flags say, known to the runtime that is
+    /// being built: it appears in its statistics, follows its limits and is closed with it.
+    ///
+    /// # Errors
+    /// As [`Backends::build`] and [`PoolFactory::build`].
+    pub fn pool(
+        &self,
+        connector: Arc<dyn Connector>,
+        settings: PoolSettings,
+    ) -> Result<Arc<dyn ConnectionPool>> {
+        let name = match self.config.rollback.legacy_connections() {
+            true => "legacy",
+            false => self.config.pool.backend.as_str(),
+        };
+        let pool = self.pools.build(name, self)?.build(connector, settings)?;
+        self.opened.lock().push(Arc::clone(&pool));
+        Ok(pool)
+    }
+
+    /// The pools built from this context so far.
+    pub(crate) fn opened(&self) -> Vec<Arc<dyn ConnectionPool>> {
+        self.opened.lock().clone()
     }
 }
 
@@ -141,6 +180,8 @@ pub struct Registry {
     pub http: Backends<dyn HttpTransport>,
     /// Vector storage, chosen by `vectors.backend`.
     pub vectors: Backends<dyn VectorStore>,
+    /// Connection pools, chosen by `pool.backend`.
+    pub pool: Backends<dyn PoolFactory>,
 }
 
 impl Registry {
@@ -152,6 +193,7 @@ impl Registry {
             tasks: Backends::new("tasks.backend"),
             http: Backends::new("http.backend"),
             vectors: Backends::new("vectors.backend"),
+            pool: Backends::new("pool.backend"),
         }
     }
 

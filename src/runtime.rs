@@ -313,8 +313,9 @@ impl ArshaiBuilder {
     /// [`ErrorKind::UnknownBackend`] for a name that is not registered, with what there is; whatever a
     /// backend refuses of its settings.
     pub fn build(self) -> Result<Arshai> {
-        let Self { context, registry, memory, tasks, http, vectors } = self;
+        let Self { mut context, registry, memory, tasks, http, vectors } = self;
         let config = Arc::clone(&context.config);
+        context = context.with_pools(registry.pool.clone());
         let memory = match memory {
             Some(memory) => memory,
             None => registry.memory.build(memory_backend(&config), &context)?,

@@ -94,8 +94,10 @@ keys! {
     duration "memory.ttl" Some("ARSHAI_MEMORY_TTL"), seconds(43_200), memory.ttl, "s";
     string "memory.backend" Some("ARSHAI_MEMORY_BACKEND"), text("in_memory"), memory.backend;
     duration "cleanup_interval" Some("ARSHAI_CLEANUP_INTERVAL"), seconds(300), cleanup_interval, "s";
+    string "pool.backend" None, text("lean"), pool.backend;
     number "pool.max_connections" Some("ARSHAI_MAX_CONNECTIONS"), count(1, 20), pool.max_connections;
     number "pool.max_idle" None, count(0, 8), pool.max_idle;
+    number "pool.max_waiting" None, count(0, 1_000), pool.max_waiting;
     duration "pool.idle_timeout" None, seconds(30), pool.idle_timeout, "s";
     duration "pool.connection_timeout" Some("ARSHAI_CONNECTION_TIMEOUT"), seconds(30), pool.connection_timeout, "s";
     string "tasks.backend" None, text("bounded"), tasks.backend;
@@ -120,6 +122,11 @@ keys! {
     list "http.insecure_hosts" None, Kind::List { example: "models.internal,10.0.0.5" }, http.insecure_hosts;
     optional_url "http.proxy" None, Kind::Url { schemes: &PROXY, example: "http://proxy.internal:3128" }, http.proxy;
     url "redis.url" Some("REDIS_URL"), Kind::Url { schemes: &REDIS, example: "redis://localhost:6379/1" }, redis.url;
+    number "redis.shared_connections" None, count(1, 2), redis.shared_connections;
+    duration "redis.command_timeout" None, seconds(5), redis.command_timeout, "s";
+    number "redis.max_commands" None, count(1, 10_000), redis.max_commands;
+    number "redis.max_value_bytes" None, count(1, 16_777_216), redis.max_value_bytes, "bytes";
+    optional "redis.ca_file" None, text("/etc/ssl/redis-ca.pem"), redis.ca_file;
     string "milvus.host" Some("MILVUS_HOST"), text("localhost"), milvus.host;
     number "milvus.port" Some("MILVUS_PORT"), Kind::Number { least: 1, most: 65_535, example: 19_530 }, milvus.port;
     string "milvus.db_name" Some("MILVUS_DB_NAME"), text("default"), milvus.db_name;

@@ -56,10 +56,14 @@ pub struct MemoryConfig {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PoolConfig {
+    /// Which backend.
+    pub backend: String,
     /// The most connections of each pool.
     pub max_connections: usize,
     /// The most idle connections kept.
     pub max_idle: usize,
+    /// The most callers that wait for a connection; one more is refused at once.
+    pub max_waiting: usize,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
     /// How long connecting may take (MCP and Redis).
@@ -130,6 +134,16 @@ pub struct HttpConfig {
 pub struct RedisConfig {
     /// Its URL, which may hold a password.
     pub url: SecretString,
+    /// Connections that all callers share for ordinary commands, of the pool's `max_connections`.
+    pub shared_connections: usize,
+    /// How long a command may take, reconnecting included.
+    pub command_timeout: Duration,
+    /// The most commands sent or waiting at once; one more is refused at once.
+    pub max_commands: usize,
+    /// The most bytes of a value written or read.
+    pub max_value_bytes: usize,
+    /// A file of certificates (PEM) trusted for `rediss://`; the system's unless set.
+    pub ca_file: Option<String>,
 }
 
 /// Milvus.
@@ -348,8 +362,10 @@ impl Default for Config {
                 ttl: Duration::from_secs(43_200),
             },
             pool: PoolConfig {
+                backend: "lean".into(),
                 max_connections: 20,
                 max_idle: 8,
+                max_waiting: 1_000,
                 idle_timeout: Duration::from_secs(30),
                 connection_timeout: Duration::from_secs(30),
             },
@@ -376,7 +392,14 @@ impl Default for Config {
                 insecure_hosts: Vec::new(),
                 proxy: None,
             },
-            redis: RedisConfig { url: "redis://localhost:6379/1".into() },
+            redis: RedisConfig {
+                url: "redis://localhost:6379/1".into(),
+                shared_connections: 2,
+                command_timeout: Duration::from_secs(5),
+                max_commands: 10_000,
+                max_value_bytes: 16 << 20,
+                ca_file: None,
+            },
             milvus: MilvusConfig {
                 host: "localhost".into(),
                 port: 19_530,
