@@ -6,8 +6,6 @@ pub mod legacy;
 pub mod redis;
 #[cfg(feature = "redis")]
 pub mod redis_legacy;
-#[cfg(feature = "redis")]
-pub mod tiered;
 
 use std::sync::Arc;
 
@@ -18,8 +16,6 @@ pub use legacy::LegacyMemoryManager;
 pub use redis::RedisMemoryManager;
 #[cfg(feature = "redis")]
 pub use redis_legacy::LegacyRedisMemoryManager;
-#[cfg(feature = "redis")]
-pub use tiered::TieredMemoryManager;
 
 /// Adds the memory backends.
 pub(super) fn register(registry: &mut Registry) {
@@ -36,10 +32,9 @@ pub(super) fn register(registry: &mut Registry) {
         memory.register(redis_legacy::NAME, |context| {
             Ok(Arc::new(LegacyRedisMemoryManager::from_context(context)?))
         });
-        memory.register(tiered::NAME, |context| Ok(Arc::new(TieredMemoryManager::from_context(context)?)));
     }
     #[cfg(not(feature = "redis"))]
-    for name in ["redis", "redis_legacy", "tiered"] {
+    for name in ["redis", "redis_legacy"] {
         registry.memory.needs_feature(name, "redis");
     }
 }

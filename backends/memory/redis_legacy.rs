@@ -65,7 +65,8 @@ impl LegacyRedisMemoryManager {
 
     async fn set(&self, key: String, json: Bytes) -> Result<()> {
         let expire = Expiration::EX(i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX));
-        self.on_a_connection(|redis| async move { redis.set(key, json, Some(expire), None, false).await }).await
+        self.on_a_connection(|redis| async move { redis.set(key, json, Some(expire), None, false).await })
+            .await
     }
 }
 

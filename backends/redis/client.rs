@@ -10,14 +10,14 @@ use bytes::Bytes;
 use fred::clients::Client;
 use fred::error::{Error as FredError, ErrorKind as FredKind};
 use fred::interfaces::{ClientLike, KeysInterface};
+use fred::types::Expiration;
 use fred::types::config::Options;
-use fred::types::{Expiration, RespVersion};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::connection::RedisConnection;
 use super::errors::{from_fred, may_pass};
-use super::lane::{Lane, Prepare};
+use super::lane::Lane;
 use super::link::RedisConnector;
 use super::pending::Pending;
 use super::settings::Settings;
@@ -103,24 +103,15 @@ impl RedisClient {
     /// [`ErrorKind::Config`] for a URL that cannot be used, without repeating it;
     /// [`ErrorKind::UnknownBackend`] for a pool that is not there.
     pub fn from_context(context: &BuildContext) -> Result<Self> {
-        let shared = context.config.redis.shared_connections;
-        Self::build(context, shared, RespVersion::RESP2, None)
-    }
-
-    pub(crate) fn build(
-        context: &BuildContext,
-        shared: usize,
-        version: RespVersion,
-        prepare: Option<Prepare>,
-    ) -> Result<Self> {
         let config = &context.config;
         let redis = &config.redis;
-        let connector = Arc::new(RedisConnector::new(Settings::new(config, version)?));
+        let shared = redis.shared_connections;
+        let connector = Arc::new(RedisConnector::new(Settings::new(config)?));
         let mut settings = PoolSettings::new("redis", &config.pool);
         // Connecting is a part of some command: it never has longer than that.
         settings.connect_timeout = settings.connect_timeout.min(redis.command_timeout);
         let pool = context.pool(connector, settings)?;
-        let lane = |_| Lane::new(Arc::clone(&pool), redis.command_timeout, prepare.clone());
+        let lane = |_| Lane::new(Arc::clone(&pool), redis.command_timeout);
         let client = Self(Arc::new(Inner {
             lanes: (0..shared.max(1)).map(lane).collect(),
             lanes_in_use: AtomicUsize::new(lanes_for(shared, config.pool.max_connections)),
@@ -300,10 +291,6 @@ impl RedisClient {
         for lane in self.0.lanes.iter().skip(first) {
             lane.let_go();
         }
-    }
-
-    pub(crate) fn max_value_bytes(&self) -> usize {
-        self.0.max_value_bytes
     }
 
     pub(crate) fn command_timeout(&self) -> Duration {

@@ -4,8 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fred::clients::Client;
-use futures_util::future::BoxFuture;
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -19,9 +17,6 @@ use crate::{Deadline, Error, ErrorKind, Result};
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// Done with a new connection before anyone uses it.
-pub type Prepare = Arc<dyn Fn(Client) -> BoxFuture<'static, Result<()>> + Send + Sync>;
-
 /// One shared connection, connected when it is first needed and again when it has broken.
 ///
 /// There is no task that reconnects: whoever needs the connection connects, one at a time and for all, and
@@ -30,7 +25,6 @@ pub type Prepare = Arc<dyn Fn(Client) -> BoxFuture<'static, Result<()>> + Send +
 /// is the answer for everyone who waited for it.
 pub(super) struct Lane {
     pool: Arc<dyn ConnectionPool>,
-    prepare: Option<Prepare>,
     patience: Duration,
     current: RwLock<Option<Arc<SharedLink>>>,
     attempts: Mutex<Attempts>,
@@ -54,8 +48,8 @@ struct Failure {
 }
 
 impl Lane {
-    pub(super) fn new(pool: Arc<dyn ConnectionPool>, patience: Duration, prepare: Option<Prepare>) -> Self {
-        Self { pool, prepare, patience, current: RwLock::new(None), attempts: Mutex::default() }
+    pub(super) fn new(pool: Arc<dyn ConnectionPool>, patience: Duration) -> Self {
+        Self { pool, patience, current: RwLock::new(None), attempts: Mutex::default() }
     }
 
     /// The connection, if there is one that works.
@@ -116,9 +110,6 @@ impl Lane {
         let broken = self.current.write().take();
         drop(broken);
         let link = Arc::new(SharedLink::new(self.pool.acquire(deadline).await?)?);
-        if let Some(prepare) = &self.prepare {
-            deadline.bound(COMPONENT, "preparing a connection", prepare(link.client().clone())).await??;
-        }
         *self.current.write() = Some(Arc::clone(&link));
         Ok(link)
     }

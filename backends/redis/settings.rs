@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use fred::socket2::TcpKeepalive;
+use fred::types::Builder;
 use fred::types::config::{Config as FredConfig, ConnectionConfig, PerformanceConfig, TcpConfig};
-use fred::types::{Builder, RespVersion};
 use secrecy::ExposeSecret;
 use url::Url;
 
@@ -25,7 +25,7 @@ pub(super) struct Settings {
 impl Settings {
     /// # Errors
     /// [`ErrorKind::Config`] for a URL that cannot be used. The URL is never repeated: it may hold a password.
-    pub(super) fn new(config: &Config, version: RespVersion) -> Result<Self> {
+    pub(super) fn new(config: &Config) -> Result<Self> {
         let redis = &config.redis;
         let url = Url::parse(redis.url.expose_secret()).map_err(|_| refused("it is not a URL"))?;
         if url.scheme().starts_with("rediss") && !cfg!(feature = "redis-tls") {
@@ -39,7 +39,6 @@ impl Settings {
         if fred.database.is_none() {
             fred.database = database_in_query(&url)?;
         }
-        fred.version = version;
         fred.fail_fast = true;
         encrypt(&mut fred, redis)?;
         Ok(Self {
@@ -164,7 +163,7 @@ mod tests {
     fn settings(url: &str) -> Result<Settings> {
         let mut config = Config::default();
         config.redis.url = url.into();
-        Settings::new(&config, RespVersion::RESP2)
+        Settings::new(&config)
     }
 
     #[test]
@@ -216,7 +215,7 @@ mod tests {
         let mut config = Config::default();
         config.redis.url = "rediss://localhost".into();
         config.redis.ca_file = Some("/dev/null".into());
-        let error = Settings::new(&config, RespVersion::RESP2).expect_err("it is empty");
+        let error = Settings::new(&config).expect_err("it is empty");
         assert_eq!(error.kind(), ErrorKind::Config);
     }
 }

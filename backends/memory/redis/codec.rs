@@ -55,14 +55,19 @@ impl Codec {
     }
 
     /// A new entry.
-    pub(in crate::backends::memory) fn encode(&self, memory: &WorkingMemory, metadata: &Map<String, Value>) -> Result<Bytes> {
+    pub(in crate::backends::memory) fn encode(
+        &self,
+        memory: &WorkingMemory,
+        metadata: &Map<String, Value>,
+    ) -> Result<Bytes> {
         let now = self.now();
         let data = NewData { working_memory: memory.as_str() };
         let entry = NewEntry { data, metadata, created_at: &now, last_update: &now };
         // The text, its escapes and some 100 bytes of the format's own.
         let mut json = Vec::with_capacity(memory.as_str().len() * 9 / 8 + 192);
         serde_json::to_writer(&mut json, &entry).map_err(|cause| {
-            Error::new(ErrorKind::Internal, NAME_IN_ERRORS, "an entry cannot be written as JSON").with_source(cause)
+            Error::new(ErrorKind::Internal, NAME_IN_ERRORS, "an entry cannot be written as JSON")
+                .with_source(cause)
         })?;
         Ok(json.into())
     }
@@ -74,7 +79,11 @@ impl Codec {
     }
 
     /// The entry with another text and time of update; every other field stays as it is, byte for byte.
-    pub(in crate::backends::memory) fn with_text(&self, json: &[u8], memory: &WorkingMemory) -> Result<Bytes> {
+    pub(in crate::backends::memory) fn with_text(
+        &self,
+        json: &[u8],
+        memory: &WorkingMemory,
+    ) -> Result<Bytes> {
         let mut entry: Fields<'_> = serde_json::from_slice(json).map_err(not_ours)?;
         let data = entry.get("data").ok_or_else(|| missing("data"))?;
         let mut data: Fields<'_> = serde_json::from_str(data).map_err(not_ours)?;
@@ -243,7 +252,10 @@ mod tests {
             deep_entry.as_bytes(),
         ];
         for case in cases {
-            for error in [codec().text(case).expect_err("not ours"), codec().with_text(case, &"new".into()).err().unwrap_or_else(|| missing("x"))] {
+            for error in [
+                codec().text(case).expect_err("not ours"),
+                codec().with_text(case, &"new".into()).err().unwrap_or_else(|| missing("x")),
+            ] {
                 assert_eq!(error.kind(), ErrorKind::Corrupt);
                 assert!(!format!("{error} {error:?}").contains("secret"));
             }

@@ -12,23 +12,12 @@ use crate::{Error, ErrorKind, Result};
 use super::NAME_IN_ERRORS;
 
 /// Replaces an entry if it is still the one that was read: 0 it is gone, 1 it is another, 2 it was replaced.
-/// Reading a byte of it afterwards lets a connection that tracks keys go on tracking this one.
 const REPLACE: &str = "\
 local held = redis.call('GET', KEYS[1])
 if not held then return 0 end
 if held ~= ARGV[1] then return 1 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
-redis.call('GETRANGE', KEYS[1], 0, 0)
 return 2";
-
-/// Stores an entry and lets the connection track it.
-const STORE_TRACKED: &str = "\
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-redis.call('GETRANGE', KEYS[1], 0, 0)
-return 1";
-
-/// Reads an entry, no more of it than the bound, and how many milliseconds it has left.
-const READ_TRACKED: &str = "return {redis.call('GETRANGE', KEYS[1], 0, ARGV[1]), redis.call('PTTL', KEYS[1])}";
 
 /// The commands of entries that live for `ttl`.
 #[derive(Debug)]
@@ -63,10 +52,6 @@ impl Commands {
         &self.client
     }
 
-    pub(in crate::backends::memory) fn ttl(&self) -> Duration {
-        self.ttl
-    }
-
     /// The entry; empty if there is none.
     pub(in crate::backends::memory) async fn read(&self, key: &str) -> Result<Bytes> {
         self.client.get_bytes(key).await
@@ -80,7 +65,12 @@ impl Commands {
         self.client.delete_key(key).await
     }
 
-    pub(in crate::backends::memory) async fn replace(&self, key: &str, held: &Bytes, json: Bytes) -> Result<Replaced> {
+    pub(in crate::backends::memory) async fn replace(
+        &self,
+        key: &str,
+        held: &Bytes,
+        json: Bytes,
+    ) -> Result<Replaced> {
         self.client.check_size(json.len())?;
         let bytes = key.len() + held.len() + json.len();
         let arguments = [Value::Bytes(held.clone()), Value::Bytes(json), Value::Integer(self.seconds())];
@@ -89,25 +79,6 @@ impl Commands {
             1 => Ok(Replaced::Changed),
             _ => Ok(Replaced::Done),
         }
-    }
-
-    /// As [`read`](Self::read), with how long the entry still lives, on a connection that tracks what it reads.
-    pub(in crate::backends::memory) async fn read_tracked(&self, key: &str) -> Result<(Bytes, Duration)> {
-        let most = self.client.max_value_bytes();
-        let arguments = vec![Value::Integer(i64::try_from(most).unwrap_or(i64::MAX))];
-        let (json, left): (Bytes, i64) = self.eval(READ_TRACKED, Effect::Read, key, 0, arguments).await?;
-        self.client.check_size(json.len())?;
-        // Below zero: it lives for ever (-1), or is not there (-2), and then the time does not matter.
-        let left = u64::try_from(left).map_or(Duration::MAX, Duration::from_millis);
-        Ok((json, left))
-    }
-
-    /// As [`store`](Self::store), on a connection that tracks what it reads.
-    pub(in crate::backends::memory) async fn store_tracked(&self, key: &str, json: Bytes) -> Result<()> {
-        self.client.check_size(json.len())?;
-        let bytes = key.len() + json.len();
-        let arguments = vec![Value::Bytes(json), Value::Integer(self.seconds())];
-        self.eval::<i64>(STORE_TRACKED, Effect::Write, key, bytes, arguments).await.map(|_| ())
     }
 
     /// Scripts travel whole: 300 bytes at most, and no server ever lacks one.
