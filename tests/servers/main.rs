@@ -12,7 +12,7 @@ use std::time::Duration;
 use arshai_test_support::RawConnection;
 
 /// Long enough that only a promise broken reaches it.
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(15);
 
 /// Short, for what must really be waited for to see that it does not come.
 const SHORT: Duration = Duration::from_millis(50);

@@ -185,7 +185,13 @@ impl RedisServer {
     ///
     /// If the server is not there or does not answer in ten seconds.
     pub fn command<A: AsRef<[u8]>>(&self, arguments: &[A]) -> Reply {
-        self.raw().command(arguments).expect("the server answers")
+        self.try_command(arguments).expect("the server answers")
+    }
+
+    /// As [`command`](Self::command), where the server may be gone, or close the connection, as one does that becomes
+    /// a replica.
+    pub fn try_command<A: AsRef<[u8]>>(&self, arguments: &[A]) -> io::Result<Reply> {
+        self.try_raw()?.command(arguments)
     }
 
     /// A logged-in connection for several commands, not counted by [`connections`](Self::connections).

@@ -79,7 +79,7 @@ fn sentinel(master: u16) -> RedisServer {
         .sentinel()
         .setting("sentinel monitor", &format!("{MASTER} 127.0.0.1 {master} 2"))
         .setting("sentinel down-after-milliseconds", &format!("{MASTER} 500"))
-        .setting("sentinel failover-timeout", &format!("{MASTER} 3000"))
+        .setting("sentinel failover-timeout", &format!("{MASTER} 1500"))
         .setting("sentinel parallel-syncs", &format!("{MASTER} 2"))
         .start();
     // Sentinels tell each other of themselves every two seconds and ask the servers every ten; tests are in a hurry.
