@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -276,14 +277,12 @@ impl RedisClient {
     /// stops the waiting.
     pub async fn close(&self, deadline: Deadline) -> usize {
         self.let_go_from(0);
-        let closing = self.0.pool.close(deadline);
-        // A lane that was connecting meanwhile let go of nothing; the pool is closed to it now.
-        let closing = async {
-            let mut closing = std::pin::pin!(closing);
-            let _ = futures_util::poll!(closing.as_mut());
-            self.let_go_from(0);
-            closing.await
-        };
+        let mut closing = std::pin::pin!(self.0.pool.close(deadline));
+        if let Poll::Ready(still_out) = futures_util::poll!(closing.as_mut()) {
+            return still_out;
+        }
+        // The pool is closed now. A lane that connected just before that has something to let go of.
+        self.let_go_from(0);
         closing.await
     }
 

@@ -16,6 +16,11 @@ use crate::{Deadline, Error, ErrorKind, Result};
 pub struct RedisConnection(pub(super) PooledConnection);
 
 impl RedisConnection {
+    /// Drops the connection in place of giving it back.
+    pub fn discard(self) {
+        self.0.discard();
+    }
+
     /// Does `work` on the connection by `deadline`.
     ///
     /// If the work fails, is cut short by the deadline or its future is dropped, the connection is not used

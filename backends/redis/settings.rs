@@ -57,7 +57,9 @@ impl Settings {
         let mut connection = ConnectionConfig::default();
         connection.connection_timeout = self.connect_timeout;
         connection.internal_command_timeout = self.command_timeout.min(self.connect_timeout);
-        connection.max_command_attempts = 1;
+        // Following a cluster's redirections takes attempts. What was under way on a connection that broke is
+        // never sent again: without a policy for reconnecting the library answers it with an error.
+        connection.max_command_attempts = connection.max_redirections + 1;
         connection.tcp = TcpConfig {
             nodelay: Some(true),
             keepalive: Some(TcpKeepalive::new().with_time(KEEPALIVE)),
