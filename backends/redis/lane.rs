@@ -92,7 +92,7 @@ impl Lane {
                     return Ok(link);
                 }
                 Err(error) => {
-                    attempts.failed(&error);
+                    attempts.failed(&error, self.patience);
                     if is_final(&error) {
                         return Err(error);
                     }
@@ -146,9 +146,11 @@ impl Attempts {
         }
     }
 
-    fn failed(&mut self, error: &Error) {
+    fn failed(&mut self, error: &Error, patience: Duration) {
         let now = Instant::now();
-        let backoff = MIN_BACKOFF.saturating_mul(1 << self.failures.min(10)).min(MAX_BACKOFF);
+        // Short enough that every caller, however late it comes, sees an attempt before its deadline.
+        let most = MAX_BACKOFF.min(patience / 4);
+        let backoff = MIN_BACKOFF.saturating_mul(1 << self.failures.min(10)).min(most);
         self.failures = self.failures.saturating_add(1);
         self.away_since.get_or_insert(now);
         self.next = Some(now + jittered(backoff));

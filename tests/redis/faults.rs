@@ -118,20 +118,20 @@ async fn a_late_answer_is_never_given_to_another_key() {
     let server = RedisServer::start();
     let proxy = Proxy::start(server.address());
     let mut config = config(&server.url_at(proxy.port()));
-    config.redis.command_timeout = Duration::from_millis(100);
+    config.redis.command_timeout = Duration::from_millis(400);
     let client = client(config);
     for n in 0..20 {
         client.set_key(&format!("k{n}"), format!("value {n}"), None).await.expect("it sets");
     }
     // Answers come now in time, now late.
-    proxy.delay_replies(Duration::from_millis(95));
-    proxy.jitter(Duration::from_millis(15));
+    proxy.delay_replies(Duration::from_millis(100));
+    proxy.jitter(Duration::from_millis(500));
     let readers: Vec<_> = (0..20)
         .map(|n| {
             let client = client.clone();
             tokio::spawn(async move {
                 let (mut read, mut late) = (0, 0);
-                for _ in 0..30 {
+                for _ in 0..10 {
                     match client.get_key(&format!("k{n}")).await {
                         Ok(found) => {
                             assert_eq!(found, Some(RedisValue::Text(format!("value {n}"))));
