@@ -326,6 +326,8 @@ pub struct MemoryCapabilities {
     pub injected_clock: bool,
     /// It tells an [`EvictionListener`] of every entry that leaves, and counts them.
     pub eviction_listener: bool,
+    /// Its statistics count entries and bytes; a server shared with others keeps those for itself.
+    pub counts_entries: bool,
 }
 
 impl MemoryCapabilities {
@@ -347,6 +349,13 @@ impl MemoryCapabilities {
     #[must_use]
     pub const fn injected_clock(mut self, yes: bool) -> Self {
         self.injected_clock = yes;
+        self
+    }
+
+    /// Sets whether its statistics count entries and bytes.
+    #[must_use]
+    pub const fn counts_entries(mut self, yes: bool) -> Self {
+        self.counts_entries = yes;
         self
     }
 

@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::{HttpStats, HttpTransport};
 use crate::llm::{HttpClientFactory, LlmClient, LlmStats};
 use crate::memory::{Evicted, MemoryLimits, MemoryManager, MemoryStats};
+use crate::pool::{ConnectionPool, PoolStatus};
 use crate::registry::{Backends, BuildContext, Registry};
 use crate::tasks::{BackgroundFailure, TaskExecutor, TaskShutdownReport, TaskStats};
 use crate::vectors::{VectorStats, VectorStore};
@@ -53,6 +54,8 @@ struct Inner {
     http: Option<Arc<dyn HttpTransport>>,
     vectors: Option<Arc<dyn VectorStore>>,
     clients: HttpClientFactory,
+    /// The connection pools that backends opened.
+    pools: Vec<Arc<dyn ConnectionPool>>,
 }
 
 impl Arshai {
@@ -167,6 +170,7 @@ impl Arshai {
             tasks: self.0.tasks.stats(),
             http: self.0.http.as_ref().map(|http| http.stats()),
             vectors: self.0.vectors.as_ref().map(|vectors| vectors.stats()),
+            pools: self.0.pools.iter().map(|pool| pool.status()).collect(),
             llm: self.0.clients.stats(),
         }
     }
@@ -211,9 +215,13 @@ impl Arshai {
         if limits.max_background_tasks.is_some() && !self.0.tasks.capabilities().bounded {
             return Err(unbounded("tasks"));
         }
+        if limits.max_connections.is_some() && self.0.pools.iter().any(|pool| !pool.capabilities().bounded) {
+            return Err(unbounded("a connection pool"));
+        }
         // HTTP first: it alone can still refuse, and then nothing has changed.
         if let Some(max) = limits.max_connections {
             self.http()?.set_max_connections(max)?;
+            self.0.pools.iter().try_for_each(|pool| pool.set_max_connections(max))?;
         }
         if let Some(max) = limits.max_background_tasks {
             self.0.tasks.set_max_background_tasks(max)?;
@@ -226,7 +234,8 @@ impl Arshai {
 
     /// Stops taking work, waits for what runs until `deadline`, aborts the rest and reports.
     ///
-    /// It returns by the deadline and at most a second more for closing. Conversation memory stays readable.
+    /// It returns by the deadline and at most a second more for closing. Conversation memory in process stays
+    /// readable; connection pools close last, when no task uses them any more.
     /// Dropping the future leaves the runtime closed to new work and what runs running until the last
     /// handle is dropped.
     pub async fn shutdown(&self, deadline: Deadline) -> ShutdownReport {
@@ -246,7 +255,10 @@ impl Arshai {
                 closed.and_then(|result| result).err().map(|error| error.to_string())
             },
         );
-        ShutdownReport { tasks, http_requests_cut, vectors_error }
+        let closing = Deadline::after(deadline.remaining() + CLOSE_TIMEOUT);
+        let pools = inner.pools.iter().map(|pool| pool.close(closing));
+        let connections_out = futures_util::future::join_all(pools).await.into_iter().sum();
+        ShutdownReport { tasks, http_requests_cut, vectors_error, connections_out }
     }
 }
 
@@ -373,7 +385,8 @@ impl ArshaiBuilder {
             Some(http) => clients.with_transport(Arc::clone(http)),
             None => clients,
         };
-        Ok(Arshai(Arc::new(Inner { config, registry, memory, tasks, http, vectors, clients })))
+        let pools = context.watched_pools();
+        Ok(Arshai(Arc::new(Inner { config, registry, memory, tasks, http, vectors, pools, clients })))
     }
 }
 
@@ -387,6 +400,7 @@ impl fmt::Debug for ArshaiBuilder {
 fn memory_backend(config: &Config) -> &str {
     match config.memory.backend.as_str() {
         "in_memory" if config.rollback.legacy_memory() => "legacy",
+        "redis" if config.rollback.legacy_connections() => "redis_legacy",
         name => name,
     }
 }
@@ -494,6 +508,8 @@ pub struct RuntimeStats {
     pub http: Option<HttpStats>,
     /// Vector storage, where it was compiled in.
     pub vectors: Option<VectorStats>,
+    /// The connection pools that backends opened.
+    pub pools: Vec<PoolStatus>,
     /// Requests to models, for each model and key.
     pub llm: Vec<LlmStats>,
 }
@@ -503,8 +519,10 @@ impl RuntimeStats {
     pub fn bounds(&self) -> impl Iterator<Item = &Bound> {
         let http = self.http.iter().flat_map(|http| &http.bounds);
         let vectors = self.vectors.iter().flat_map(|vectors| &vectors.bounds);
+        let pools = self.pools.iter().flat_map(|pool| &pool.bounds);
         let llm = self.llm.iter().flat_map(|llm| &llm.bounds);
-        self.memory.bounds.iter().chain(&self.tasks.bounds).chain(http).chain(vectors).chain(llm)
+        let parts = self.memory.bounds.iter().chain(&self.tasks.bounds).chain(http).chain(vectors);
+        parts.chain(pools).chain(llm)
     }
 }
 
@@ -558,6 +576,8 @@ pub struct ShutdownReport {
     pub http_requests_cut: usize,
     /// Why the vector store could not be closed cleanly, if so.
     pub vectors_error: Option<String>,
+    /// Connections of pools that were still in use at the end.
+    pub connections_out: usize,
 }
 
 impl ShutdownReport {
@@ -568,5 +588,6 @@ impl ShutdownReport {
             && self.tasks.lost.is_empty()
             && self.http_requests_cut == 0
             && self.vectors_error.is_none()
+            && self.connections_out == 0
     }
 }

@@ -2,12 +2,20 @@
 
 pub mod in_memory;
 pub mod legacy;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "redis")]
+pub mod redis_legacy;
 
 use std::sync::Arc;
 
 use crate::Registry;
 pub use in_memory::InMemoryManager;
 pub use legacy::LegacyMemoryManager;
+#[cfg(feature = "redis")]
+pub use redis::RedisMemoryManager;
+#[cfg(feature = "redis")]
+pub use redis_legacy::LegacyRedisMemoryManager;
 
 /// Adds the memory backends.
 pub(super) fn register(registry: &mut Registry) {
@@ -17,4 +25,16 @@ pub(super) fn register(registry: &mut Registry) {
     registry
         .memory
         .register(legacy::NAME, |context| Ok(Arc::new(LegacyMemoryManager::from_context(context))));
+    #[cfg(feature = "redis")]
+    {
+        let memory = &mut registry.memory;
+        memory.register(redis::NAME, |context| Ok(Arc::new(RedisMemoryManager::from_context(context)?)));
+        memory.register(redis_legacy::NAME, |context| {
+            Ok(Arc::new(LegacyRedisMemoryManager::from_context(context)?))
+        });
+    }
+    #[cfg(not(feature = "redis"))]
+    for name in ["redis", "redis_legacy"] {
+        registry.memory.needs_feature(name, "redis");
+    }
 }

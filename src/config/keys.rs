@@ -125,6 +125,7 @@ keys! {
     number "redis.shared_connections" None, count(1, 2), redis.shared_connections;
     duration "redis.command_timeout" None, seconds(5), redis.command_timeout, "s";
     number "redis.max_commands" None, count(1, 10_000), redis.max_commands;
+    number "redis.max_pending_bytes" None, count(1, 67_108_864), redis.max_pending_bytes, "bytes";
     number "redis.max_value_bytes" None, count(1, 16_777_216), redis.max_value_bytes, "bytes";
     optional "redis.ca_file" None, text("/etc/ssl/redis-ca.pem"), redis.ca_file;
     string "milvus.host" Some("MILVUS_HOST"), text("localhost"), milvus.host;

@@ -140,6 +140,8 @@ pub struct RedisConfig {
     pub command_timeout: Duration,
     /// The most commands sent or waiting at once; one more is refused at once.
     pub max_commands: usize,
+    /// The most bytes of commands sent or waiting and of the values they write.
+    pub max_pending_bytes: usize,
     /// The most bytes of a value written or read.
     pub max_value_bytes: usize,
     /// A file of certificates (PEM) trusted for `rediss://`; the system's unless set.
@@ -435,6 +437,7 @@ impl Default for Config {
                 shared_connections: 2,
                 command_timeout: Duration::from_secs(5),
                 max_commands: 10_000,
+                max_pending_bytes: 64 << 20,
                 max_value_bytes: 16 << 20,
                 ca_file: None,
             },

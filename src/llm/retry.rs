@@ -16,7 +16,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// Is told of every failed attempt that is tried again; tells nobody unless something listens.
 #[derive(Clone, Default)]
-pub struct RetryListener(Option<Arc<dyn Fn(&Error) + Send + Sync>>);
+pub struct RetryListener(Option<Arc<Listener>>);
+
+type Listener = dyn Fn(&Error) + Send + Sync;
 
 impl RetryListener {
     /// Calls `listener`, which must be quick.

@@ -64,7 +64,7 @@ fn tighten(schema: &mut Value) -> bool {
 
 /// Closes an object's schema; says whether it can be.
 fn is_closed(object: &mut Map<String, Value>) -> bool {
-    let is_object = object.get("type").is_some_and(|kind| names_object(kind));
+    let is_object = object.get("type").is_some_and(names_object);
     if !is_object && !object.contains_key("properties") {
         return true;
     }

@@ -232,7 +232,11 @@ impl MemoryManager for InMemoryManager {
     }
 
     fn capabilities(&self) -> MemoryCapabilities {
-        MemoryCapabilities::default().bounded(true).injected_clock(true).eviction_listener(true)
+        MemoryCapabilities::default()
+            .bounded(true)
+            .injected_clock(true)
+            .eviction_listener(true)
+            .counts_entries(true)
     }
 
     fn set_limits(&self, limits: MemoryLimits) -> Result<()> {
