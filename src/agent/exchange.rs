@@ -37,7 +37,7 @@ impl Toolbox<'_> {
 
     /// Asks for a whole answer, then runs its calls.
     pub(super) async fn exchange(&self, llm: &dyn LlmClient, request: ChatRequest) -> Result<Exchanged> {
-        let response = llm.chat(request).await?;
+        let response = self.deadline.bound(COMPONENT, "asking the model", llm.chat(request)).await??;
         if response.tool_calls.is_empty() {
             return Ok((response, None));
         }
@@ -67,13 +67,13 @@ impl Toolbox<'_> {
         state: &mut StreamingExecutionState,
         events: &Events,
     ) -> Result<Exchanged> {
-        let mut stream = llm.stream(request).await?;
+        let mut stream = self.deadline.bound(COMPONENT, "asking the model", llm.stream(request)).await??;
         let mut response = ChatResponse::tools(Vec::new());
         let mut begun = Begun::default();
         loop {
-            let event = match stream.next().await {
-                Ok(Some(event)) => event,
-                Ok(None) => return Err(begun.cut_short(unfinished(), state)),
+            let next = self.deadline.bound(COMPONENT, "reading the model's answer", stream.next()).await;
+            let event = match next.and_then(|next| next?.ok_or_else(unfinished)) {
+                Ok(event) => event,
                 Err(error) => return Err(begun.cut_short(error, state)),
             };
             match &event {

@@ -1,7 +1,7 @@
 //! The chat agent's loop while the model streams.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arshai::agent::{AgentEvent, AgentInput, AgentOutput, AgentStream, ChatAgent};
@@ -177,10 +177,10 @@ async fn calls_with_unusable_arguments_are_answered_and_not_run() {
 
 #[tokio::test]
 async fn a_stream_that_ends_badly_cancels_what_had_started_and_says_what_that_was() {
-    let (told, cancelled) = oneshot::channel::<()>();
-    let told = Arc::new(Mutex::new(Some(told)));
+    let (began, mut begun) = mpsc::unbounded_channel();
     let never = Function::new("never", move |_: Value| {
-        let held = told.lock().expect("nobody panics").take();
+        let (held, released) = oneshot::channel::<()>();
+        began.send(released).expect("the test listens");
         async move {
             let _held = held;
             std::future::pending::<Result<Value, std::io::Error>>().await
@@ -194,18 +194,24 @@ async fn a_stream_that_ends_badly_cancels_what_had_started_and_says_what_that_wa
             async { Ok::<_, std::io::Error>(json!(null)) }
         })
     };
-    let mut events: Vec<_> =
-        call(0, "1", "never", "{}").into_iter().chain(call(1, "2", "log", "{}")).collect();
-    events.push(Err(Error::new(ErrorKind::Transport, "test", "the connection broke")));
-    let (model, runtime) = (model(events), runtime());
-    let agent = agent(&runtime, &model, Functions::new().with(never))
-        .with_background_tasks(Functions::new().with(log));
-    let (seen, output) = read(agent.stream(AgentInput::new("hello").in_conversation("c"))).await;
+    let (sender, stream) = by_hand();
+    let model = Arc::new(ScriptedLlm::new([]).streaming([stream]));
+    let runtime = runtime();
+    let mut turn = agent(&runtime, &model, Functions::new().with(never))
+        .with_background_tasks(Functions::new().with(log))
+        .stream(AgentInput::new("hello").in_conversation("c"));
+    for event in call(0, "1", "never", "{}").into_iter().chain(call(1, "2", "log", "{}")) {
+        sender.send(event).expect("it is read");
+    }
+    assert!(matches!(turn.next().await, Ok(Some(AgentEvent::ToolStarted { name, .. })) if name == "never"));
+    let released = begun.recv().await.expect("it began");
+    sender.send(Err(Error::new(ErrorKind::Transport, "test", "the connection broke"))).expect("it is read");
+    let (seen, output) = read(turn).await;
     let error = output.expect_err("the stream broke");
     assert_eq!(error.kind(), ErrorKind::Transport);
     assert!(error.context().any(|fact| fact == ("tools_started", "never log")), "{error}");
-    assert_eq!(seen, ["[never", "[log"]);
-    cancelled.await.expect_err("its sender was dropped with the call");
+    assert_eq!(seen, ["[log"]);
+    released.await.expect_err("its sender was dropped with the call");
     runtime.tasks().wait_for_background_tasks(None).await;
     assert_eq!(logged.load(Ordering::SeqCst), 1, "a background task is not cancelled with the turn");
     assert_eq!((runtime.stats().memory.entries, model.requests().len()), (0, 1));
@@ -238,10 +244,10 @@ async fn a_model_that_never_stops_asking_for_tools_is_stopped() {
 async fn dropping_the_turn_drops_the_models_stream_and_its_tools() {
     let (sender, stream) = by_hand();
     let model = Arc::new(ScriptedLlm::new([]).streaming([stream]));
-    let (held, released) = oneshot::channel::<()>();
-    let held = Arc::new(Mutex::new(Some(held)));
+    let (began, mut begun) = mpsc::unbounded_channel();
     let never = Function::new("never", move |_: Value| {
-        let held = held.lock().expect("nobody panics").take();
+        let (held, released) = oneshot::channel::<()>();
+        began.send(released).expect("the test listens");
         async move {
             let _held = held;
             std::future::pending::<Result<Value, std::io::Error>>().await
@@ -253,6 +259,7 @@ async fn dropping_the_turn_drops_the_models_stream_and_its_tools() {
         sender.send(event).expect("it is read");
     }
     assert!(matches!(turn.next().await, Ok(Some(AgentEvent::ToolStarted { .. }))));
+    let released = begun.recv().await.expect("it began");
     drop(turn);
     assert!(sender.is_closed(), "the model's stream is gone");
     released.await.expect_err("its sender was dropped with the call");
