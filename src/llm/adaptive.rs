@@ -66,8 +66,12 @@ struct Inner {
 
 #[derive(Debug)]
 struct State {
-    /// The number with its fraction.
-    limit: f64,
+    /// The number in force.
+    limit: usize,
+    /// Answers since it last changed.
+    answers: usize,
+    /// The most requests in flight at once since it last changed.
+    busiest: usize,
     /// How often it fell.
     falls: u64,
     /// Nobody begins before.
@@ -101,7 +105,7 @@ impl Concurrency {
             settings,
             slots: Slots::new(COMPONENT, "requests", settings.max),
             waiting: Slots::new("llm.max_waiting", "requests", settings.max_waiting),
-            state: Mutex::new(State { limit: settings.max as f64, falls: 0, hold: None }),
+            state: Mutex::new(State { limit: settings.max, answers: 0, busiest: 0, falls: 0, hold: None }),
             answered: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }))
@@ -144,7 +148,10 @@ impl Concurrency {
             }
             tokio::time::sleep_until(hold).await;
         }
-        let falls = Arc::new(AtomicU64::new(self.0.state.lock().falls));
+        let mut state = self.0.state.lock();
+        state.busiest = state.busiest.max(self.0.slots.used());
+        let falls = Arc::new(AtomicU64::new(state.falls));
+        drop(state);
         Ok(Turn { concurrency: self.clone(), falls, _slot: slot })
     }
 
@@ -165,9 +172,11 @@ impl Concurrency {
         let inner = &self.0;
         inner.answered.fetch_add(1, Ordering::Relaxed);
         let mut state = inner.state.lock();
-        if state.limit < inner.settings.max as f64 && inner.slots.used() * 2 >= inner.slots.max() {
-            state.limit = (state.limit + 1.0 / state.limit).min(inner.settings.max as f64);
-            self.apply(&state);
+        state.answers += 1;
+        let is_used = state.busiest * 2 >= state.limit;
+        if state.limit < inner.settings.max && is_used && state.answers >= state.limit {
+            let more = state.limit + 1;
+            self.change(&mut state, more);
         }
     }
 
@@ -181,19 +190,17 @@ impl Concurrency {
         }
         if falls.load(Ordering::Relaxed) == state.falls {
             state.falls += 1;
-            let in_flight = (self.0.slots.used() as f64).min(state.limit);
-            state.limit = (in_flight * decrease.clamp(0.0, 1.0)).max(min as f64);
-            self.apply(&state);
-            tracing::warn!(model = self.0.name, limit = state.limit as usize, "the provider asks for less");
+            let in_flight = self.0.slots.used().min(state.limit);
+            let less = (in_flight as f64 * decrease.clamp(0.0, 1.0)) as usize;
+            self.change(&mut state, less.max(min));
+            tracing::warn!(model = self.0.name, limit = state.limit, "the provider asks for less");
         }
         falls.store(state.falls, Ordering::Relaxed);
     }
 
-    fn apply(&self, state: &State) {
-        let limit = state.limit as usize;
-        if limit != self.0.slots.max() {
-            self.0.slots.set_max(limit);
-        }
+    fn change(&self, state: &mut State, limit: usize) {
+        (state.limit, state.answers, state.busiest) = (limit, 0, 0);
+        self.0.slots.set_max(limit);
     }
 }
 

@@ -68,16 +68,20 @@ impl Assembly {
         Ok(())
     }
 
-    /// The call that a piece goes on with. One with a name and another id than the call of its index begins a new one:
-    /// some providers give every call the same index.
+    /// The call that a piece goes on with. Some providers give every call the same index: one with a name begins a new
+    /// call if its id is another, or, without ids, if the call of its index is complete.
     fn place_of(&self, piece: &Piece<'_>) -> Option<usize> {
         let place = match piece.index {
             Some(index) => self.calls.iter().rposition(|partial| partial.index == Some(index))?,
             None if piece.name.is_empty() => self.calls.len().checked_sub(1)?,
             None => return None,
         };
-        let is_other =
-            !piece.name.is_empty() && !piece.id.is_empty() && self.calls[place].call.call_id != piece.id;
+        let earlier = &self.calls[place];
+        let is_other = !piece.name.is_empty()
+            && match piece.id {
+                "" => earlier.told,
+                id => earlier.call.call_id != id,
+            };
         (!is_other).then_some(place)
     }
 
