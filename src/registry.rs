@@ -222,11 +222,11 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_the_alternatives_and_the_feature_that_would_add_it() {
         let mut registry = Registry::builtin();
-        registry.memory.needs_feature("redis", "redis");
+        registry.memory.needs_feature("elsewhere", "elsewhere");
         let context = BuildContext::new(Config::default());
-        let error = registry.memory.build("redis", &context).expect_err("not compiled in");
+        let error = registry.memory.build("elsewhere", &context).expect_err("not compiled in");
         assert_eq!(error.kind(), ErrorKind::UnknownBackend);
         assert!(error.message().contains("available: in_memory, legacy"), "{error}");
-        assert!(error.message().contains("needs the cargo feature \"redis\""), "{error}");
+        assert!(error.message().contains("needs the cargo feature \"elsewhere\""), "{error}");
     }
 }
