@@ -48,8 +48,9 @@ impl Default for ConcurrencySettings {
 /// number.
 ///
 /// It starts at its most. When the provider answers that it is asked too often or overloaded, it falls to half of what
-/// was in flight, once for all requests that were under way by then; each full round of answers raises it by one. A
-/// pause that the provider asks for holds everybody, within a bound. It never leaves `min..=max`.
+/// was in flight, once for all requests that were under way by then. Each answer raises it by one up to half of what
+/// it was before it fell, and from there each full round of answers does: one complaint while little was asked costs
+/// little. A pause that the provider asks for holds everybody, within a bound. It never leaves `min..=max`.
 #[derive(Debug, Clone)]
 pub struct Concurrency(Arc<Inner>);
 
@@ -68,9 +69,11 @@ struct Inner {
 struct State {
     /// The number in force.
     limit: usize,
+    /// Below this it rises fast.
+    threshold: usize,
     /// Answers since it last changed.
     answers: usize,
-    /// The most requests in flight at once since it last changed.
+    /// The most requests in flight at once since it last fell: it rises to twice as many and no further.
     busiest: usize,
     /// How often it fell.
     falls: u64,
@@ -105,7 +108,14 @@ impl Concurrency {
             settings,
             slots: Slots::new(COMPONENT, "requests", settings.max),
             waiting: Slots::new("llm.max_waiting", "requests", settings.max_waiting),
-            state: Mutex::new(State { limit: settings.max, answers: 0, busiest: 0, falls: 0, hold: None }),
+            state: Mutex::new(State {
+                limit: settings.max,
+                threshold: settings.max,
+                answers: 0,
+                busiest: 0,
+                falls: 0,
+                hold: None,
+            }),
             answered: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }))
@@ -174,7 +184,8 @@ impl Concurrency {
         let mut state = inner.state.lock();
         state.answers += 1;
         let is_used = state.busiest * 2 >= state.limit;
-        if state.limit < inner.settings.max && is_used && state.answers >= state.limit {
+        let due = if state.limit < state.threshold { 1 } else { state.limit };
+        if state.limit < inner.settings.max && is_used && state.answers >= due {
             let more = state.limit + 1;
             self.change(&mut state, more);
         }
@@ -190,16 +201,20 @@ impl Concurrency {
         }
         if falls.load(Ordering::Relaxed) == state.falls {
             state.falls += 1;
-            let in_flight = self.0.slots.used().min(state.limit);
-            let less = (in_flight as f64 * decrease.clamp(0.0, 1.0)) as usize;
-            self.change(&mut state, less.max(min));
+            let share = |of: usize| ((of as f64 * decrease.clamp(0.0, 1.0)) as usize).max(min);
+            if state.limit > min {
+                state.threshold = share(state.limit);
+                let in_flight = self.0.slots.used().min(state.limit);
+                self.change(&mut state, share(in_flight));
+                state.busiest = 0;
+            }
             tracing::warn!(model = self.0.name, limit = state.limit, "the provider asks for less");
         }
         falls.store(state.falls, Ordering::Relaxed);
     }
 
     fn change(&self, state: &mut State, limit: usize) {
-        (state.limit, state.answers, state.busiest) = (limit, 0, 0);
+        (state.limit, state.answers) = (limit, 0);
         self.0.slots.set_max(limit);
     }
 }

@@ -87,7 +87,9 @@ impl Compatible {
         let mut headers = self.endpoint.headers.clone();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in extra {
-            let (name, value) = header(self.endpoint.component, name, value)?;
+            let (name, mut value) = header(self.endpoint.component, name, value)?;
+            // It may be a key or somebody's identity.
+            value.set_sensitive(true);
             headers.insert(name, value);
         }
         Ok(Call {

@@ -1,5 +1,6 @@
 //! Streamed answers over real sockets: what is read, what is refused, what is closed.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,6 +12,7 @@ use arshai::llm::{
 };
 use arshai::{Deadline, ErrorKind, Result};
 use http::Response;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::server::{Event, Reply, Server};
@@ -265,4 +267,48 @@ async fn no_failure_of_a_stream_tells_the_key() {
     let body = format!("data: Bearer {SENTINEL}\n\n");
     let error = reading(&body).await.expect_err("malformed");
     assert!(!everything(&error).contains(SENTINEL), "{error:?}");
+}
+
+/// Where a test's log goes.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_log_tells_a_key_a_header_or_a_word_of_the_conversation() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
+    let _logging = tracing::subscriber::set_default(subscriber.finish());
+    let requests = AtomicUsize::new(0);
+    let done =
+        format!("{}data: [DONE]\n\n", sse(&[delta(json!({"content": "private answer"})), finish("stop")]));
+    let done = chunked(&[done.as_bytes()]);
+    let echo = json!({"error": {"message": format!("you sent {SENTINEL} and tenant-secret")}}).to_string();
+    let server = Server::start(move |_| match requests.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::status("503 Service Unavailable", "retry-after-ms: 1\r\n", echo.as_bytes()),
+        _ => Reply::Bytes(done.clone()),
+    });
+    let mut request = hello().with_header("x-tenant", "tenant-secret");
+    request.messages = vec![Message::user("private question")];
+    let transport = transport(|_| ());
+    let client = client(&server, &transport);
+    let answer = client.stream(request.clone()).await.expect("the second attempt").collect().await;
+    let shown =
+        format!("{request:?} {answer:?} {client:?} {:?}", answer.as_ref().expect("an answer").message());
+    let logged = String::from_utf8(log.0.lock().clone()).expect("text");
+    assert!(logged.contains("retrying"), "{logged}");
+    for secret in [SENTINEL, "tenant-secret", "private"] {
+        assert!(!logged.contains(secret) && !shown.contains(secret), "{secret}: {logged} {shown}");
+    }
 }
