@@ -77,6 +77,9 @@ if ! models_work; then
     { command -v node && command -v npm; } >/dev/null || system_install nodejs npm || true
     { command -v node && command -v npm; } >/dev/null ||
         fail 'node and npm are missing and could not be installed; on Debian: apt-get install nodejs npm'
+    node -e 'const [major, minor] = process.versions.node.split(".").map(Number)
+process.exit(major > 20 || (major === 20 && minor >= 15) ? 0 : 1)' ||
+        fail "Node 20.15 or newer is needed, this is $(node --version); see https://nodejs.org/en/download"
     mkdir -p target/node
     npm install --prefix target/node --no-audit --no-fund --ignore-scripts --silent "$models" ||
         fail "npm could not install $models; it needs a package index (npmjs.com, or the one that npm's configuration names)"

@@ -24,7 +24,8 @@ const MAX_CONCURRENCIES: usize = 256;
 /// The oldest Azure API whose streams can give their usage.
 const AZURE_WITH_USAGE: &str = "2024-09-01";
 
-/// Makes clients of the four providers over one HTTP transport (Python: `SafeHttpClientFactory`). Clones share it.
+/// Makes clients of the four providers over one HTTP transport (Python: `SafeHttpClientFactory`). Clones share it, unless
+/// they are given a registry or a transport of their own.
 ///
 /// The transport is built when the first client is, as the configuration says. Where that fails, the factory falls
 /// back, with a warning each, to the built-in transport with standard settings, and then with minimal ones; what
@@ -84,13 +85,15 @@ impl HttpClientFactory {
     #[must_use]
     pub fn with_registry(mut self, registry: Registry) -> Self {
         self.registry = registry;
+        self.shared = Arc::default();
         self
     }
 
     /// Uses this transport.
     #[must_use]
-    pub fn with_transport(self, transport: Arc<dyn HttpTransport>) -> Self {
-        *self.shared.transport.lock() = Some((ClientLevel::Optimized, transport));
+    pub fn with_transport(mut self, transport: Arc<dyn HttpTransport>) -> Self {
+        let transport = Mutex::new(Some((ClientLevel::Optimized, transport)));
+        self.shared = Arc::new(Shared { transport, ..Shared::default() });
         self
     }
 
