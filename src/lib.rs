@@ -6,7 +6,7 @@
 //! [`Config::load`] reads the `ARSHAI_*` variables; [`Arshai::builder`] makes a runtime of them. It has one backend of
 //! each seam: [`memory`](Arshai::memory), [`tasks`](Arshai::tasks), [`http`](Arshai::http) and
 //! [`vectors`](Arshai::vectors). [`agent::ChatAgent`] puts them together with a model
-//! ([`llm::OpenAiClient`]) and answers messages. [`stats`](Arshai::stats) shows every bound,
+//! ([`llm::HttpClientFactory`] has four providers) and answers messages, whole or as a stream. [`stats`](Arshai::stats) shows every bound,
 //! [`set_limits`](Arshai::set_limits) changes them, [`shutdown`](Arshai::shutdown) ends it all by a deadline.
 //! `examples/quickstart` is the whole of it in one program.
 //!
@@ -69,3 +69,8 @@ pub use slots::{BorrowedSlot, Slot, Slots};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So do those of the guide to models.
+#[cfg(all(doctest, feature = "ureq"))]
+#[doc = include_str!("../docs/models.md")]
+struct Models;

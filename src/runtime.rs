@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{HttpStats, HttpTransport};
-use crate::llm::{LlmClient, OpenAiClient};
+use crate::llm::{HttpClientFactory, LlmClient, LlmStats};
 use crate::memory::{Evicted, MemoryLimits, MemoryManager, MemoryStats};
 use crate::pool::{ConnectionPool, PoolStatus};
 use crate::registry::{Backends, BuildContext, Registry};
@@ -53,6 +53,7 @@ struct Inner {
     tasks: Arc<dyn TaskExecutor>,
     http: Option<Arc<dyn HttpTransport>>,
     vectors: Option<Arc<dyn VectorStore>>,
+    clients: HttpClientFactory,
     /// The connection pools that backends opened.
     pools: Vec<Arc<dyn ConnectionPool>>,
 }
@@ -114,14 +115,45 @@ impl Arshai {
         self.0.vectors.as_ref().ok_or_else(|| backends.unknown(&self.0.config.vectors.backend))
     }
 
-    /// A client of an OpenAI-compatible model, over this runtime's HTTP and with its key, retries and timeouts.
+    /// Clients of models, over this runtime's HTTP and with its keys, retries and timeouts.
     ///
     /// # Errors
-    /// As [`OpenAiClient::new`]; [`ErrorKind::UnknownBackend`] when there is no HTTP.
-    pub fn openai(&self, model: impl Into<String>) -> Result<OpenAiClient> {
-        let config = &self.0.config;
-        let client = OpenAiClient::new(&config.llm.openai, model, Arc::clone(self.http()?))?;
-        Ok(client.with_max_retries(config.http.max_retries).with_timeout(config.http.total_timeout))
+    /// [`ErrorKind::UnknownBackend`] when there is no HTTP.
+    pub fn clients(&self) -> Result<&HttpClientFactory> {
+        self.http()?;
+        Ok(&self.0.clients)
+    }
+
+    /// A client of OpenAI, or of whatever speaks its protocol.
+    ///
+    /// # Errors
+    /// As [`HttpClientFactory::openai`] and [`clients`](Self::clients).
+    pub fn openai(&self, model: impl Into<String>) -> Result<Arc<dyn LlmClient>> {
+        self.clients()?.openai(model)
+    }
+
+    /// A client of the configured deployment of Azure OpenAI.
+    ///
+    /// # Errors
+    /// As [`HttpClientFactory::azure_openai`] and [`clients`](Self::clients).
+    pub fn azure_openai(&self) -> Result<Arc<dyn LlmClient>> {
+        self.clients()?.azure_openai()
+    }
+
+    /// A client of OpenRouter.
+    ///
+    /// # Errors
+    /// As [`HttpClientFactory::openrouter`] and [`clients`](Self::clients).
+    pub fn openrouter(&self, model: impl Into<String>) -> Result<Arc<dyn LlmClient>> {
+        self.clients()?.openrouter(model)
+    }
+
+    /// A client of Gemini.
+    ///
+    /// # Errors
+    /// As [`HttpClientFactory::genai`] and [`clients`](Self::clients).
+    pub fn genai(&self, model: impl Into<String>) -> Result<Arc<dyn LlmClient>> {
+        self.clients()?.genai(model)
     }
 
     /// An agent that chats through `llm` and runs tools and remembers conversations in this runtime.
@@ -139,6 +171,7 @@ impl Arshai {
             http: self.0.http.as_ref().map(|http| http.stats()),
             vectors: self.0.vectors.as_ref().map(|vectors| vectors.stats()),
             pools: self.0.pools.iter().map(|pool| pool.status()).collect(),
+            llm: self.0.clients.stats(),
         }
     }
 
@@ -339,7 +372,7 @@ impl ArshaiBuilder {
         let defaults = Config::default();
         let http = match http {
             Some(http) => Some(http),
-            None => optional(&registry.http, http_backend(&config), &defaults.http.backend, &context)?,
+            None => optional(&registry.http, config.http_backend(), &defaults.http.backend, &context)?,
         };
         let vectors = match vectors {
             Some(vectors) => Some(vectors),
@@ -347,8 +380,13 @@ impl ArshaiBuilder {
                 optional(&registry.vectors, &config.vectors.backend, &defaults.vectors.backend, &context)?
             }
         };
+        let clients = HttpClientFactory::new(Arc::clone(&config)).with_registry(registry.clone());
+        let clients = match &http {
+            Some(http) => clients.with_transport(Arc::clone(http)),
+            None => clients,
+        };
         let pools = context.watched_pools();
-        Ok(Arshai(Arc::new(Inner { config, registry, memory, tasks, http, vectors, pools })))
+        Ok(Arshai(Arc::new(Inner { config, registry, memory, tasks, http, vectors, pools, clients })))
     }
 }
 
@@ -370,13 +408,6 @@ fn memory_backend(config: &Config) -> &str {
 fn task_backend(config: &Config) -> &str {
     match config.tasks.backend.as_str() {
         "bounded" if config.rollback.legacy_tasks() => "legacy",
-        name => name,
-    }
-}
-
-fn http_backend(config: &Config) -> &str {
-    match config.http.backend.as_str() {
-        "ureq" if config.rollback.legacy_connections() => "legacy",
         name => name,
     }
 }
@@ -479,6 +510,8 @@ pub struct RuntimeStats {
     pub vectors: Option<VectorStats>,
     /// The connection pools that backends opened.
     pub pools: Vec<PoolStatus>,
+    /// Requests to models, for each model and key.
+    pub llm: Vec<LlmStats>,
 }
 
 impl RuntimeStats {
@@ -487,7 +520,9 @@ impl RuntimeStats {
         let http = self.http.iter().flat_map(|http| &http.bounds);
         let vectors = self.vectors.iter().flat_map(|vectors| &vectors.bounds);
         let pools = self.pools.iter().flat_map(|pool| &pool.bounds);
-        self.memory.bounds.iter().chain(&self.tasks.bounds).chain(http).chain(vectors).chain(pools)
+        let llm = self.llm.iter().flat_map(|llm| &llm.bounds);
+        let parts = self.memory.bounds.iter().chain(&self.tasks.bounds).chain(http).chain(vectors);
+        parts.chain(pools).chain(llm)
     }
 }
 

@@ -2,7 +2,7 @@
 # Runs every test of every feature. This is the README's one test command.
 #
 # Needs Rust and a C toolchain. What the tests stand on besides is installed where it is missing: redis-server from
-# the system's packages, the Python package, pinned, into target/python. A thing that cannot be installed fails this
+# the system's packages, the Python package and a server of models from npm, pinned, into target/. A thing that cannot be installed fails this
 # script: it never skips in silence. Where all is there it only looks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -65,6 +65,25 @@ if ! peer_works; then
     target/python/bin/pip install --quiet --disable-pip-version-check "$peer" ||
         fail "pip could not install $peer; it needs a package index (PyPI, or the one that pip's configuration names)"
     peer_works || fail "$peer is installed in target/python and does not work; remove that folder and try again"
+fi
+
+# --- An independent server of models, from npm.
+models='@copilotkit/aimock@1.43.0'
+models_work() {
+    [ "$(node -p 'require("./target/node/node_modules/@copilotkit/aimock/package.json").version' 2>/dev/null)" = "${models##*@}" ]
+}
+if ! models_work; then
+    echo "tests/all.sh: installing $models into target/node"
+    { command -v node && command -v npm; } >/dev/null || system_install nodejs npm || true
+    { command -v node && command -v npm; } >/dev/null ||
+        fail 'node and npm are missing and could not be installed; on Debian: apt-get install nodejs npm'
+    node -e 'const [major, minor] = process.versions.node.split(".").map(Number)
+process.exit(major > 20 || (major === 20 && minor >= 15) ? 0 : 1)' ||
+        fail "Node 20.15 or newer is needed, this is $(node --version); see https://nodejs.org/en/download"
+    mkdir -p target/node
+    npm install --prefix target/node --no-audit --no-fund --ignore-scripts --silent "$models" ||
+        fail "npm could not install $models; it needs a package index (npmjs.com, or the one that npm's configuration names)"
+    models_work || fail "$models is installed in target/node and does not work; remove that folder and try again"
 fi
 
 # The ground first: a server that does not start fails here, not in some test of a client.

@@ -157,6 +157,8 @@ pub(super) fn rolled_back(config: &Config, key: &str) -> Option<(&'static str, &
         "tasks.background_warning_percent" | "tasks.timeout" if tasks => (ALL, "none"),
         "tasks.max_blocking_threads" if tasks => (ALL, "tokio's own"),
         "milvus.batch_size" if rollback.disable_optimizations => (ALL, "50"),
+        "llm.adaptive_concurrency" if rollback.disable_optimizations => (ALL, "false"),
+        "llm.max_concurrency" if rollback.disable_optimizations => (ALL, "unbounded"),
         _ => return None,
     };
     Some((by(flag), instead))

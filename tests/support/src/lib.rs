@@ -1,10 +1,11 @@
 //! What tests against the real world stand on: Redis servers of every kind that a test starts and stops itself, a
-//! network that misbehaves on command, and the Python package of the same name.
+//! network that misbehaves on command, an independent server of models, and the Python package of the same name.
 //!
 //! Everything a test starts ends with its value, also when the test panics and also when the whole test process is
 //! killed. A thing that does not come up within its deadline panics with what it logged.
 
 mod cluster;
+mod models;
 mod port;
 mod process;
 mod proxy;
@@ -16,6 +17,7 @@ mod tls;
 mod wait;
 
 pub use cluster::Cluster;
+pub use models::ModelServer;
 pub use proxy::Proxy;
 pub use python::PythonPeer;
 pub use redis::{RedisServer, RedisServerBuilder};
