@@ -326,6 +326,8 @@ pub struct MemoryCapabilities {
     pub injected_clock: bool,
     /// It tells an [`EvictionListener`] of every entry that leaves, and counts them.
     pub eviction_listener: bool,
+    /// What it evicts to hold its bounds is not lost: it is read again from where it is kept.
+    pub eviction_loses_nothing: bool,
     /// Its statistics count entries and bytes; a server shared with others keeps those for itself.
     pub counts_entries: bool,
 }
@@ -349,6 +351,13 @@ impl MemoryCapabilities {
     #[must_use]
     pub const fn injected_clock(mut self, yes: bool) -> Self {
         self.injected_clock = yes;
+        self
+    }
+
+    /// Sets whether what is evicted can still be read.
+    #[must_use]
+    pub const fn eviction_loses_nothing(mut self, yes: bool) -> Self {
+        self.eviction_loses_nothing = yes;
         self
     }
 
@@ -377,6 +386,8 @@ pub struct MemoryStats {
     pub bytes: u64,
     /// Retrievals that found an entry.
     pub hits: u64,
+    /// Those of the hits that this process answered by itself, where entries are kept elsewhere.
+    pub local_hits: u64,
     /// Retrievals that found none.
     pub misses: u64,
     /// Entries that left the store, by reason.

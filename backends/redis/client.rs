@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::connection::RedisConnection;
 use super::errors::{from_fred, may_pass};
-use super::lane::Lane;
+use super::lane::{Lane, Prepare};
 use super::link::RedisConnector;
 use super::pending::Pending;
 use super::settings::Settings;
@@ -104,15 +104,39 @@ impl RedisClient {
     /// [`ErrorKind::Config`] for a URL that cannot be used, without repeating it;
     /// [`ErrorKind::UnknownBackend`] for a pool that is not there.
     pub fn from_context(context: &BuildContext) -> Result<Self> {
+        Self::build(context, Settings::new(&context.config)?, context.config.redis.shared_connections, None)
+    }
+
+    /// A client whose ordinary commands travel over one connection, which `prepare` readies each time it is made
+    /// and on which Redis can send more than answers. `component` is who needs that, for errors.
+    pub(crate) fn of_one_primary(
+        context: &BuildContext,
+        prepare: Arc<dyn Prepare>,
+        component: &'static str,
+    ) -> Result<Self> {
+        let settings = Settings::new(&context.config)?.with_pushes();
+        if settings.is_cluster() {
+            let message = "this backend needs one primary, alone or behind sentinels; with a cluster use \
+                           memory.backend = \"redis\"";
+            return Err(Error::new(ErrorKind::Config, component, message));
+        }
+        Self::build(context, settings, 1, Some(prepare))
+    }
+
+    fn build(
+        context: &BuildContext,
+        settings: Settings,
+        shared: usize,
+        prepare: Option<Arc<dyn Prepare>>,
+    ) -> Result<Self> {
         let config = &context.config;
         let redis = &config.redis;
-        let shared = redis.shared_connections;
-        let connector = Arc::new(RedisConnector::new(Settings::new(config)?));
+        let connector = Arc::new(RedisConnector::new(settings));
         let mut settings = PoolSettings::new("redis", &config.pool);
         // Connecting is a part of some command: it never has longer than that.
         settings.connect_timeout = settings.connect_timeout.min(redis.command_timeout);
         let pool = context.pool(connector, settings)?;
-        let lane = |_| Lane::new(Arc::clone(&pool), redis.command_timeout);
+        let lane = |_| Lane::new(Arc::clone(&pool), redis.command_timeout, prepare.clone());
         let client = Self(Arc::new(Inner {
             lanes: (0..shared.max(1)).map(lane).collect(),
             lanes_in_use: AtomicUsize::new(lanes_for(shared, config.pool.max_connections)),
@@ -294,6 +318,10 @@ impl RedisClient {
 
     pub(crate) fn command_timeout(&self) -> Duration {
         self.0.command_timeout
+    }
+
+    pub(crate) fn max_value_bytes(&self) -> usize {
+        self.0.max_value_bytes
     }
 
     pub(crate) fn check_size(&self, bytes: usize) -> Result<()> {

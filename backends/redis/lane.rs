@@ -4,11 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use fred::clients::Client;
+use fred::error::Error as FredError;
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::COMPONENT;
+use super::errors::from_fred;
 use super::shared::SharedLink;
 use crate::pool::ConnectionPool;
 use crate::{Deadline, Error, ErrorKind, Result};
@@ -16,6 +20,13 @@ use crate::{Deadline, Error, ErrorKind, Result};
 /// The wait before the second attempt to connect; it doubles up to [`MAX_BACKOFF`], each with jitter.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
+
+/// Readies each new connection before anybody uses it.
+#[async_trait]
+pub(crate) trait Prepare: Send + Sync + fmt::Debug {
+    /// What fails here fails the attempt to connect.
+    async fn prepare(&self, client: &Client) -> Result<(), FredError>;
+}
 
 /// One shared connection, connected when it is first needed and again when it has broken.
 ///
@@ -26,6 +37,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 pub(super) struct Lane {
     pool: Arc<dyn ConnectionPool>,
     patience: Duration,
+    prepare: Option<Arc<dyn Prepare>>,
     current: RwLock<Option<Arc<SharedLink>>>,
     attempts: Mutex<Attempts>,
 }
@@ -48,8 +60,12 @@ struct Failure {
 }
 
 impl Lane {
-    pub(super) fn new(pool: Arc<dyn ConnectionPool>, patience: Duration) -> Self {
-        Self { pool, patience, current: RwLock::new(None), attempts: Mutex::default() }
+    pub(super) fn new(
+        pool: Arc<dyn ConnectionPool>,
+        patience: Duration,
+        prepare: Option<Arc<dyn Prepare>>,
+    ) -> Self {
+        Self { pool, patience, prepare, current: RwLock::new(None), attempts: Mutex::default() }
     }
 
     /// The connection, if there is one that works.
@@ -110,6 +126,11 @@ impl Lane {
         let broken = self.current.write().take();
         drop(broken);
         let link = Arc::new(SharedLink::new(self.pool.acquire(deadline).await?)?);
+        if let Some(prepare) = &self.prepare {
+            let prepared = prepare.prepare(link.client());
+            let prepared = deadline.bound(COMPONENT, "readying a connection to Redis", prepared).await?;
+            prepared.map_err(|error| from_fred(&error, "CLIENT TRACKING"))?;
+        }
         *self.current.write() = Some(Arc::clone(&link));
         Ok(link)
     }

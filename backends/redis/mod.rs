@@ -19,6 +19,7 @@ pub use client::{Effect, RedisClient, RedisStats};
 pub use connection::RedisConnection;
 /// The client library underneath, for whatever [`RedisClient`] has no method for.
 pub use fred;
+pub(crate) use lane::Prepare;
 pub use value::RedisValue;
 
 /// The part of arshai that errors name.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use fred::socket2::TcpKeepalive;
-use fred::types::Builder;
 use fred::types::config::{Config as FredConfig, ConnectionConfig, PerformanceConfig, TcpConfig};
+use fred::types::{Builder, RespVersion};
 use secrecy::ExposeSecret;
 use url::Url;
 
@@ -46,6 +46,16 @@ impl Settings {
             connect_timeout: config.pool.connection_timeout,
             command_timeout: redis.command_timeout,
         })
+    }
+
+    /// Lets Redis send more than answers (RESP3).
+    pub(super) fn with_pushes(mut self) -> Self {
+        self.config.version = RespVersion::RESP3;
+        self
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        self.config.server.is_clustered()
     }
 
     /// A client that is not connected. It never reconnects or sends a command twice by itself: a connection

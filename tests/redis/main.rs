@@ -4,6 +4,7 @@ mod client;
 mod faults;
 mod interop;
 mod memory;
+mod tiered;
 
 use std::sync::Arc;
 use std::time::Duration;

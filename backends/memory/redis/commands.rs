@@ -11,13 +11,27 @@ use crate::{Error, ErrorKind, Result};
 
 use super::NAME_IN_ERRORS;
 
+// Where a connection is told of changes to what it has read, a write of its own ends that: so scripts that write
+// read a byte afterwards.
+
 /// Replaces an entry if it is still the one that was read: 0 it is gone, 1 it is another, 2 it was replaced.
 const REPLACE: &str = "\
 local held = redis.call('GET', KEYS[1])
 if not held then return 0 end
 if held ~= ARGV[1] then return 1 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+redis.call('GETRANGE', KEYS[1], 0, 0)
 return 2";
+
+/// Stores an entry.
+const STORE: &str = "\
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+redis.call('GETRANGE', KEYS[1], 0, 0)
+return 1";
+
+/// Reads an entry and how long it has to live, in milliseconds; below zero it lives for ever.
+const READ: &str = "\
+return {redis.call('GETRANGE', KEYS[1], 0, ARGV[1]), redis.call('PTTL', KEYS[1])}";
 
 /// The commands of entries that live for `ttl`.
 #[derive(Debug)]
@@ -61,6 +75,26 @@ impl Commands {
         self.client.set_key(key, json, Some(self.ttl)).await
     }
 
+    /// Stores the entry; a connection that is told of changes is told of every later one.
+    pub(in crate::backends::memory) async fn store_and_track(&self, key: &str, json: Bytes) -> Result<()> {
+        self.client.check_size(json.len())?;
+        let bytes = key.len() + json.len();
+        let arguments = [Value::Bytes(json), Value::Integer(self.seconds())];
+        self.eval::<i64>(STORE, Effect::Write, key, bytes, arguments.into()).await.map(|_| ())
+    }
+
+    /// The entry and how long it has to live.
+    pub(in crate::backends::memory) async fn read_with_ttl(
+        &self,
+        key: &str,
+    ) -> Result<Option<(Bytes, Duration)>> {
+        let most = Value::Integer(i64::try_from(self.client.max_value_bytes()).unwrap_or(i64::MAX));
+        let (json, left) = self.eval::<(Bytes, i64)>(READ, Effect::Read, key, key.len(), vec![most]).await?;
+        self.client.check_size(json.len())?;
+        let left = u64::try_from(left).map_or(Duration::MAX, Duration::from_millis);
+        Ok((!json.is_empty()).then_some((json, left)))
+    }
+
     pub(in crate::backends::memory) async fn delete(&self, key: &str) -> Result<bool> {
         self.client.delete_key(key).await
     }
@@ -97,6 +131,10 @@ impl Commands {
                 async move { redis.eval(script, key, arguments).await }
             })
             .await
+    }
+
+    pub(in crate::backends::memory) fn ttl(&self) -> Duration {
+        self.ttl
     }
 
     fn seconds(&self) -> i64 {

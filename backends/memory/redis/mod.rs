@@ -25,7 +25,7 @@ pub const NAME: &str = "redis";
 pub(super) const NAME_IN_ERRORS: &str = "memory.redis";
 
 /// How long a health check may take.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Conversation memory in Redis (Python: `RedisWorkingMemoryManager`): the same keys and the same JSON, so that
 /// Rust and Python services can share one server.
