@@ -26,7 +26,8 @@
 //!
 //! - `ureq` (default): HTTP over ureq.
 //! - `embedded` (default): the in-process vector store.
-//! - `redis`: a pooled Redis client, and conversation memory in Redis (`memory.backend = "redis"`).
+//! - `redis`: a pooled Redis client, and conversation memory in Redis (`memory.backend = "redis"`, or `"tiered"` with
+//!   copies in the process).
 //! - `redis-tls`: TLS for it (`rediss://`).
 //! - `contract`: contract suites and test doubles.
 #![forbid(unsafe_code)]
