@@ -10,7 +10,7 @@ use arshai::backends::memory::{InMemoryManager, RedisMemoryManager, TieredMemory
 use arshai::backends::redis::fred;
 use arshai::memory::{MemoryInput, MemoryManager};
 use arshai::{BuildContext, Config};
-use arshai_benches::{Bench, Better};
+use arshai_benches::{Bench, Better, median};
 use arshai_test_support::RedisServer;
 use fred::interfaces::{ClientLike, KeysInterface};
 use serde_json::{Value, json};
@@ -243,9 +243,4 @@ where
     times.sort_unstable();
     let p99_micros = times[times.len() * 99 / 100].as_nanos() as f64 / 1_000.0;
     Measured { rate: (2 * each * callers) as f64 / took.as_secs_f64(), p99_micros }
-}
-
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
 }
