@@ -5,6 +5,7 @@
 #[cfg(feature = "ureq")]
 pub mod http;
 pub mod memory;
+pub mod pool;
 pub mod tasks;
 #[cfg(feature = "embedded")]
 pub mod vectors;
@@ -14,6 +15,7 @@ use crate::Registry;
 /// Adds every backend that was compiled in.
 pub fn register_builtins(registry: &mut Registry) {
     memory::register(registry);
+    pool::register(registry);
     tasks::register(registry);
     #[cfg(feature = "ureq")]
     http::register(registry);

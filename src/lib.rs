@@ -17,7 +17,7 @@
 //! # For backend authors
 //!
 //! Implement a seam's trait ([`memory::MemoryManager`], [`tasks::TaskExecutor`], [`http::HttpTransport`],
-//! [`vectors::VectorStore`]), whose documentation is its contract; add a factory to a [`Registry`] under a name, and
+//! [`vectors::VectorStore`], [`pool::ConnectionPool`]), whose documentation is its contract; add a factory to a [`Registry`] under a name, and
 //! hand the registry to the builder. The cargo feature `contract` has a suite for each contract and test doubles for
 //! each seam. [`Slots`], [`blocking::BlockingPool`], [`Deadline`] and [`Clock`] are what the built-in backends stand
 //! on, and are there for yours.
@@ -26,6 +26,7 @@
 //!
 //! - `ureq` (default): HTTP over ureq.
 //! - `embedded` (default): the in-process vector store.
+//! - `mobc`: connection pools over mobc, beside our own.
 //! - `contract`: contract suites and test doubles.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
