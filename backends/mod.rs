@@ -6,6 +6,8 @@
 pub mod http;
 pub mod memory;
 pub mod pool;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod tasks;
 #[cfg(feature = "embedded")]
 pub mod vectors;

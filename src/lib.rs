@@ -6,7 +6,7 @@
 //! [`Config::load`] reads the `ARSHAI_*` variables; [`Arshai::builder`] makes a runtime of them. It has one backend of
 //! each seam: [`memory`](Arshai::memory), [`tasks`](Arshai::tasks), [`http`](Arshai::http) and
 //! [`vectors`](Arshai::vectors). [`agent::ChatAgent`] puts them together with a model
-//! ([`llm::OpenAiClient`]) and answers messages. [`stats`](Arshai::stats) shows every bound,
+//! ([`llm::HttpClientFactory`] has four providers) and answers messages, whole or as a stream. [`stats`](Arshai::stats) shows every bound,
 //! [`set_limits`](Arshai::set_limits) changes them, [`shutdown`](Arshai::shutdown) ends it all by a deadline.
 //! `examples/quickstart` is the whole of it in one program.
 //!
@@ -19,14 +19,16 @@
 //! Implement a seam's trait ([`memory::MemoryManager`], [`tasks::TaskExecutor`], [`http::HttpTransport`],
 //! [`vectors::VectorStore`], [`pool::ConnectionPool`]), whose documentation is its contract; add a factory to a
 //! [`Registry`] under a name, and hand the registry to the builder. The cargo feature `contract` has a suite for each
-//! contract and test doubles for each seam. [`Slots`], [`blocking::BlockingPool`], [`Deadline`] and [`Clock`] are what the built-in backends stand
-//! on, and are there for yours.
+//! contract and test doubles for each seam. [`Slots`], [`blocking::BlockingPool`], [`Deadline`] and [`Clock`] are what
+//! the built-in backends stand on, and are there for yours.
 //!
 //! # Cargo features
 //!
 //! - `ureq` (default): HTTP over ureq.
 //! - `embedded` (default): the in-process vector store.
-//! - `mobc`: connection pools over mobc, beside our own.
+//! - `mobc`: connection pools over mobc (`pool.backend = "mobc"`), beside our own.
+//! - `redis`: a pooled Redis client, and conversation memory in Redis (`memory.backend = "redis"`).
+//! - `redis-tls`: TLS for it (`rediss://`).
 //! - `contract`: contract suites and test doubles.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -68,3 +70,8 @@ pub use slots::{BorrowedSlot, Slot, Slots};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So do those of the guide to models.
+#[cfg(all(doctest, feature = "ureq"))]
+#[doc = include_str!("../docs/models.md")]
+struct Models;

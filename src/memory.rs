@@ -326,6 +326,10 @@ pub struct MemoryCapabilities {
     pub injected_clock: bool,
     /// It tells an [`EvictionListener`] of every entry that leaves, and counts them.
     pub eviction_listener: bool,
+    /// What it evicts to hold its bounds is not lost: it is read again from where it is kept.
+    pub eviction_loses_nothing: bool,
+    /// Its statistics count entries and bytes; a server shared with others keeps those for itself.
+    pub counts_entries: bool,
 }
 
 impl MemoryCapabilities {
@@ -350,6 +354,20 @@ impl MemoryCapabilities {
         self
     }
 
+    /// Sets whether what is evicted can still be read.
+    #[must_use]
+    pub const fn eviction_loses_nothing(mut self, yes: bool) -> Self {
+        self.eviction_loses_nothing = yes;
+        self
+    }
+
+    /// Sets whether its statistics count entries and bytes.
+    #[must_use]
+    pub const fn counts_entries(mut self, yes: bool) -> Self {
+        self.counts_entries = yes;
+        self
+    }
+
     /// Sets whether it tells a listener of every entry that leaves.
     #[must_use]
     pub const fn eviction_listener(mut self, yes: bool) -> Self {
@@ -368,6 +386,8 @@ pub struct MemoryStats {
     pub bytes: u64,
     /// Retrievals that found an entry.
     pub hits: u64,
+    /// Those of the hits that this process answered by itself, where entries are kept elsewhere.
+    pub local_hits: u64,
     /// Retrievals that found none.
     pub misses: u64,
     /// Entries that left the store, by reason.

@@ -261,10 +261,29 @@ impl PooledConnection {
         connection.downcast_mut()
     }
 
+    /// Asks the other side whether it can still be used.
+    ///
+    /// # Errors
+    /// As [`Connection::check`]; [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) at the deadline. Either way
+    /// it is not used again.
+    pub async fn check(&mut self, deadline: Deadline) -> Result<()> {
+        let Some((connection, _)) = self.inner.as_mut() else { return Ok(()) };
+        self.keep = false;
+        deadline.bound("pool", "checking a connection", connection.check()).await??;
+        self.keep = true;
+        Ok(())
+    }
+
     /// Says whether it may be used again once it is given back. Say `false` before work that leaves it in a
     /// state of its own when cut short, and `true` when that work has ended.
     pub fn keep(&mut self, keep: bool) {
         self.keep = keep;
+    }
+
+    /// Whether it will be used again once it is given back, as far as its user said.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.keep
     }
 
     /// Drops the connection in place of giving it back; the pool has room for another at once.

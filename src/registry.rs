@@ -28,8 +28,8 @@ pub struct BuildContext {
     /// Told about every background task that fails.
     pub background_failure_listener: Option<BackgroundFailureListener>,
     pools: Backends<dyn PoolFactory>,
-    /// Every pool built from this context and its clones, for the runtime to watch, resize and close.
-    opened: Arc<Mutex<Vec<Arc<dyn ConnectionPool>>>>,
+    /// Every pool of this context and its clones that the runtime watches, resizes and closes.
+    watched: Arc<Mutex<Vec<Arc<dyn ConnectionPool>>>>,
 }
 
 impl BuildContext {
@@ -42,7 +42,7 @@ impl BuildContext {
             eviction_listener: None,
             background_failure_listener: None,
             pools: Registry::builtin().pool,
-            opened: Arc::default(),
+            watched: Arc::default(),
         }
     }
 
@@ -60,8 +60,7 @@ impl BuildContext {
         self
     }
 
-    /// A pool over `connector` as `pool.backend` and the rollback flags say, known to the runtime that is
-    /// being built: it appears in its statistics, follows its limits and is closed with it.
+    /// A pool over `connector` as `pool.backend` and the rollback flags say.
     ///
     /// # Errors
     /// As [`Backends::build`] and [`PoolFactory::build`].
@@ -74,14 +73,18 @@ impl BuildContext {
             true => "legacy",
             false => self.config.pool.backend.as_str(),
         };
-        let pool = self.pools.build(name, self)?.build(connector, settings)?;
-        self.opened.lock().push(Arc::clone(&pool));
-        Ok(pool)
+        self.pools.build(name, self)?.build(connector, settings)
     }
 
-    /// The pools built from this context so far.
-    pub(crate) fn opened(&self) -> Vec<Arc<dyn ConnectionPool>> {
-        self.opened.lock().clone()
+    /// Makes a pool known to the runtime that is being built: it appears in its statistics, follows its
+    /// limits and is closed with it.
+    pub fn watch_pool(&self, pool: Arc<dyn ConnectionPool>) {
+        self.watched.lock().push(pool);
+    }
+
+    /// The pools to watch.
+    pub(crate) fn watched_pools(&self) -> Vec<Arc<dyn ConnectionPool>> {
+        self.watched.lock().clone()
     }
 }
 
@@ -219,11 +222,11 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_the_alternatives_and_the_feature_that_would_add_it() {
         let mut registry = Registry::builtin();
-        registry.memory.needs_feature("redis", "redis");
+        registry.memory.needs_feature("elsewhere", "elsewhere");
         let context = BuildContext::new(Config::default());
-        let error = registry.memory.build("redis", &context).expect_err("not compiled in");
+        let error = registry.memory.build("elsewhere", &context).expect_err("not compiled in");
         assert_eq!(error.kind(), ErrorKind::UnknownBackend);
         assert!(error.message().contains("available: in_memory, legacy"), "{error}");
-        assert!(error.message().contains("needs the cargo feature \"redis\""), "{error}");
+        assert!(error.message().contains("needs the cargo feature \"elsewhere\""), "{error}");
     }
 }

@@ -13,8 +13,9 @@ use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{HttpStats, HttpTransport};
-use crate::llm::{LlmClient, OpenAiClient};
+use crate::llm::{HttpClientFactory, LlmClient, LlmStats};
 use crate::memory::{Evicted, MemoryLimits, MemoryManager, MemoryStats};
+use crate::pool::{ConnectionPool, PoolStatus};
 use crate::registry::{Backends, BuildContext, Registry};
 use crate::tasks::{BackgroundFailure, TaskExecutor, TaskShutdownReport, TaskStats};
 use crate::vectors::{VectorStats, VectorStore};
@@ -52,6 +53,9 @@ struct Inner {
     tasks: Arc<dyn TaskExecutor>,
     http: Option<Arc<dyn HttpTransport>>,
     vectors: Option<Arc<dyn VectorStore>>,
+    clients: HttpClientFactory,
+    /// The connection pools that backends opened.
+    pools: Vec<Arc<dyn ConnectionPool>>,
 }
 
 impl Arshai {
@@ -111,14 +115,45 @@ impl Arshai {
         self.0.vectors.as_ref().ok_or_else(|| backends.unknown(&self.0.config.vectors.backend))
     }
 
-    /// A client of an OpenAI-compatible model, over this runtime's HTTP and with its key, retries and timeouts.
+    /// Clients of models, over this runtime's HTTP and with its keys, retries and timeouts.
     ///
     /// # Errors
-    /// As [`OpenAiClient::new`]; [`ErrorKind::UnknownBackend`] when there is no HTTP.
-    pub fn openai(&self, model: impl Into<String>) -> Result<OpenAiClient> {
-        let config = &self.0.config;
-        let client = OpenAiClient::new(&config.llm.openai, model, Arc::clone(self.http()?))?;
-        Ok(client.with_max_retries(config.http.max_retries).with_timeout(config.http.total_timeout))
+    /// [`ErrorKind::UnknownBackend`] when there is no HTTP.
+    pub fn clients(&self) -> Result<&HttpClientFactory> {
+        self.http()?;
+        Ok(&self.0.clients)
+    }
+
+    /// A client of OpenAI, or of whatever speaks its protocol.
+    ///
+    /// # Errors
+    /// As [`HttpClientFactory::openai`] and [`clients`](Self::clients).
+    pub fn openai(&self, model: impl Into<String>) -> Result<Arc<dyn LlmClient>> {
+        self.clients()?.openai(model)
+    }
+
+    /// A client of the configured deployment of Azure OpenAI.
+    ///
+    /// # Errors
+    /// As [`HttpClientFactory::azure_openai`] and [`clients`](Self::clients).
+    pub fn azure_openai(&self) -> Result<Arc<dyn LlmClient>> {
+        self.clients()?.azure_openai()
+    }
+
+    /// A client of OpenRouter.
+    ///
+    /// # Errors
+    /// As [`HttpClientFactory::openrouter`] and [`clients`](Self::clients).
+    pub fn openrouter(&self, model: impl Into<String>) -> Result<Arc<dyn LlmClient>> {
+        self.clients()?.openrouter(model)
+    }
+
+    /// A client of Gemini.
+    ///
+    /// # Errors
+    /// As [`HttpClientFactory::genai`] and [`clients`](Self::clients).
+    pub fn genai(&self, model: impl Into<String>) -> Result<Arc<dyn LlmClient>> {
+        self.clients()?.genai(model)
     }
 
     /// An agent that chats through `llm` and runs tools and remembers conversations in this runtime.
@@ -135,6 +170,8 @@ impl Arshai {
             tasks: self.0.tasks.stats(),
             http: self.0.http.as_ref().map(|http| http.stats()),
             vectors: self.0.vectors.as_ref().map(|vectors| vectors.stats()),
+            pools: self.0.pools.iter().map(|pool| pool.status()).collect(),
+            llm: self.0.clients.stats(),
         }
     }
 
@@ -178,9 +215,13 @@ impl Arshai {
         if limits.max_background_tasks.is_some() && !self.0.tasks.capabilities().bounded {
             return Err(unbounded("tasks"));
         }
+        if limits.max_connections.is_some() && self.0.pools.iter().any(|pool| !pool.capabilities().bounded) {
+            return Err(unbounded("a connection pool"));
+        }
         // HTTP first: it alone can still refuse, and then nothing has changed.
         if let Some(max) = limits.max_connections {
             self.http()?.set_max_connections(max)?;
+            self.0.pools.iter().try_for_each(|pool| pool.set_max_connections(max))?;
         }
         if let Some(max) = limits.max_background_tasks {
             self.0.tasks.set_max_background_tasks(max)?;
@@ -193,7 +234,8 @@ impl Arshai {
 
     /// Stops taking work, waits for what runs until `deadline`, aborts the rest and reports.
     ///
-    /// It returns by the deadline and at most a second more for closing. Conversation memory stays readable.
+    /// It returns by the deadline and at most a second more for closing. Conversation memory in process stays
+    /// readable; connection pools close last, when no task uses them any more.
     /// Dropping the future leaves the runtime closed to new work and what runs running until the last
     /// handle is dropped.
     pub async fn shutdown(&self, deadline: Deadline) -> ShutdownReport {
@@ -213,7 +255,10 @@ impl Arshai {
                 closed.and_then(|result| result).err().map(|error| error.to_string())
             },
         );
-        ShutdownReport { tasks, http_requests_cut, vectors_error }
+        let closing = Deadline::after(deadline.remaining() + CLOSE_TIMEOUT);
+        let pools = inner.pools.iter().map(|pool| pool.close(closing));
+        let connections_out = futures_util::future::join_all(pools).await.into_iter().sum();
+        ShutdownReport { tasks, http_requests_cut, vectors_error, connections_out }
     }
 }
 
@@ -327,7 +372,7 @@ impl ArshaiBuilder {
         let defaults = Config::default();
         let http = match http {
             Some(http) => Some(http),
-            None => optional(&registry.http, http_backend(&config), &defaults.http.backend, &context)?,
+            None => optional(&registry.http, config.http_backend(), &defaults.http.backend, &context)?,
         };
         let vectors = match vectors {
             Some(vectors) => Some(vectors),
@@ -335,7 +380,13 @@ impl ArshaiBuilder {
                 optional(&registry.vectors, &config.vectors.backend, &defaults.vectors.backend, &context)?
             }
         };
-        Ok(Arshai(Arc::new(Inner { config, registry, memory, tasks, http, vectors })))
+        let clients = HttpClientFactory::new(Arc::clone(&config)).with_registry(registry.clone());
+        let clients = match &http {
+            Some(http) => clients.with_transport(Arc::clone(http)),
+            None => clients,
+        };
+        let pools = context.watched_pools();
+        Ok(Arshai(Arc::new(Inner { config, registry, memory, tasks, http, vectors, pools, clients })))
     }
 }
 
@@ -349,6 +400,8 @@ impl fmt::Debug for ArshaiBuilder {
 fn memory_backend(config: &Config) -> &str {
     match config.memory.backend.as_str() {
         "in_memory" if config.rollback.legacy_memory() => "legacy",
+        "redis" | "tiered" if config.rollback.legacy_connections() => "redis_legacy",
+        "tiered" if config.rollback.legacy_memory() => "redis",
         name => name,
     }
 }
@@ -356,13 +409,6 @@ fn memory_backend(config: &Config) -> &str {
 fn task_backend(config: &Config) -> &str {
     match config.tasks.backend.as_str() {
         "bounded" if config.rollback.legacy_tasks() => "legacy",
-        name => name,
-    }
-}
-
-fn http_backend(config: &Config) -> &str {
-    match config.http.backend.as_str() {
-        "ureq" if config.rollback.legacy_connections() => "legacy",
         name => name,
     }
 }
@@ -463,6 +509,10 @@ pub struct RuntimeStats {
     pub http: Option<HttpStats>,
     /// Vector storage, where it was compiled in.
     pub vectors: Option<VectorStats>,
+    /// The connection pools that backends opened.
+    pub pools: Vec<PoolStatus>,
+    /// Requests to models, for each model and key.
+    pub llm: Vec<LlmStats>,
 }
 
 impl RuntimeStats {
@@ -470,7 +520,10 @@ impl RuntimeStats {
     pub fn bounds(&self) -> impl Iterator<Item = &Bound> {
         let http = self.http.iter().flat_map(|http| &http.bounds);
         let vectors = self.vectors.iter().flat_map(|vectors| &vectors.bounds);
-        self.memory.bounds.iter().chain(&self.tasks.bounds).chain(http).chain(vectors)
+        let pools = self.pools.iter().flat_map(|pool| &pool.bounds);
+        let llm = self.llm.iter().flat_map(|llm| &llm.bounds);
+        let parts = self.memory.bounds.iter().chain(&self.tasks.bounds).chain(http).chain(vectors);
+        parts.chain(pools).chain(llm)
     }
 }
 
@@ -524,6 +577,8 @@ pub struct ShutdownReport {
     pub http_requests_cut: usize,
     /// Why the vector store could not be closed cleanly, if so.
     pub vectors_error: Option<String>,
+    /// Connections of pools that were still in use at the end.
+    pub connections_out: usize,
 }
 
 impl ShutdownReport {
@@ -534,5 +589,6 @@ impl ShutdownReport {
             && self.tasks.lost.is_empty()
             && self.http_requests_cut == 0
             && self.vectors_error.is_none()
+            && self.connections_out == 0
     }
 }

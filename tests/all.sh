@@ -1,21 +1,93 @@
 #!/usr/bin/env bash
 # Runs every test of every feature. This is the README's one test command.
 #
-# Needs Rust and a C toolchain; installs nothing, because nothing in the crate needs a server yet. What later
-# backends need (a redis-server, Python and npm peers) is installed here, pinned, and a thing that cannot be
-# installed fails this script: it never skips in silence.
+# Needs Rust and a C toolchain. What the tests stand on besides is installed where it is missing: redis-server from
+# the system's packages, the Python package and a server of models from npm, pinned, into target/. A thing that cannot be installed fails this
+# script: it never skips in silence. Where all is there it only looks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if ! command -v cargo >/dev/null; then
-    echo "tests/all.sh: cargo is missing; install Rust 1.88 or newer from your system's packages or rustup" >&2
+fail() {
+    echo "tests/all.sh: $*" >&2
     exit 1
-fi
-if ! command -v cc >/dev/null; then
-    echo "tests/all.sh: a C compiler is missing (the TLS library builds C); on Debian: apt-get install gcc" >&2
-    exit 1
+}
+
+command -v cargo >/dev/null ||
+    fail "cargo is missing; install Rust 1.88 or newer from your system's packages or rustup"
+command -v cc >/dev/null ||
+    fail 'a C compiler is missing (the TLS library builds C); on Debian: apt-get install gcc'
+
+# Installs packages of the system, if this user may.
+system_install() {
+    local as_root=()
+    command -v apt-get >/dev/null || return 1
+    if [ "$(id -u)" != 0 ]; then
+        as_root=(sudo -n)
+        "${as_root[@]}" true 2>/dev/null || return 1
+    fi
+    echo "tests/all.sh: installing $*"
+    "${as_root[@]}" apt-get update -qq &&
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@"
+}
+
+# --- redis-server 7 or newer: the tests start their own, on free ports.
+command -v redis-server >/dev/null || system_install redis-server || true
+command -v redis-server >/dev/null ||
+    fail 'redis-server is missing and could not be installed; on Debian: apt-get install redis-server'
+redis=$(redis-server --version | sed -nE 's/.* v=([0-9]+)\..*/\1/p')
+[ "${redis:-0}" -ge 7 ] ||
+    fail "redis-server 7 or newer is needed, this is: $(redis-server --version); see https://redis.io/downloads"
+
+# --- Python arshai, the reference for what both read and write.
+peer='arshai[redis]==1.15.0'
+peer_works() {
+    target/python/bin/python -c 'import importlib.metadata as installed, redis, sys
+sys.exit(installed.version("arshai") != "1.15.0")' 2>/dev/null
+}
+# A version manager may put names on the path that run nothing, so each candidate is run.
+find_python() {
+    local candidate
+    for candidate in python3.12 python3.11 python3; do
+        if "$candidate" -c 'import ensurepip, sys, venv
+sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+if ! peer_works; then
+    echo "tests/all.sh: installing $peer into target/python"
+    python=$(find_python) || { system_install python3 python3-venv >&2 && python=$(find_python); } ||
+        fail "Python 3.11 or 3.12 with venv is missing and could not be installed; on Debian 12: apt-get install python3-venv"
+    rm -rf target/python
+    "$python" -m venv target/python
+    target/python/bin/pip install --quiet --disable-pip-version-check "$peer" ||
+        fail "pip could not install $peer; it needs a package index (PyPI, or the one that pip's configuration names)"
+    peer_works || fail "$peer is installed in target/python and does not work; remove that folder and try again"
 fi
 
+# --- An independent server of models, from npm.
+models='@copilotkit/aimock@1.43.0'
+models_work() {
+    [ "$(node -p 'require("./target/node/node_modules/@copilotkit/aimock/package.json").version' 2>/dev/null)" = "${models##*@}" ]
+}
+if ! models_work; then
+    echo "tests/all.sh: installing $models into target/node"
+    { command -v node && command -v npm; } >/dev/null || system_install nodejs npm || true
+    { command -v node && command -v npm; } >/dev/null ||
+        fail 'node and npm are missing and could not be installed; on Debian: apt-get install nodejs npm'
+    node -e 'const [major, minor] = process.versions.node.split(".").map(Number)
+process.exit(major > 20 || (major === 20 && minor >= 15) ? 0 : 1)' ||
+        fail "Node 20.15 or newer is needed, this is $(node --version); see https://nodejs.org/en/download"
+    mkdir -p target/node
+    npm install --prefix target/node --no-audit --no-fund --ignore-scripts --silent "$models" ||
+        fail "npm could not install $models; it needs a package index (npmjs.com, or the one that npm's configuration names)"
+    models_work || fail "$models is installed in target/node and does not work; remove that folder and try again"
+fi
+
+# The ground first: a server that does not start fails here, not in some test of a client.
+cargo test --package arshai-test-support
 # All features together, every test binary, the examples built; then the documentation's examples.
 cargo test --package arshai --all-features --tests --examples
 cargo test --package arshai --all-features --doc

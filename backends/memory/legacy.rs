@@ -240,7 +240,7 @@ impl MemoryManager for LegacyMemoryManager {
     }
 
     fn capabilities(&self) -> MemoryCapabilities {
-        MemoryCapabilities::default().injected_clock(true).eviction_listener(true)
+        MemoryCapabilities::default().injected_clock(true).eviction_listener(true).counts_entries(true)
     }
 
     fn set_limits(&self, _limits: MemoryLimits) -> Result<()> {

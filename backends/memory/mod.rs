@@ -1,13 +1,26 @@
 //! Conversation memory in process and elsewhere.
 
+mod background;
 pub mod in_memory;
 pub mod legacy;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "redis")]
+pub mod redis_legacy;
+#[cfg(feature = "redis")]
+pub mod tiered;
 
 use std::sync::Arc;
 
 use crate::Registry;
 pub use in_memory::InMemoryManager;
 pub use legacy::LegacyMemoryManager;
+#[cfg(feature = "redis")]
+pub use redis::RedisMemoryManager;
+#[cfg(feature = "redis")]
+pub use redis_legacy::LegacyRedisMemoryManager;
+#[cfg(feature = "redis")]
+pub use tiered::TieredMemoryManager;
 
 /// Adds the memory backends.
 pub(super) fn register(registry: &mut Registry) {
@@ -17,4 +30,17 @@ pub(super) fn register(registry: &mut Registry) {
     registry
         .memory
         .register(legacy::NAME, |context| Ok(Arc::new(LegacyMemoryManager::from_context(context))));
+    #[cfg(feature = "redis")]
+    {
+        let memory = &mut registry.memory;
+        memory.register(redis::NAME, |context| Ok(Arc::new(RedisMemoryManager::from_context(context)?)));
+        memory.register(redis_legacy::NAME, |context| {
+            Ok(Arc::new(LegacyRedisMemoryManager::from_context(context)?))
+        });
+        memory.register(tiered::NAME, |context| Ok(Arc::new(TieredMemoryManager::from_context(context)?)));
+    }
+    #[cfg(not(feature = "redis"))]
+    for name in ["redis", "redis_legacy", "tiered"] {
+        registry.memory.needs_feature(name, "redis");
+    }
 }

@@ -127,7 +127,7 @@ fn assistant(runtime: &Arshai, collection: CollectionConfig) -> Result<ChatAgent
     let model = std::env::var("OPENAI_MODEL").unwrap_or_else(|_| "gpt-4o-mini".to_owned());
     let functions = Functions::new().with(search(Arc::clone(runtime.vectors()?), collection));
     Ok(runtime
-        .chat_agent(Arc::new(runtime.openai(model)?), SYSTEM_PROMPT)
+        .chat_agent(runtime.openai(model)?, SYSTEM_PROMPT)
         .with_functions(functions)
         .with_background_tasks(Functions::new().with(log_interaction())))
 }

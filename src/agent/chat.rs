@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Value;
+use tracing::Instrument;
 
 use super::conversation::Conversation;
+use super::exchange::{Toolbox, answers};
+use super::stream::{AgentStream, Events};
 use super::transcript::remember;
 use super::{Agent, AgentInput};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
-use crate::llm::{ChatRequest, ChatResponse, LlmClient, Message, ToolCall, ToolDefinition, Usage};
+use crate::llm::{ChatRequest, LlmClient, Message, Usage};
 use crate::memory::{MemoryManager, WorkingMemory};
-use crate::tasks::{FunctionExecutionInput, FunctionExecutionResult, Functions, TaskExecutor};
+use crate::tasks::{FunctionExecutionResult, Functions, StreamingExecutionState, TaskExecutor};
 
 const COMPONENT: &str = "agent.chat";
 
@@ -28,7 +30,8 @@ const COMPONENT: &str = "agent.chat";
 /// logged and said in [`AgentOutput::memory_error`].
 ///
 /// Dropping the future of [`process`](Agent::process) cancels the exchange with the model and the running tools.
-/// Background tasks that were started run on; memory is as it was.
+/// Background tasks that were started run on; memory is as it was. Cloning is cheap, but for the system prompt.
+#[derive(Clone)]
 pub struct ChatAgent {
     llm: Arc<dyn LlmClient>,
     tasks: Arc<dyn TaskExecutor>,
@@ -51,7 +54,7 @@ pub struct AgentOutput {
     pub usage: Usage,
     /// Exchanges with the model.
     pub turns: usize,
-    /// What became of the tool calls, one entry per exchange that asked for any.
+    /// What became of the tool calls, one entry per exchange that asked for any; their indices count the model's calls.
     pub tool_results: Vec<FunctionExecutionResult>,
     /// Why the conversation could not be read or remembered, if so.
     pub memory_error: Option<String>,
@@ -132,97 +135,31 @@ impl ChatAgent {
         self
     }
 
-    /// Asks the model until it answers without asking for tools.
-    async fn converse(&self, mut messages: Vec<Message>, deadline: Deadline) -> Result<AgentOutput> {
-        let mut output = AgentOutput {
-            text: String::new(),
-            usage: Usage::default(),
-            turns: 0,
-            tool_results: Vec::new(),
-            memory_error: None,
-        };
-        let tools = self.tools();
-        while output.turns < self.max_turns {
-            let mut request = ChatRequest::new(messages.clone()).with_deadline(Some(deadline));
-            request.tools.clone_from(&tools);
-            let response = self.llm.chat(request).await?;
-            output.turns += 1;
-            output.usage += response.usage;
-            if response.tool_calls.is_empty() {
-                output.text = response.content.unwrap_or_default();
-                return Ok(output);
-            }
-            messages.push(response.message());
-            let (results, answers) = self.run_tools(&response, deadline).await;
-            messages.extend(answers);
-            output.tool_results.push(results);
-        }
-        let message =
-            format!("the model still asked for tools after {} exchanges (max_turns)", self.max_turns);
-        Err(Error::new(ErrorKind::Capacity, COMPONENT, message).with_retryable(false))
+    /// Answers one message; the same as [`process`](Agent::process).
+    ///
+    /// # Errors
+    /// As [`process`](Agent::process).
+    pub async fn chat(&self, input: AgentInput) -> Result<AgentOutput> {
+        self.process(input).await
     }
 
-    /// The tools the model is offered: regular functions, and background tasks of other names.
-    fn tools(&self) -> Vec<ToolDefinition> {
-        let background =
-            self.background_tasks.iter().filter(|task| self.functions.get(task.name()).is_none());
-        self.functions.iter().chain(background).map(ToolDefinition::from).collect()
+    /// Answers one message as the answer comes.
+    ///
+    /// A tool call starts the moment its arguments are complete, while the model is still streaming, unless its
+    /// function [waits for the end of the turn](crate::tasks::Function::waiting_for_turn_end). No call id runs twice
+    /// within the turn. Where the model's stream ends badly, regular calls that were started are cancelled and the
+    /// error's context `tools_started` names them.
+    ///
+    /// Nothing happens until the stream is read, and reading drives it: a reader who pauses holds up the model, but
+    /// not the tools that run, nor the deadline. Dropping it is dropping the future of [`process`](Agent::process).
+    pub fn stream(&self, input: AgentInput) -> AgentStream {
+        let agent = self.clone();
+        let span = tracing::info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent");
+        AgentStream::new(|events| async move { agent.turn(input, Some(&events)).await }.instrument(span))
     }
 
-    /// Runs the calls of one exchange; gives what became of them, and one message for each, in their order.
-    async fn run_tools(
-        &self,
-        response: &ChatResponse,
-        deadline: Deadline,
-    ) -> (FunctionExecutionResult, Vec<Message>) {
-        let mut answers = vec![None; response.tool_calls.len()];
-        let mut calls = Vec::new();
-        // The place among the model's calls of each call that runs.
-        let mut places = Vec::new();
-        for (place, call) in response.tool_calls.iter().enumerate() {
-            match self.function_call(call) {
-                Some(call) => {
-                    calls.push(call);
-                    places.push(place);
-                }
-                None => answers[place] = Some("Error: the arguments are not JSON".to_owned()),
-            }
-        }
-        let input = FunctionExecutionInput::new(calls, self.functions.clone())
-            .with_background_tasks(self.background_tasks.clone())
-            .with_deadline(deadline);
-        let results = self.tasks.execute_functions(input).await;
-        for done in &results.regular_results {
-            answers[places[done.index]] = Some(as_text(&done.result));
-        }
-        for started in &results.background_initiated {
-            answers[places[started.index]] = Some(started.message.clone());
-        }
-        for failed in &results.failed_functions {
-            answers[places[failed.index]] = Some(format!("Error: {}", failed.error));
-        }
-        let messages = response.tool_calls.iter().zip(answers).map(|(call, answer)| {
-            // The executor gives one outcome per call; one that did not would still be answered.
-            let answer = answer.unwrap_or_else(|| "Error: the call had no outcome".to_owned());
-            Message::tool(call.call_id.clone(), answer)
-        });
-        (results, messages.collect())
-    }
-
-    fn function_call(&self, call: &ToolCall) -> Option<crate::tasks::FunctionCall> {
-        let background =
-            self.functions.get(&call.name).is_none() && self.background_tasks.get(&call.name).is_some();
-        let call = call.to_function_call()?;
-        Some(if background { call.in_background() } else { call })
-    }
-}
-
-#[async_trait]
-impl Agent for ChatAgent {
-    type Output = AgentOutput;
-
-    #[tracing::instrument(name = "invoke_agent", skip_all, fields(gen_ai.operation.name = "invoke_agent"))]
-    async fn process(&self, input: AgentInput) -> Result<AgentOutput> {
+    /// One turn: memory, model and tools, memory.
+    async fn turn(&self, input: AgentInput, events: Option<&Events>) -> Result<AgentOutput> {
         let deadline = Deadline::after(self.timeout);
         let conversation = match (&self.memory, input.conversation_id()) {
             (Some(memory), Some(id)) => {
@@ -239,8 +176,9 @@ impl Agent for ChatAgent {
             system.push_str("\n\nWhat you remember of this conversation:\n");
             system.push_str(memory.as_str());
         }
-        let messages = vec![Message::system(system), Message::user(input.message.clone())];
-        let mut output = self.converse(messages, deadline).await?;
+        let question =
+            Message::User { content: input.message.clone(), attachments: input.attachments.clone() };
+        let mut output = self.converse(vec![Message::system(system), question], deadline, events).await?;
         let kept = match (&conversation, recalled) {
             (Some(conversation), Ok(earlier)) => {
                 let existed = earlier.is_some();
@@ -259,11 +197,62 @@ impl Agent for ChatAgent {
         }
         Ok(output)
     }
+
+    /// Asks the model until it answers without asking for tools.
+    async fn converse(
+        &self,
+        mut messages: Vec<Message>,
+        deadline: Deadline,
+        events: Option<&Events>,
+    ) -> Result<AgentOutput> {
+        let mut output = AgentOutput {
+            text: String::new(),
+            usage: Usage::default(),
+            turns: 0,
+            tool_results: Vec::new(),
+            memory_error: None,
+        };
+        let toolbox = Toolbox {
+            tasks: self.tasks.as_ref(),
+            functions: &self.functions,
+            background_tasks: &self.background_tasks,
+            deadline,
+        };
+        let tools = toolbox.definitions();
+        let mut state = StreamingExecutionState::new();
+        while output.turns < self.max_turns {
+            let mut request = ChatRequest::new(messages.clone()).with_deadline(Some(deadline));
+            request.tools.clone_from(&tools);
+            let (response, results) = match events {
+                None => toolbox.exchange(self.llm.as_ref(), request).await?,
+                Some(events) => {
+                    toolbox.exchange_progressively(self.llm.as_ref(), request, &mut state, events).await?
+                }
+            };
+            output.turns += 1;
+            output.usage += response.usage;
+            let Some(results) = results else {
+                output.text = response.content.unwrap_or_default();
+                return Ok(output);
+            };
+            messages.push(response.message());
+            messages.extend(answers(&response, &results));
+            output.tool_results.push(results);
+        }
+        let message =
+            format!("the model still asked for tools after {} exchanges (max_turns)", self.max_turns);
+        Err(Error::new(ErrorKind::Capacity, COMPONENT, message).with_retryable(false))
+    }
 }
 
-/// A result as the model reads it: text as it is, anything else as JSON.
-fn as_text(result: &Value) -> String {
-    result.as_str().map_or_else(|| result.to_string(), str::to_owned)
+#[async_trait]
+impl Agent for ChatAgent {
+    type Output = AgentOutput;
+
+    #[tracing::instrument(name = "invoke_agent", skip_all, fields(gen_ai.operation.name = "invoke_agent"))]
+    async fn process(&self, input: AgentInput) -> Result<AgentOutput> {
+        self.turn(input, None).await
+    }
 }
 
 impl fmt::Debug for ChatAgent {

@@ -5,6 +5,8 @@
 
 mod chat;
 mod conversation;
+mod exchange;
+mod stream;
 mod transcript;
 mod working_memory;
 
@@ -14,8 +16,10 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 
 use crate::error::Result;
+use crate::llm::Attachment;
 
 pub use chat::{AgentOutput, ChatAgent};
+pub use stream::{AgentEvent, AgentStream};
 pub use working_memory::WorkingMemoryAgent;
 
 /// What an agent is asked (Python: `IAgentInput`).
@@ -25,6 +29,8 @@ pub use working_memory::WorkingMemoryAgent;
 pub struct AgentInput {
     /// The user's message.
     pub message: String,
+    /// Images and files that came with it.
+    pub attachments: Vec<Attachment>,
     /// Context of the agent's own choosing; `conversation_id` by custom.
     pub metadata: Map<String, Value>,
 }
@@ -32,7 +38,14 @@ pub struct AgentInput {
 impl AgentInput {
     /// A message without metadata.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), metadata: Map::new() }
+        Self { message: message.into(), ..Self::default() }
+    }
+
+    /// Attaches an image or a file.
+    #[must_use]
+    pub fn with_attachment(mut self, attachment: Attachment) -> Self {
+        self.attachments.push(attachment);
+        self
     }
 
     /// Sets the conversation the message belongs to.
@@ -54,6 +67,7 @@ impl fmt::Debug for AgentInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AgentInput")
             .field("message_bytes", &self.message.len())
+            .field("attachments", &self.attachments)
             .field("metadata_keys", &self.metadata.keys().collect::<Vec<_>>())
             .finish()
     }

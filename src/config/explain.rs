@@ -138,6 +138,11 @@ pub(super) fn rolled_back(config: &Config, key: &str) -> Option<(&'static str, &
         "memory.backend" if memory => (MEMORY, "legacy"),
         "memory.max_memory_mb" | "memory.max_entries" if memory => (MEMORY, "unbounded"),
         "cleanup_interval" if memory => (MEMORY, "on each operation"),
+        "pool.backend" if rollback.legacy_connections() => (CONNECTIONS, "legacy"),
+        "pool.max_waiting" if rollback.legacy_connections() => (CONNECTIONS, "unbounded"),
+        "redis.shared_connections" if rollback.legacy_connections() => {
+            (CONNECTIONS, "a connection per caller")
+        }
         "pool.max_connections" if rollback.legacy_connections() => (CONNECTIONS, "HTTP 50, Redis unbounded"),
         "pool.max_idle" if rollback.legacy_connections() => (CONNECTIONS, "20"),
         "pool.idle_timeout" if rollback.legacy_connections() => (CONNECTIONS, "30 s"),
@@ -152,6 +157,8 @@ pub(super) fn rolled_back(config: &Config, key: &str) -> Option<(&'static str, &
         "tasks.background_warning_percent" | "tasks.timeout" if tasks => (ALL, "none"),
         "tasks.max_blocking_threads" if tasks => (ALL, "tokio's own"),
         "milvus.batch_size" if rollback.disable_optimizations => (ALL, "50"),
+        "llm.adaptive_concurrency" if rollback.disable_optimizations => (ALL, "false"),
+        "llm.max_concurrency" if rollback.disable_optimizations => (ALL, "unbounded"),
         _ => return None,
     };
     Some((by(flag), instead))

@@ -125,6 +125,7 @@ keys! {
     number "redis.shared_connections" None, count(1, 2), redis.shared_connections;
     duration "redis.command_timeout" None, seconds(5), redis.command_timeout, "s";
     number "redis.max_commands" None, count(1, 10_000), redis.max_commands;
+    number "redis.max_pending_bytes" None, count(1, 67_108_864), redis.max_pending_bytes, "bytes";
     number "redis.max_value_bytes" None, count(1, 16_777_216), redis.max_value_bytes, "bytes";
     optional "redis.ca_file" None, text("/etc/ssl/redis-ca.pem"), redis.ca_file;
     string "milvus.host" Some("MILVUS_HOST"), text("localhost"), milvus.host;
@@ -136,6 +137,8 @@ keys! {
     duration "mcp.connection_timeout" None, seconds(30), mcp.connection_timeout, "s";
     number "mcp.default_max_retries" None, Kind::Number { least: 1, most: 100, example: 3 }, mcp.default_max_retries;
     servers "mcp.servers" Some("MCP_SERVER_URL"), Kind::Servers, mcp.servers;
+    flag "llm.adaptive_concurrency" None, Kind::Flag, llm.adaptive_concurrency;
+    number "llm.max_concurrency" None, count(1, 64), llm.max_concurrency;
     secret "llm.openai.api_key" Some("OPENAI_API_KEY"), Kind::Secret, llm.openai.api_key;
     endpoint "llm.openai.base_url" Some("OPENAI_BASE_URL"), web("https://api.openai.com/v1"),
         llm.openai.base_url;
@@ -151,6 +154,8 @@ keys! {
         llm.openrouter.site_url;
     optional "llm.openrouter.app_name" Some("OPENROUTER_APP_NAME"), text("my service"), llm.openrouter.app_name;
     secret "llm.google.api_key" Some("GOOGLE_API_KEY"), Kind::Secret, llm.google.api_key;
+    endpoint "llm.google.base_url" None, web("https://generativelanguage.googleapis.com/v1beta/openai"),
+        llm.google.base_url;
     flag "rollback.disable_optimizations" Some("ARSHAI_DISABLE_OPTIMIZATIONS"), Kind::Flag,
         rollback.disable_optimizations;
     flag "rollback.use_legacy_memory" Some("ARSHAI_USE_LEGACY_MEMORY"), Kind::Flag, rollback.use_legacy_memory;

@@ -140,6 +140,8 @@ pub struct RedisConfig {
     pub command_timeout: Duration,
     /// The most commands sent or waiting at once; one more is refused at once.
     pub max_commands: usize,
+    /// The most bytes of commands sent or waiting and of the values they write.
+    pub max_pending_bytes: usize,
     /// The most bytes of a value written or read.
     pub max_value_bytes: usize,
     /// A file of certificates (PEM) trusted for `rediss://`; the system's unless set.
@@ -223,9 +225,13 @@ impl fmt::Debug for McpServerConfig {
 }
 
 /// Model providers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LlmConfig {
+    /// Whether the number of requests at once follows what a provider bears.
+    pub adaptive_concurrency: bool,
+    /// The most requests at once to one model with one key.
+    pub max_concurrency: usize,
     /// OpenAI and whatever speaks its protocol.
     pub openai: OpenAiConfig,
     /// Azure OpenAI.
@@ -234,6 +240,19 @@ pub struct LlmConfig {
     pub openrouter: OpenRouterConfig,
     /// Gemini.
     pub google: GoogleConfig,
+}
+
+impl Default for LlmConfig {
+    fn default() -> Self {
+        Self {
+            adaptive_concurrency: true,
+            max_concurrency: 64,
+            openai: OpenAiConfig::default(),
+            azure: AzureConfig::default(),
+            openrouter: OpenRouterConfig::default(),
+            google: GoogleConfig::default(),
+        }
+    }
 }
 
 /// OpenAI and whatever speaks its protocol.
@@ -311,11 +330,22 @@ impl fmt::Debug for OpenRouterConfig {
 }
 
 /// Gemini.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct GoogleConfig {
     /// The key.
     pub api_key: Option<SecretString>,
+    /// The endpoint; Google's OpenAI-compatible one unless set.
+    pub base_url: Option<String>,
+}
+
+impl fmt::Debug for GoogleConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GoogleConfig")
+            .field("api_key", &self.api_key)
+            .field("base_url", &shown(&self.base_url))
+            .finish()
+    }
 }
 
 /// Rollback flags: each puts a part back to its earlier behaviour.
@@ -347,6 +377,16 @@ impl RollbackConfig {
     #[must_use]
     pub fn legacy_tasks(self) -> bool {
         self.disable_optimizations
+    }
+}
+
+impl Config {
+    /// The HTTP backend in force: a rollback flag swaps the built-in one for its twin.
+    pub(crate) fn http_backend(&self) -> &str {
+        match self.http.backend.as_str() {
+            "ureq" if self.rollback.legacy_connections() => "legacy",
+            name => name,
+        }
     }
 }
 
@@ -397,6 +437,7 @@ impl Default for Config {
                 shared_connections: 2,
                 command_timeout: Duration::from_secs(5),
                 max_commands: 10_000,
+                max_pending_bytes: 64 << 20,
                 max_value_bytes: 16 << 20,
                 ca_file: None,
             },

@@ -1,31 +1,57 @@
-//! Model clients: messages in, an answer or tool calls out.
+//! Model clients: messages in; an answer, tool calls or a stream of both out.
 //!
 //! [`LlmClient`] is the seam. Clients are thin: they translate to a provider's wire format and send it over
 //! an [`HttpTransport`](crate::http::HttpTransport); running tools and keeping memory is an agent's work.
+//!
+//! [`HttpClientFactory`] makes clients of the four providers: [`OpenAiClient`], [`AzureOpenAiClient`],
+//! [`OpenRouterClient`] and [`GeminiClient`]. [`AdaptiveClient`] decorates any client with a concurrency that follows
+//! what the provider bears.
 
-mod openai;
+mod adaptive;
+mod assembly;
+mod compatible;
+mod embedding;
+mod factory;
+mod limits;
+mod message;
+mod providers;
+mod retry;
+pub mod sse;
+mod stream;
+mod structure;
 mod wire;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::deadline::Deadline;
-use crate::error::Result;
-use crate::tasks::{Function, FunctionCall, Functions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::tasks::{Function, Functions};
 
-pub use openai::OpenAiClient;
+pub use adaptive::{AdaptiveClient, Concurrency, ConcurrencySettings, LlmStats};
+pub use embedding::{EmbedRequest, EmbedResponse};
+pub use factory::{ClientLevel, HttpClientFactory};
+pub use limits::{MAX_ARGUMENT_BYTES, MAX_TOOL_CALLS};
+pub use message::{Attachment, Message, ToolCall};
+pub use providers::{AzureOpenAiClient, GeminiClient, OpenAiClient, OpenRouterClient};
+pub use retry::{RetryListener, retry_after};
+pub use stream::{ArgumentProblem, ChatEvent, ChatStream};
+pub use structure::Structure;
 
 /// Talks to one model (Python: `ILLM`).
 ///
 /// # Contract
-/// - One call of [`chat`](Self::chat) is one exchange with the model; tools it asks for are returned, not run.
-/// - All waiting and retrying spends the request's deadline and never extends it.
+/// - One call of [`chat`](Self::chat) or [`stream`](Self::stream) is one exchange with the model; tools it asks for
+///   are returned, not run.
+/// - All waiting, retrying and reading spends the request's deadline and never extends it.
 /// - Only what is safe is retried, and never after a byte of the answer was seen.
-/// - Dropping the future closes the exchange's connection.
+/// - Dropping the future, or the stream, closes the exchange's connection.
 /// - No key appears in any error, Debug output or log.
 #[doc(alias = "ILLM")]
 #[async_trait]
@@ -34,8 +60,27 @@ pub trait LlmClient: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// `Authentication`, `RateLimited`, `ContextLength`, `ContentFilter`, `Overloaded` and `BadRequest` as the
-    /// provider says; `Timeout`, `Transport`, `Protocol` and `Capacity` as the exchange fails.
+    /// provider says; `Timeout`, `Transport`, `Protocol` and `Capacity` as the exchange fails. Where the provider
+    /// says when to come back, the context `retry_after` has it in seconds.
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse>;
+
+    /// Sends the conversation and gives the answer as it comes. Resolves when the answer begins.
+    ///
+    /// A client that cannot stream gives the whole answer at once; that is the default.
+    ///
+    /// # Errors
+    /// As [`chat`](Self::chat), from here or from the stream.
+    async fn stream(&self, request: ChatRequest) -> Result<ChatStream> {
+        Ok(ChatStream::whole(self.chat(request).await?))
+    }
+
+    /// Gives one vector for each text.
+    ///
+    /// # Errors
+    /// As [`chat`](Self::chat); `Unsupported` where the client has no embeddings, which is the default.
+    async fn embed(&self, _: EmbedRequest) -> Result<EmbedResponse> {
+        Err(Error::new(ErrorKind::Unsupported, "llm", "this client has no embeddings"))
+    }
 
     /// The model's name, for logs and statistics.
     fn model(&self) -> &str;
@@ -51,12 +96,22 @@ pub struct ChatRequest {
     pub tools: Vec<ToolDefinition>,
     /// Sampling temperature; the provider's default if unset.
     pub temperature: Option<f32>,
+    /// The share of likely tokens to sample from; the provider's default if unset.
+    pub top_p: Option<f32>,
     /// The most tokens to answer with; the provider's default if unset.
     pub max_tokens: Option<u32>,
+    /// How hard a reasoning model thinks: `low`, `medium`, `high`, …
+    pub reasoning_effort: Option<String>,
+    /// The form the answer must have.
+    pub structure: Option<Structure>,
+    /// Whatever else the provider understands; fields of the same name as one above win over it.
+    pub extra_body: Map<String, Value>,
     /// Headers for this call alone.
     pub extra_headers: BTreeMap<String, String>,
     /// When the exchange must have ended.
     pub deadline: Option<Deadline>,
+    /// Told of every failed attempt that is tried again.
+    pub retry_listener: RetryListener,
 }
 
 impl ChatRequest {
@@ -70,6 +125,20 @@ impl ChatRequest {
     #[must_use]
     pub fn with_tools(mut self, functions: &Functions) -> Self {
         self.tools.extend(functions.iter().map(ToolDefinition::from));
+        self
+    }
+
+    /// Asks for an answer of the form of `T`; [`ChatResponse::parse`] reads it.
+    #[must_use]
+    pub fn with_structure<T: JsonSchema>(mut self) -> Self {
+        self.structure = Some(Structure::of::<T>());
+        self
+    }
+
+    /// Sends a header with this call alone.
+    #[must_use]
+    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.extra_headers.insert(name.into(), value.into());
         self
     }
 
@@ -90,120 +159,6 @@ impl fmt::Debug for ChatRequest {
             .field("extra_headers", &self.extra_headers.keys().collect::<Vec<_>>())
             .field("deadline", &self.deadline)
             .finish_non_exhaustive()
-    }
-}
-
-/// One message of a conversation.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-#[serde(tag = "role", rename_all = "snake_case")]
-pub enum Message {
-    /// Instructions to the model.
-    System {
-        /// The text.
-        content: String,
-    },
-    /// What the user said.
-    User {
-        /// The text.
-        content: String,
-    },
-    /// What the model answered or asked for.
-    Assistant {
-        /// The text, if any.
-        content: Option<String>,
-        /// The tools it asked for.
-        #[serde(default)]
-        tool_calls: Vec<ToolCall>,
-    },
-    /// What a tool answered.
-    Tool {
-        /// Which call this answers.
-        call_id: String,
-        /// The result, or what went wrong.
-        content: String,
-    },
-}
-
-impl Message {
-    /// Instructions to the model.
-    pub fn system(content: impl Into<String>) -> Self {
-        Self::System { content: content.into() }
-    }
-
-    /// What the user said.
-    pub fn user(content: impl Into<String>) -> Self {
-        Self::User { content: content.into() }
-    }
-
-    /// What the model answered.
-    pub fn assistant(content: impl Into<String>) -> Self {
-        Self::Assistant { content: Some(content.into()), tool_calls: Vec::new() }
-    }
-
-    /// What a tool answered.
-    pub fn tool(call_id: impl Into<String>, content: impl Into<String>) -> Self {
-        Self::Tool { call_id: call_id.into(), content: content.into() }
-    }
-}
-
-/// Shows role and length only: conversations are private and do not belong in logs.
-impl fmt::Debug for Message {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::System { content } => write!(f, "System({} bytes)", content.len()),
-            Self::User { content } => write!(f, "User({} bytes)", content.len()),
-            Self::Assistant { content, tool_calls } => write!(
-                f,
-                "Assistant({} bytes, {} tool calls)",
-                content.as_ref().map_or(0, String::len),
-                tool_calls.len()
-            ),
-            Self::Tool { content, .. } => write!(f, "Tool({} bytes)", content.len()),
-        }
-    }
-}
-
-/// A tool a model asked for.
-#[derive(Clone, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct ToolCall {
-    /// The model's id of the call.
-    pub call_id: String,
-    /// The function's name.
-    pub name: String,
-    /// The arguments as the model wrote them: text that should be a JSON object.
-    pub arguments: String,
-}
-
-impl ToolCall {
-    /// A call of `name`.
-    pub fn new(call_id: impl Into<String>, name: impl Into<String>, arguments: impl Into<String>) -> Self {
-        Self { call_id: call_id.into(), name: name.into(), arguments: arguments.into() }
-    }
-
-    /// The call for the executor; its arguments are `Null` where the text is not JSON, and empty text counts
-    /// as an empty object.
-    #[must_use]
-    pub fn to_function_call(&self) -> Option<FunctionCall> {
-        let text = self.arguments.trim();
-        let args = if text.is_empty() {
-            Value::Object(serde_json::Map::new())
-        } else {
-            serde_json::from_str(text).ok()?
-        };
-        Some(FunctionCall::new(self.name.clone(), args).with_call_id(self.call_id.clone()))
-    }
-}
-
-/// Shows the arguments' length only: they are part of a conversation.
-impl fmt::Debug for ToolCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ToolCall")
-            .field("call_id", &self.call_id)
-            .field("name", &self.name)
-            .field("argument_bytes", &self.arguments.len())
-            .finish()
     }
 }
 
@@ -260,6 +215,14 @@ impl ChatResponse {
         Self { content: None, tool_calls, finish_reason: Some("tool_calls".into()), usage: Usage::default() }
     }
 
+    /// The answer as a `T`, which it was asked to be by [`ChatRequest::with_structure`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Protocol`] when it has another form, or there is none; the answer is not repeated.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+        structure::parse(self.content.as_deref().unwrap_or_default())
+    }
+
     /// The message to append to the conversation.
     #[must_use]
     pub fn message(&self) -> Message {
@@ -289,6 +252,9 @@ pub struct Usage {
     pub output_tokens: u64,
     /// Both.
     pub total_tokens: u64,
+    /// Tokens among those answered that the model spent on thinking.
+    #[serde(default)]
+    pub thinking_tokens: u64,
 }
 
 impl std::ops::AddAssign for Usage {
@@ -296,6 +262,7 @@ impl std::ops::AddAssign for Usage {
         self.input_tokens += other.input_tokens;
         self.output_tokens += other.output_tokens;
         self.total_tokens += other.total_tokens;
+        self.thinking_tokens += other.thinking_tokens;
     }
 }
 
@@ -303,6 +270,7 @@ impl Usage {
     /// Tokens sent and answered.
     #[must_use]
     pub fn new(input_tokens: u64, output_tokens: u64) -> Self {
-        Self { input_tokens, output_tokens, total_tokens: input_tokens + output_tokens }
+        let total_tokens = input_tokens + output_tokens;
+        Self { input_tokens, output_tokens, total_tokens, ..Self::default() }
     }
 }

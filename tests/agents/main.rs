@@ -1,4 +1,5 @@
 //! Agents against a scripted model, the real executor and the real in-process memory.
 
 mod chat;
+mod streaming;
 mod working_memory;

@@ -26,7 +26,7 @@ async fn the_model_reads_the_memory_so_far_and_what_it_writes_is_stored() {
     let stored = runtime.memory().retrieve(&MemoryInput::working("c")).await.expect("retrieved");
     assert_eq!(stored[0].as_str(), "second memory");
     let requests = model.requests();
-    let Message::User { content } = &requests[1].messages[1] else { panic!("a question") };
+    let Message::User { content, .. } = &requests[1].messages[1] else { panic!("a question") };
     assert!(content.contains("first memory") && content.contains("asked about delivery"), "{content}");
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arshai::http::{HttpBody, HttpRequest, HttpResponse, HttpStats, HttpTransport};
-use arshai::llm::{ChatRequest, LlmClient, Message};
+use arshai::llm::{ChatRequest, Message};
 use arshai::{Arshai, Config, Deadline, Health, Registry, Result};
 use async_trait::async_trait;
 

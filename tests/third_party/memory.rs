@@ -134,7 +134,7 @@ impl MemoryManager for MapMemory {
     }
 
     fn capabilities(&self) -> MemoryCapabilities {
-        MemoryCapabilities::default().injected_clock(true).eviction_listener(true)
+        MemoryCapabilities::default().injected_clock(true).eviction_listener(true).counts_entries(true)
     }
 
     fn set_limits(&self, _: MemoryLimits) -> Result<()> {

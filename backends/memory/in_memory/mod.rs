@@ -185,6 +185,18 @@ impl InMemoryManager {
         self.store.clean_up();
     }
 
+    /// Removes every entry that is there when this begins, as `delete` does; one that is stored meanwhile may
+    /// stay. Other operations get their turn in between.
+    pub fn clear(&self) {
+        self.store.clear();
+    }
+
+    /// Clears expired entries away in the background from now on, if called inside a runtime.
+    #[cfg(feature = "redis")]
+    pub(in crate::backends::memory) fn start_cleanup(&self) {
+        self.cleanup.start(&self.store);
+    }
+
     /// Counters and bounds, as of now.
     #[must_use]
     pub fn stats(&self) -> MemoryStats {
@@ -232,7 +244,11 @@ impl MemoryManager for InMemoryManager {
     }
 
     fn capabilities(&self) -> MemoryCapabilities {
-        MemoryCapabilities::default().bounded(true).injected_clock(true).eviction_listener(true)
+        MemoryCapabilities::default()
+            .bounded(true)
+            .injected_clock(true)
+            .eviction_listener(true)
+            .counts_entries(true)
     }
 
     fn set_limits(&self, limits: MemoryLimits) -> Result<()> {

@@ -229,6 +229,15 @@ impl Shard {
         self.give_back();
     }
 
+    /// Removes every entry.
+    pub(super) fn clear(&mut self, gone: &mut Departures) {
+        while let Some(oldest) = self.map.front_entry() {
+            let (key, entry) = oldest.remove_entry();
+            self.departed(key, entry, EvictionReason::Deleted, gone);
+        }
+        self.give_back();
+    }
+
     /// Removes up to `most` expired entries and says how many it removed.
     pub(super) fn expire(&mut self, now: u64, most: usize, gone: &mut Departures) -> usize {
         let mut removed = 0;

@@ -359,6 +359,19 @@ impl Store {
         expired == EXPIRED_PER_LOCK
     }
 
+    /// Removes every entry, letting others at each shard in between.
+    pub(super) fn clear(&self) {
+        for at in 0..self.cells.len() {
+            let mut gone = Departures::default();
+            let mut shard = self.cells[at].shard.write();
+            shard.clear(&mut gone);
+            self.settle(at, &mut shard);
+            drop(shard);
+            self.see_off(&mut gone);
+        }
+        nudge_allocator();
+    }
+
     pub(super) fn set_limits(&self, limits: MemoryLimits) -> Result<()> {
         self.check_limits(limits, ErrorKind::InvalidInput)?;
         self.budget.set_limits(limits.max_entries, limits.max_bytes);

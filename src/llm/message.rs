@@ -1,0 +1,209 @@
+//! What is said in a conversation: messages, what is attached to them, and the tools a model asks for.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::tasks::FunctionCall;
+
+/// One message of a conversation.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[serde(tag = "role", rename_all = "snake_case")]
+pub enum Message {
+    /// Instructions to the model.
+    System {
+        /// The text.
+        content: String,
+    },
+    /// What the user said.
+    User {
+        /// The text.
+        content: String,
+        /// What came with it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        attachments: Vec<Attachment>,
+    },
+    /// What the model answered or asked for.
+    Assistant {
+        /// The text, if any.
+        content: Option<String>,
+        /// The tools it asked for.
+        #[serde(default)]
+        tool_calls: Vec<ToolCall>,
+    },
+    /// What a tool answered.
+    Tool {
+        /// Which call this answers.
+        call_id: String,
+        /// The result, or what went wrong.
+        content: String,
+    },
+}
+
+impl Message {
+    /// Instructions to the model.
+    pub fn system(content: impl Into<String>) -> Self {
+        Self::System { content: content.into() }
+    }
+
+    /// What the user said.
+    pub fn user(content: impl Into<String>) -> Self {
+        Self::User { content: content.into(), attachments: Vec::new() }
+    }
+
+    /// Attaches an image or a file to what the user said. Other messages take none and stay as they are.
+    #[must_use]
+    pub fn with_attachment(mut self, attachment: Attachment) -> Self {
+        if let Self::User { attachments, .. } = &mut self {
+            attachments.push(attachment);
+        }
+        self
+    }
+
+    /// What the model answered.
+    pub fn assistant(content: impl Into<String>) -> Self {
+        Self::Assistant { content: Some(content.into()), tool_calls: Vec::new() }
+    }
+
+    /// What a tool answered.
+    pub fn tool(call_id: impl Into<String>, content: impl Into<String>) -> Self {
+        Self::Tool { call_id: call_id.into(), content: content.into() }
+    }
+}
+
+/// Shows role and length only: conversations are private and do not belong in logs.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::System { content } => write!(f, "System({} bytes)", content.len()),
+            Self::User { content, attachments } if attachments.is_empty() => {
+                write!(f, "User({} bytes)", content.len())
+            }
+            Self::User { content, attachments } => {
+                write!(f, "User({} bytes, {} attachments)", content.len(), attachments.len())
+            }
+            Self::Assistant { content, tool_calls } => write!(
+                f,
+                "Assistant({} bytes, {} tool calls)",
+                content.as_ref().map_or(0, String::len),
+                tool_calls.len()
+            ),
+            Self::Tool { content, .. } => write!(f, "Tool({} bytes)", content.len()),
+        }
+    }
+}
+
+/// What a user attached to a message. Whether a model can read it is the model's matter.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Attachment {
+    /// An image.
+    Image {
+        /// Where it is, or a `data:` URL that holds it.
+        url: String,
+    },
+    /// A document.
+    File {
+        /// Its name.
+        name: String,
+        /// A `data:` URL that holds it.
+        url: String,
+    },
+}
+
+impl Attachment {
+    /// An image that the provider fetches from `url`.
+    pub fn image_url(url: impl Into<String>) -> Self {
+        Self::Image { url: url.into() }
+    }
+
+    /// An image's bytes; `media_type` is for example `image/png`.
+    #[must_use]
+    pub fn image(media_type: &str, bytes: &[u8]) -> Self {
+        Self::Image { url: data_url(media_type, bytes) }
+    }
+
+    /// An image in base64, with or without a `data:` prefix (Python: `images_base64`); without one it counts as JPEG.
+    #[must_use]
+    pub fn image_base64(base64: &str) -> Self {
+        Self::Image { url: with_prefix("image/jpeg", base64) }
+    }
+
+    /// A file's bytes; `media_type` is for example `application/pdf`.
+    pub fn file(name: impl Into<String>, media_type: &str, bytes: &[u8]) -> Self {
+        Self::File { name: name.into(), url: data_url(media_type, bytes) }
+    }
+
+    /// A PDF in base64, with or without a `data:` prefix (Python: `pdfs_base64`).
+    pub fn pdf_base64(name: impl Into<String>, base64: &str) -> Self {
+        Self::File { name: name.into(), url: with_prefix("application/pdf", base64) }
+    }
+}
+
+/// Shows what it is and how large; never what is in it.
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image { url } => write!(f, "Image({} bytes)", url.len()),
+            Self::File { url, .. } => write!(f, "File({} bytes)", url.len()),
+        }
+    }
+}
+
+fn data_url(media_type: &str, bytes: &[u8]) -> String {
+    let mut url = format!("data:{media_type};base64,");
+    STANDARD.encode_string(bytes, &mut url);
+    url
+}
+
+fn with_prefix(media_type: &str, base64: &str) -> String {
+    if base64.starts_with("data:") { base64.to_owned() } else { format!("data:{media_type};base64,{base64}") }
+}
+
+/// A tool a model asked for.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ToolCall {
+    /// The model's id of the call.
+    pub call_id: String,
+    /// The function's name.
+    pub name: String,
+    /// The arguments as the model wrote them: text that should be a JSON object.
+    pub arguments: String,
+}
+
+impl ToolCall {
+    /// A call of `name`.
+    pub fn new(call_id: impl Into<String>, name: impl Into<String>, arguments: impl Into<String>) -> Self {
+        Self { call_id: call_id.into(), name: name.into(), arguments: arguments.into() }
+    }
+
+    /// The call for the executor, or nothing where the arguments are not a JSON object. No text at all counts as an
+    /// empty object.
+    #[must_use]
+    pub fn to_function_call(&self) -> Option<FunctionCall> {
+        let text = self.arguments.trim();
+        let args = if text.is_empty() {
+            Value::Object(serde_json::Map::new())
+        } else {
+            serde_json::from_str(text).ok().filter(Value::is_object)?
+        };
+        Some(FunctionCall::new(self.name.clone(), args).with_call_id(self.call_id.clone()))
+    }
+}
+
+/// Shows the arguments' length only: they are part of a conversation.
+impl fmt::Debug for ToolCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ToolCall")
+            .field("call_id", &self.call_id)
+            .field("name", &self.name)
+            .field("argument_bytes", &self.arguments.len())
+            .finish()
+    }
+}

@@ -1,0 +1,314 @@
+//! Streamed answers over real sockets: what is read, what is refused, what is closed.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arshai::backends::http::UreqTransport;
+use arshai::config::OpenAiConfig;
+use arshai::contract::doubles::ScriptedTransport;
+use arshai::llm::{
+    ArgumentProblem, ChatEvent, ChatRequest, ChatStream, LlmClient, Message, OpenAiClient, ToolCall, Usage,
+};
+use arshai::{Deadline, ErrorKind, Result};
+use http::Response;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::server::{Event, Reply, Server};
+use crate::support::{LONG, SHORT, connections, everything, transport, until};
+
+const SENTINEL: &str = "sk-sentinel-77a0";
+const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
+
+fn hello() -> ChatRequest {
+    ChatRequest::new(vec![Message::user("hello")]).with_deadline(Some(Deadline::after(LONG)))
+}
+
+fn client(server: &Server, transport: &Arc<UreqTransport>) -> OpenAiClient {
+    let mut config = OpenAiConfig::default();
+    config.api_key = Some(SENTINEL.into());
+    config.base_url = Some(server.url("/v1"));
+    OpenAiClient::new(&config, "test-model", transport.clone()).expect("a key and a URL")
+}
+
+/// The events of a stream, each as `data`.
+fn sse(events: &[Value]) -> String {
+    events.iter().map(|event| format!("data: {event}\n\n")).collect()
+}
+
+fn delta(delta: Value) -> Value {
+    json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m",
+           "choices": [{"index": 0, "delta": delta, "finish_reason": null}]})
+}
+
+fn finish(reason: &str) -> Value {
+    json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
+}
+
+/// A whole streamed response with a chunked body, one chunk for each of `parts`.
+fn chunked(parts: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = format!("{HEAD}transfer-encoding: chunked\r\n\r\n").into_bytes();
+    for part in parts {
+        bytes.extend(format!("{:x}\r\n", part.len()).bytes().chain(part.iter().copied()).chain(*b"\r\n"));
+    }
+    bytes.extend(b"0\r\n\r\n");
+    bytes
+}
+
+/// What a client makes of a stream of `body` that ends when the connection does.
+async fn reading(body: &str) -> Result<Vec<ChatEvent>> {
+    let response = Response::builder().header("content-type", "text/event-stream").body(body.to_owned());
+    let transport = ScriptedTransport::new().answering(response.expect("a response"));
+    let mut config = OpenAiConfig::default();
+    config.api_key = Some(SENTINEL.into());
+    let client = OpenAiClient::new(&config, "m", Arc::new(transport)).expect("a key");
+    all(client.stream(hello()).await?).await
+}
+
+async fn all(mut stream: ChatStream) -> Result<Vec<ChatEvent>> {
+    let mut events = Vec::new();
+    while let Some(event) = stream.next().await? {
+        events.push(event);
+    }
+    Ok(events)
+}
+
+#[tokio::test]
+async fn an_answer_with_text_tools_and_usage_is_read_as_it_comes() {
+    // As OpenAI's documentation shows it: the role first, arguments in pieces, the usage last.
+    let stream = sse(&[
+        delta(json!({"role": "assistant", "content": ""})),
+        delta(json!({"content": "Hé"})),
+        delta(json!({"content": "llo 🦀"})),
+        delta(json!({"tool_calls": [{"index": 0, "id": "call_1", "type": "function",
+                                     "function": {"name": "get_weather", "arguments": ""}}]})),
+        delta(json!({"tool_calls": [{"index": 0, "function": {"arguments": "{\"location\":"}}]})),
+        delta(json!({"tool_calls": [{"index": 0, "function": {"arguments": " \"Paris\"}"}}]})),
+        finish("tool_calls"),
+        json!({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}}),
+    ]);
+    let stream = format!(": OPENROUTER PROCESSING\n\n{stream}data: [DONE]\n\n");
+    // Chunks of seven bytes end within characters, fields and line endings.
+    let parts: Vec<_> = stream.as_bytes().chunks(7).collect();
+    let response = chunked(&parts);
+    let mut server = Server::start(move |request| {
+        let body: Value = serde_json::from_slice(&request.body).expect("JSON");
+        assert_eq!((&body["stream"], &body["stream_options"]["include_usage"]), (&json!(true), &json!(true)));
+        Reply::Bytes(response.clone())
+    });
+    let transport = transport(|_| ());
+    let client = client(&server, &transport);
+    for _ in 0..3 {
+        let events = all(client.stream(hello()).await.expect("a head")).await.expect("an answer");
+        let call = ToolCall::new("call_1", "get_weather", "{\"location\": \"Paris\"}");
+        assert_eq!(
+            events,
+            [
+                ChatEvent::Text("Hé".into()),
+                ChatEvent::Text("llo 🦀".into()),
+                ChatEvent::ToolCallStarted { index: 0, call_id: "call_1".into(), name: "get_weather".into() },
+                ChatEvent::ToolCall { index: 0, call },
+                ChatEvent::Usage(Usage::new(9, 4)),
+                ChatEvent::Finished { reason: "tool_calls".into() },
+            ]
+        );
+        assert_eq!(server.event().await, Event::Request);
+    }
+    assert_eq!(server.accepted(), 1, "a stream that was read to its end leaves its connection to the next");
+    let response = client.stream(hello()).await.expect("a head").collect().await.expect("an answer");
+    assert_eq!((response.content.as_deref(), response.tool_calls.len()), (Some("Héllo 🦀"), 1));
+}
+
+#[tokio::test]
+async fn an_event_is_given_before_the_next_one_is_sent() {
+    let first = format!("{HEAD}connection: close\r\n\r\n{}", sse(&[delta(json!({"content": "now"}))]));
+    let mut server = Server::start(move |_| Reply::Stall(first.clone().into_bytes()));
+    let transport = transport(|_| ());
+    let mut stream = client(&server, &transport).stream(hello()).await.expect("a head");
+    assert_eq!(stream.next().await.expect("it came"), Some(ChatEvent::Text("now".into())));
+    assert_eq!((server.event().await, connections(&transport).0), (Event::Request, 1));
+    drop(stream);
+    assert_eq!(server.event().await, Event::Closed);
+    until(|| connections(&transport).0 == 0).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_stalls_is_left_at_the_deadline_and_its_connection_closed() {
+    let first = format!("{HEAD}connection: close\r\n\r\n{}", sse(&[delta(json!({"content": "now"}))]));
+    let mut server = Server::start(move |_| Reply::Stall(first.clone().into_bytes()));
+    let transport = transport(|_| ());
+    let request = hello().with_deadline(Some(Deadline::after(SHORT)));
+    let mut stream = client(&server, &transport).stream(request).await.expect("a head");
+    assert_eq!(stream.next().await.expect("it came"), Some(ChatEvent::Text("now".into())));
+    let error = stream.next().await.expect_err("it stalls");
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(stream.next().await.expect("nothing more").is_none());
+    assert_eq!((server.event().await, server.event().await), (Event::Request, Event::Closed));
+    until(|| connections(&transport).0 == 0).await;
+}
+
+#[tokio::test]
+async fn an_endless_stream_ends_with_the_deadline_or_the_cap() {
+    let head = format!("{HEAD}connection: close\r\n\r\n").into_bytes();
+    let again = sse(&[delta(json!({"content": "and on "}))]).into_bytes();
+    let server = Server::start(move |_| Reply::Endless(head.clone(), again.clone()));
+    let patient = transport(|config| config.http.max_body_bytes = 1 << 20);
+    let error = all(client(&server, &patient).stream(hello()).await.expect("a head")).await;
+    assert_eq!(error.expect_err("the cap").kind(), ErrorKind::TooLarge);
+    until(|| connections(&patient).0 == 0).await;
+
+    let roomy = transport(|config| config.http.max_body_bytes = 1 << 40);
+    let request = hello().with_deadline(Some(Deadline::after(SHORT)));
+    let error = all(client(&server, &roomy).stream(request).await.expect("a head")).await;
+    assert_eq!(error.expect_err("the deadline").kind(), ErrorKind::Timeout);
+    until(|| connections(&roomy).0 == 0).await;
+}
+
+#[tokio::test]
+async fn what_is_malformed_or_cut_short_is_an_error_of_its_kind() {
+    let text = sse(&[delta(json!({"content": "half of it"}))]);
+    let huge = format!("data: {}", "x".repeat(3 << 20));
+    for (body, kind, words) in [
+        ("", ErrorKind::Transport, "[DONE] is missing"),
+        (&*text, ErrorKind::Transport, "[DONE] is missing"),
+        (&*format!("{text}{}", sse(&[finish("stop")])), ErrorKind::Transport, "[DONE] is missing"),
+        (&*format!("{text}data: [DONE]\n\n"), ErrorKind::Protocol, "without saying why"),
+        ("data: {\"choices\": oops\n\n", ErrorKind::Protocol, "no chunk of an answer"),
+        ("data: private words\n\n", ErrorKind::Protocol, "no chunk of an answer"),
+        (&*huge, ErrorKind::TooLarge, "larger than its bound"),
+        (&*sse(&[finish("content_filter")]), ErrorKind::ContentFilter, "content filter"),
+        (&*sse(&[delta(json!({"refusal": "I can't"}))]), ErrorKind::ContentFilter, "refused"),
+        (&*sse(&[json!({"error": {"code": 502, "message": "gone"}})]), ErrorKind::Overloaded, "502"),
+    ] {
+        let error = reading(body).await.expect_err(words);
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.message().contains(words), "{error}");
+        assert!(!everything(&error).contains("private"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn arguments_that_never_end_are_an_outcome_and_a_thousand_calls_are_too_many() {
+    let begun =
+        json!({"tool_calls": [{"index": 0, "id": "1", "function": {"name": "f", "arguments": "{\"x\""}}]});
+    let events = reading(&format!("{}data: [DONE]\n\n", sse(&[delta(begun), finish("length")]))).await;
+    let events = events.expect("an answer");
+    let expected = ToolCall::new("1", "f", "{\"x\"");
+    assert!(
+        matches!(&events[1], ChatEvent::ToolCallFailed { call, problem: ArgumentProblem::Unfinished, .. }
+                 if *call == expected),
+        "{events:?}"
+    );
+    let calls = (0..1000).map(|n| {
+        delta(json!({"tool_calls": [{"index": n, "id": n.to_string(), "function": {"name": "f", "arguments": "{}"}}]}))
+    });
+    let error = reading(&sse(&calls.collect::<Vec<_>>())).await.expect_err("too many");
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_stream_is_understood_all_the_same() {
+    let answer = json!({"choices": [{"message": {"content": "whole"}, "finish_reason": "stop"}]}).to_string();
+    let server = Server::start(move |_| {
+        Reply::status("200 OK", "content-type: application/json\r\n", answer.as_bytes())
+    });
+    let events = all(client(&server, &transport(|_| ())).stream(hello()).await.expect("an answer")).await;
+    assert_eq!(
+        events.expect("an answer"),
+        [ChatEvent::Text("whole".into()), ChatEvent::Finished { reason: "stop".into() }]
+    );
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_retried_before_its_first_byte_and_never_after() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&requests);
+    let broken = format!("{HEAD}connection: close\r\n\r\n{}", sse(&[delta(json!({"content": "now"}))]));
+    let server = Server::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::status("429 Too Many Requests", "retry-after-ms: 1\r\n", b"{}"),
+        _ => Reply::Last(broken.clone().into_bytes()),
+    });
+    let mut stream = client(&server, &transport(|_| ())).stream(hello()).await.expect("the second attempt");
+    assert_eq!(stream.next().await.expect("it came"), Some(ChatEvent::Text("now".into())));
+    assert_eq!(stream.next().await.expect_err("it broke").kind(), ErrorKind::Transport);
+    assert_eq!(requests.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_request_whose_connection_is_reset_after_it_was_sent_reaches_the_server_once() {
+    let server = Server::start(|_| Reply::Last(Vec::new()));
+    let client = client(&server, &transport(|_| ()));
+    let error = client.stream(hello()).await.expect_err("it was reset");
+    assert_eq!(error.kind(), ErrorKind::Transport, "{error}");
+    let error = client.chat(hello()).await.expect_err("it was reset");
+    assert_eq!(error.kind(), ErrorKind::Transport, "{error}");
+    assert_eq!(server.accepted(), 2, "one for each call");
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_takes_no_key_along() {
+    let elsewhere = Server::start(|_| Reply::ok("stolen"));
+    let location = format!("location: {}\r\n", elsewhere.url("/v1/chat/completions"));
+    let server = Server::start(move |_| Reply::status("307 Temporary Redirect", &location, b""));
+    let request = hello().with_header("x-api-key", SENTINEL);
+    let error = client(&server, &transport(|_| ())).stream(request).await.expect_err("no answer");
+    assert_eq!(error.kind(), ErrorKind::BadRequest);
+    assert!(!everything(&error).contains(SENTINEL), "{error:?}");
+    assert_eq!(elsewhere.accepted(), 0);
+}
+
+#[tokio::test]
+async fn no_failure_of_a_stream_tells_the_key() {
+    let echo = json!({"error": {"message": format!("you sent Bearer {SENTINEL}"), "type": "server_error"}});
+    let error = reading(&sse(&[echo])).await.expect_err("an error within the stream");
+    assert_eq!(error.kind(), ErrorKind::Overloaded);
+    assert!(!everything(&error).contains(SENTINEL), "{error:?}");
+    let body = format!("data: Bearer {SENTINEL}\n\n");
+    let error = reading(&body).await.expect_err("malformed");
+    assert!(!everything(&error).contains(SENTINEL), "{error:?}");
+}
+
+/// Where a test's log goes.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn no_log_tells_a_key_a_header_or_a_word_of_the_conversation() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
+    let _logging = tracing::subscriber::set_default(subscriber.finish());
+    let requests = AtomicUsize::new(0);
+    let done =
+        format!("{}data: [DONE]\n\n", sse(&[delta(json!({"content": "private answer"})), finish("stop")]));
+    let done = chunked(&[done.as_bytes()]);
+    let echo = json!({"error": {"message": format!("you sent {SENTINEL} and tenant-secret")}}).to_string();
+    let server = Server::start(move |_| match requests.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::status("503 Service Unavailable", "retry-after-ms: 1\r\n", echo.as_bytes()),
+        _ => Reply::Bytes(done.clone()),
+    });
+    let mut request = hello().with_header("x-tenant", "tenant-secret");
+    request.messages = vec![Message::user("private question")];
+    let transport = transport(|_| ());
+    let client = client(&server, &transport);
+    let answer = client.stream(request.clone()).await.expect("the second attempt").collect().await;
+    let shown =
+        format!("{request:?} {answer:?} {client:?} {:?}", answer.as_ref().expect("an answer").message());
+    let logged = String::from_utf8(log.0.lock().clone()).expect("text");
+    assert!(logged.contains("retrying"), "{logged}");
+    for secret in [SENTINEL, "tenant-secret", "private"] {
+        assert!(!logged.contains(secret) && !shown.contains(secret), "{secret}: {logged} {shown}");
+    }
+}

@@ -1,0 +1,196 @@
+//! Memory in Redis keeps the contract, and its own promises.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arshai::backends::memory::{LegacyRedisMemoryManager, RedisMemoryManager};
+use arshai::contract::memory::{self, Setup};
+use arshai::memory::{MemoryInput, MemoryManager};
+use arshai::{Arshai, BuildContext, Config, Deadline, ErrorKind};
+use serde_json::json;
+
+use crate::{config, server};
+
+fn context(url: &str, setup: &Setup) -> BuildContext {
+    let mut config = config(url);
+    config.memory.ttl = setup.ttl;
+    BuildContext::new(config).with_clock(Arc::clone(&setup.clock))
+}
+
+#[tokio::test]
+async fn memory_in_redis_keeps_the_contract() {
+    let server = server();
+    memory::suite(|setup| {
+        server.command(&["FLUSHALL"]);
+        Arc::new(RedisMemoryManager::from_context(&context(&server.url(), &setup)).expect("it is valid"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn memory_in_redis_keeps_the_contract_on_many_threads() {
+    let server = server();
+    memory::suite(|setup| {
+        server.command(&["FLUSHALL"]);
+        Arc::new(RedisMemoryManager::from_context(&context(&server.url(), &setup)).expect("it is valid"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_legacy_twin_keeps_the_contract() {
+    let server = server();
+    memory::suite(|setup| {
+        server.command(&["FLUSHALL"]);
+        let mut context = context(&server.url(), &setup);
+        let mut config = Config::clone(&context.config);
+        config.rollback.use_legacy_connections = true;
+        context.config = Arc::new(config);
+        Arc::new(LegacyRedisMemoryManager::from_context(&context).expect("it is valid"))
+    })
+    .await;
+}
+
+fn manager(config: Config) -> Arc<RedisMemoryManager> {
+    Arc::new(RedisMemoryManager::from_context(&BuildContext::new(config)).expect("it is valid"))
+}
+
+#[tokio::test]
+async fn update_renews_the_time_to_live_and_keeps_what_is_not_ours() {
+    let server = server();
+    let memory = manager(config(&server.url()));
+    let held = r#"{"data": {"working_memory": "old", "extra": [1]}, "metadata": {"a": {"b": null}}, "created_at": "then", "last_update": "then", "added": 1}"#;
+    let client = memory.client();
+    client.set_key("memory:WORKING_MEMORY:a", held, Some(Duration::from_secs(100))).await.expect("it is set");
+    memory.update(MemoryInput::working("a").with_data("new")).await.expect("it updates");
+    let Some(arshai::backends::redis::RedisValue::Json(value)) =
+        client.get_key("memory:WORKING_MEMORY:a").await.expect("it is there")
+    else {
+        panic!("it is JSON")
+    };
+    assert_eq!(value["data"], json!({"working_memory": "new", "extra": [1]}));
+    assert_eq!((&value["metadata"], &value["added"]), (&json!({"a": {"b": null}}), &json!(1)));
+    assert_eq!(value["created_at"], json!("then"));
+    assert_ne!(value["last_update"], json!("then"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_update_never_brings_back_what_was_deleted_meanwhile() {
+    let server = server();
+    let memory = manager(config(&server.url()));
+    let input = MemoryInput::working("a");
+    for round in 0..200 {
+        memory.store(input.clone().with_data("old")).await.expect("it stores");
+        let update = tokio::spawn({
+            let (memory, input) = (Arc::clone(&memory), input.clone());
+            async move { memory.update(input.with_data("new")).await }
+        });
+        memory.delete(&input).await.expect("it deletes");
+        update.await.expect("no panic").expect("updating what is gone is no error");
+        // The update came wholly before the delete, or found nothing.
+        let found = memory.retrieve(&input).await.expect("it retrieves");
+        assert!(found.is_empty(), "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn updates_at_once_end_as_one_of_them_whole_and_lose_no_metadata() {
+    let server = server();
+    let memory = manager(config(&server.url()));
+    let input = MemoryInput::working("a");
+    let metadata = json!({"owner": "ada"}).as_object().cloned().expect("an object");
+    memory.store(input.clone().with_data("0").with_metadata(metadata)).await.expect("it stores");
+    let updates = (0..20).map(|n| {
+        let (memory, input) = (Arc::clone(&memory), input.clone());
+        tokio::spawn(async move { memory.update(input.with_data(format!("{n}").repeat(2_000))).await })
+    });
+    for update in updates.collect::<Vec<_>>() {
+        update.await.expect("no panic").expect("it updates");
+    }
+    let held = memory.client().get_key(&input.key()).await.expect("it is there");
+    let Some(arshai::backends::redis::RedisValue::Json(value)) = held else { panic!("it is JSON") };
+    assert_eq!(value["metadata"], json!({"owner": "ada"}));
+    let text = value["data"]["working_memory"].as_str().expect("a text");
+    assert!((0..20).any(|n| text == format!("{n}").repeat(2_000)), "one of them, whole");
+}
+
+#[tokio::test]
+async fn damaged_values_harm_their_own_conversation_alone() {
+    let server = server();
+    let mut config = config(&server.url());
+    config.redis.max_value_bytes = 1 << 20;
+    let memory = manager(config);
+    memory.store(MemoryInput::new("sound").with_data("text")).await.expect("it stores");
+    let key = MemoryInput::new("damaged").key();
+    let huge = "x".repeat(100 << 20);
+    let deep = "[".repeat(100_000);
+    let damaged: [(&[u8], ErrorKind); 5] = [
+        (b"{\"data\": {\"working_mem", ErrorKind::Corrupt),
+        (deep.as_bytes(), ErrorKind::Corrupt),
+        (b"\xff\xfe\xfd", ErrorKind::Corrupt),
+        (b"null", ErrorKind::Corrupt),
+        (huge.as_bytes(), ErrorKind::TooLarge),
+    ];
+    let mut inspector = server.raw();
+    inspector.command(&["SELECT", "0"]).expect("it answers");
+    for (value, kind) in damaged {
+        inspector.command(&[b"SET", key.as_bytes(), value]).expect("it answers");
+        let error = memory.retrieve(&MemoryInput::new("damaged")).await.expect_err("it is damaged");
+        assert_eq!(error.kind(), kind);
+        let error =
+            memory.update(MemoryInput::new("damaged").with_data("new")).await.expect_err("it is damaged");
+        assert_eq!(error.kind(), kind);
+        assert_eq!(
+            memory.retrieve(&MemoryInput::new("sound")).await.expect("it is sound")[0].as_str(),
+            "text"
+        );
+    }
+    inspector.command(&["DEL", &key]).expect("it answers");
+    inspector.command(&["LPUSH", &key, "a"]).expect("it answers");
+    let error = memory.retrieve(&MemoryInput::new("damaged")).await.expect_err("it is a list");
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.context().any(|(name, value)| (name, value) == ("code", "WRONGTYPE")), "{error}");
+    memory.store(MemoryInput::new("damaged").with_data("mended")).await.expect("store puts it right");
+    assert_eq!(memory.retrieve(&MemoryInput::new("damaged")).await.expect("mended")[0].as_str(), "mended");
+}
+
+#[tokio::test]
+async fn a_runtime_with_memory_in_redis_shows_resizes_and_closes_its_connections() {
+    let server = server();
+    let mut config = config(&server.url());
+    config.memory.backend = "redis".into();
+    let runtime = Arshai::builder(config).build().expect("it builds");
+    assert_eq!(server.connections(), 0, "nothing connects before it is needed");
+    let input = MemoryInput::working("a").with_data("text");
+    runtime.memory().store(input.clone()).await.expect("it stores");
+    let pool = &runtime.stats().pools[0];
+    assert_eq!((pool.name, pool.open), ("redis", server.connections() as u64));
+    runtime.set_limits(arshai::Limits::unchanged().max_connections(1)).expect("it is bounded");
+    assert!(
+        runtime.stats().bounds().any(|bound| bound.name == "pool.max_connections" && bound.limit == Some(1))
+    );
+    assert_eq!(runtime.memory().retrieve(&input).await.expect("it retrieves").len(), 1);
+    let report = runtime.shutdown(Deadline::after(Duration::from_secs(1))).await;
+    assert!(report.is_clean(), "{report:?}");
+    arshai_test_support::eventually("no connection", Duration::from_secs(1), || server.connections() == 0)
+        .await;
+    let error = runtime.memory().retrieve(&input).await.expect_err("it is closed");
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+#[tokio::test]
+async fn switching_the_connection_flag_at_a_restart_loses_nothing_both_ways() {
+    let server = server();
+    let input = MemoryInput::working("a");
+    for (round, legacy) in [false, true, false].into_iter().enumerate() {
+        let mut config = config(&server.url());
+        config.memory.backend = "redis".into();
+        config.rollback.use_legacy_connections = legacy;
+        let runtime = Arshai::builder(config).build().expect("it builds");
+        if round > 0 {
+            let found = runtime.memory().retrieve(&input).await.expect("it retrieves");
+            assert_eq!(found[0].as_str(), format!("round {}", round - 1));
+        }
+        runtime.memory().store(input.clone().with_data(format!("round {round}"))).await.expect("it stores");
+    }
+}

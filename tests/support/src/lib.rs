@@ -1,0 +1,26 @@
+//! What tests against the real world stand on: Redis servers of every kind that a test starts and stops itself, a
+//! network that misbehaves on command, an independent server of models, and the Python package of the same name.
+//!
+//! Everything a test starts ends with its value, also when the test panics and also when the whole test process is
+//! killed. A thing that does not come up within its deadline panics with what it logged.
+
+mod cluster;
+mod models;
+mod port;
+mod process;
+mod proxy;
+mod python;
+mod redis;
+mod resp;
+mod sentinel;
+mod tls;
+mod wait;
+
+pub use cluster::Cluster;
+pub use models::ModelServer;
+pub use proxy::Proxy;
+pub use python::PythonPeer;
+pub use redis::{RedisServer, RedisServerBuilder};
+pub use resp::{RawConnection, Reply};
+pub use sentinel::Sentinel;
+pub use wait::{eventually, until};
