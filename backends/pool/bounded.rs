@@ -1,48 +1,43 @@
-//! The pool that holds every bound: slots in front of a store of idle connections.
+//! The pool that holds every bound: places and a queue in front of a store of idle connections.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::{Future, pending};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
+use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::watch;
-use tokio::task::unconstrained;
-use tokio::time::Instant;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, watch};
 
 use super::state::{Connecting, Idle, State, Store, Taken};
 use super::{NO_CONNECTIONS, reaper};
 use crate::pool::{Connection, PoolSettings, PoolStatus, PooledConnection, ReturnConnection};
-use crate::{Deadline, Error, ErrorKind, Health, Result, Slot, Slots};
+use crate::{Clock, Deadline, Error, ErrorKind, Health, Result};
 
 /// A pool that keeps the whole contract, whatever keeps its idle connections.
 pub(super) struct Bounded<S: Store>(Arc<Pool<S>>);
 
 pub(super) struct Pool<S: Store> {
     settings: PoolSettings,
-    /// One for each connection out or being made, held until it has been dropped.
-    slots: Slots,
-    /// One for each caller that waits.
-    waiting: Slots,
+    /// Tells how long connections have been idle; deadlines follow tokio's.
+    clock: Arc<dyn Clock>,
     state: Mutex<State<S>>,
-    /// Held while the maximum changes, so that two changes cannot mix.
-    resizing: Mutex<()>,
     closing: watch::Sender<bool>,
+    /// Woken when the last caller has left a closed pool.
+    left: Notify,
     /// Counted outside the lock: whether a connection goes out is known only after it was taken.
     acquired: AtomicU64,
 }
 
 impl<S: Store> Bounded<S> {
-    pub(super) fn over(store: S, settings: PoolSettings) -> Self {
-        let max = settings.max_connections.clamp(1, Slots::MAX);
+    pub(super) fn over(store: S, settings: PoolSettings, clock: Arc<dyn Clock>) -> Self {
+        let max = settings.max_connections.max(1);
         Self(Arc::new(Pool {
-            slots: Slots::new("pool.max_connections", "connections", max),
-            waiting: Slots::new("pool.max_waiting", "callers", settings.max_waiting),
             state: Mutex::new(State::new(store, max)),
-            resizing: Mutex::default(),
             closing: watch::Sender::new(false),
+            left: Notify::new(),
             acquired: AtomicU64::new(0),
+            clock,
             settings,
         }))
     }
@@ -92,19 +87,36 @@ pub(super) use bounded_pool;
 
 impl<S: Store> Bounded<S> {
     pub(super) async fn acquire(&self, deadline: Deadline) -> Result<PooledConnection> {
-        let (connection, place) = self.0.acquire(deadline).await?;
-        Ok(PooledConnection::new(connection, Box::new(place)))
+        let pool = &self.0;
+        let (mut place, taken) = match Place::enter(pool)? {
+            Entered::AtOnce(came) => came,
+            // Boxed, as below: few come here, and a future is as large as all that it might hold.
+            Entered::Queued(turn) => Box::pin(turn.come(deadline)).await?,
+        };
+        let connection = match taken {
+            Taken::Idle(idle, ticket) if pool.is_fresh(&idle) => {
+                place.ticket = Some(ticket);
+                idle.connection
+            }
+            taken => Box::pin(pool.settle(taken, deadline, &mut place)).await?,
+        };
+        pool.acquired.fetch_add(1, Ordering::Relaxed);
+        Ok(PooledConnection::new(connection, place))
     }
 
     pub(super) fn status(&self) -> PoolStatus {
-        let pool = &self.0;
-        let mut status = pool.state.lock().status(pool.settings.name, pool.waiting.bound());
-        status.acquired = pool.acquired.load(Ordering::Relaxed);
+        let mut status = self.0.state.lock().status(&self.0.settings);
+        status.acquired = self.0.acquired.load(Ordering::Relaxed);
         status
     }
 
+    /// Asks the other side through one of the pool's own connections.
     pub(super) async fn health(&self, deadline: Deadline) -> Health {
-        match self.0.ask(deadline).await {
+        let check = async {
+            let mut connection = self.acquire(deadline).await?;
+            connection.check(deadline.at_most(self.0.settings.check_timeout)).await
+        };
+        match check.await {
             Ok(()) => Health::Healthy,
             Err(error) => Health::Unhealthy { reason: error.to_string() },
         }
@@ -114,74 +126,31 @@ impl<S: Store> Bounded<S> {
         if max == 0 {
             return Err(Error::new(ErrorKind::InvalidInput, self.0.settings.name, NO_CONNECTIONS));
         }
-        self.0.resize(max.min(Slots::MAX));
+        let (surplus, served) = {
+            let mut state = self.0.state.lock();
+            state.max = max;
+            let surplus = state.trim(usize::MAX);
+            let served: Vec<_> = std::iter::from_fn(|| state.grant()).collect();
+            (surplus, served)
+        };
+        drop(surplus);
+        served.iter().for_each(|waiter| waiter.notify_one());
         Ok(())
     }
 
     pub(super) async fn close(&self, deadline: Deadline) -> usize {
         self.0.shut();
         // Whether time ran out shows in how many are still out.
-        let _ = deadline.bound(self.0.settings.name, "closing", self.0.slots.idle()).await;
-        self.0.slots.used()
+        let _ = deadline.bound(self.0.settings.name, "closing", self.0.all_left()).await;
+        self.0.still_out()
     }
 }
 
 impl<S: Store> Pool<S> {
-    async fn acquire(self: &Arc<Self>, deadline: Deadline) -> Result<(Box<dyn Connection>, Place<S>)> {
-        let (slot, turn) = self.enter(deadline).await?;
-        let mut place = Place { _slot: slot, phase: Phase::Entered, ticket: None, pool: Arc::clone(self) };
-        let taken = place.take()?;
-        drop(turn);
-        let connection = match taken {
-            Taken::Idle(idle, ticket) if self.is_fresh(&idle) => {
-                place.ticket = Some(ticket);
-                idle.connection
-            }
-            // Boxed: few come here, and a future is as large as all that it might hold.
-            taken => Box::pin(self.settle(taken, deadline, &mut place)).await?,
-        };
-        self.acquired.fetch_add(1, Ordering::Relaxed);
-        Ok((connection, place))
-    }
-
-    /// Takes a slot, in turn.
-    async fn enter(&self, deadline: Deadline) -> Result<(Slot, Option<Turn<'_, S>>)> {
-        // In the queue from its first poll on, before it is known whether there is room to wait.
-        let mut next = pin!(unconstrained(self.slots.acquire()));
-        match poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await {
-            Poll::Ready(slot) => Ok((slot.map_err(|_| self.shut_down())?, None)),
-            Poll::Pending => {
-                let (slot, turn) = Box::pin(self.wait(next, deadline)).await?;
-                Ok((slot, Some(turn)))
-            }
-        }
-    }
-
-    /// Waits for `slot`, if there is room to wait.
-    async fn wait(
-        &self,
-        slot: Pin<&mut impl Future<Output = Result<Slot>>>,
-        deadline: Deadline,
-    ) -> Result<(Slot, Turn<'_, S>)> {
-        let Ok(waiting) = self.waiting.try_acquire() else {
-            self.state.lock().counts.rejected += 1;
-            let message =
-                format!("all connections are in use and {} callers wait already", self.waiting.used());
-            return Err(self.described(Error::new(ErrorKind::Capacity, self.settings.name, message)));
-        };
-        let turn = Turn { pool: self, waiting: Some(waiting) };
-        match deadline.bound(self.settings.name, "waiting for a free connection", slot).await {
-            Ok(slot) => Ok((slot.map_err(|_| self.shut_down())?, turn)),
-            Err(error) => {
-                self.state.lock().counts.timed_out += 1;
-                Err(self.described(error))
-            }
-        }
-    }
-
     /// Whether a connection can go out as it is.
     fn is_fresh(&self, idle: &Idle) -> bool {
-        idle.connection.is_open() && idle.since.elapsed() <= self.settings.check_after
+        let age = self.clock.now().saturating_sub(idle.since);
+        age <= self.settings.check_after && idle.connection.is_open()
     }
 
     /// Makes a connection that works of what was taken, taking more where it must.
@@ -208,7 +177,7 @@ impl<S: Store> Pool<S> {
                     }
                 }
             }
-            taken = place.take()?;
+            taken = place.take_another()?;
         }
     }
 
@@ -264,41 +233,14 @@ impl<S: Store> Pool<S> {
         error
     }
 
-    /// Asks the other side through one of the pool's own connections.
-    async fn ask(self: &Arc<Self>, deadline: Deadline) -> Result<()> {
-        let (mut connection, place) = self.acquire(deadline).await?;
-        let patience = deadline.at_most(self.settings.check_timeout);
-        let answer = self.step(patience, "checking a connection", connection.check()).await;
-        let answer = answer.and_then(|answer| answer);
-        Box::new(place).give_back(connection, answer.is_ok());
-        answer
-    }
-
-    fn resize(&self, max: usize) {
-        let _one_at_a_time = self.resizing.lock();
-        let surplus = {
-            let mut state = self.state.lock();
-            state.max = max;
-            state.trim(usize::MAX)
-        };
-        self.slots.set_max(max);
-        drop(surplus);
-    }
-
-    /// Drops what was kept for a caller who no longer waits.
-    fn trim(&self) {
-        let surplus = self.state.lock().trim(self.room_for_idle());
-        drop(surplus);
-    }
-
     /// How many idle connections are kept: besides `max_idle` one for each caller that waits, who is about to
     /// take it.
-    fn room_for_idle(&self) -> usize {
-        self.settings.max_idle.saturating_add(self.waiting.used())
+    fn room_for_idle(&self, state: &State<S>) -> usize {
+        self.settings.max_idle.saturating_add(state.waiting())
     }
 
     /// Drops what has been idle since `moment` or longer.
-    fn drop_idle_since(&self, moment: Instant) {
+    fn drop_idle_since(&self, moment: Duration) {
         let old = {
             let mut state = self.state.lock();
             let count = state.store.idle_since(moment);
@@ -308,15 +250,12 @@ impl<S: Store> Pool<S> {
         drop(old);
     }
 
-    /// Drops what is idle too long; when to look again, if anything is still idle.
-    pub(super) fn reap(&self) -> Option<Instant> {
-        let idle_timeout = self.settings.idle_timeout;
+    /// Drops what is idle too long; how long until the next is, if anything is still idle.
+    pub(super) fn reap(&self) -> Option<Duration> {
+        let (now, idle_timeout) = (self.clock.now(), self.settings.idle_timeout);
         let (old, next) = {
             let mut state = self.state.lock();
-            let old = match Instant::now().checked_sub(idle_timeout) {
-                Some(moment) => state.store.idle_since(moment),
-                None => 0,
-            };
+            let old = now.checked_sub(idle_timeout).map_or(0, |moment| state.store.idle_since(moment));
             let old = state.reap(old);
             // A timeout too long for the clock is no timeout.
             let next = state.store.oldest().and_then(|oldest| oldest.checked_add(idle_timeout));
@@ -324,7 +263,7 @@ impl<S: Store> Pool<S> {
             (old, next)
         };
         drop(old);
-        next
+        next.map(|next| next.saturating_sub(now))
     }
 
     /// Lets another reaper start, on whatever runtime then asks for a connection.
@@ -341,15 +280,47 @@ impl<S: Store> Pool<S> {
     }
 
     fn shut(&self) {
-        let idle = {
+        let (idle, waiters) = {
             let mut state = self.state.lock();
             state.closed = true;
             let idle = state.store.count();
-            state.reap(idle)
+            (state.reap(idle), state.everyone())
         };
-        self.slots.close();
         self.closing.send_replace(true);
+        waiters.iter().for_each(|waiter| waiter.notify_one());
         drop(idle);
+    }
+
+    /// Callers who have a connection, or would have had one if the pool had not been closed.
+    fn still_out(&self) -> usize {
+        let state = self.state.lock();
+        state.places - state.granted
+    }
+
+    async fn all_left(&self) {
+        loop {
+            // Listen before looking: one who leaves in between is not missed.
+            let mut left = pin!(self.left.notified());
+            left.as_mut().enable();
+            if self.still_out() == 0 {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    /// Frees a place, for the caller who has waited longest if any does.
+    fn leave(&self, mut state: MutexGuard<'_, State<S>>) {
+        state.places -= 1;
+        let next = state.grant();
+        let closed = state.closed;
+        drop(state);
+        if let Some(next) = next {
+            next.notify_one();
+        }
+        if closed {
+            self.left.notify_waiters();
+        }
     }
 
     fn shut_down(&self) -> Error {
@@ -357,39 +328,100 @@ impl<S: Store> Pool<S> {
     }
 
     fn described(&self, error: Error) -> Error {
-        error
-            .with_context("in_use", self.state.lock().out)
-            .with_context("limit", self.slots.max())
-            .with_context("waiting", self.waiting.used())
+        let (in_use, limit, waiting) = {
+            let state = self.state.lock();
+            (state.out, state.max, state.waiting())
+        };
+        error.with_context("in_use", in_use).with_context("limit", limit).with_context("waiting", waiting)
     }
 }
 
-/// A caller that waits, or has just stopped waiting.
+/// How a caller comes in.
+enum Entered<'a, S: Store> {
+    /// With a place.
+    AtOnce(Came<S>),
+    /// At the end of the queue.
+    Queued(Turn<'a, S>),
+}
+
+/// A caller's place, and the connection it stands for.
+type Came<S> = (Box<Place<S>>, Taken<<S as Store>::Ticket>);
+
+/// A caller that waits. However it ends, it is counted out.
 struct Turn<'a, S: Store> {
-    pool: &'a Pool<S>,
-    waiting: Option<Slot>,
+    pool: &'a Arc<Pool<S>>,
+    number: u64,
+    woken: Arc<Notify>,
+    is_over: bool,
+}
+
+impl<S: Store> Turn<'_, S> {
+    /// Waits until it has come.
+    async fn come(mut self, deadline: Deadline) -> Result<Came<S>> {
+        let pool = self.pool;
+        let woken = async {
+            self.woken.notified().await;
+            // With its time over it would only begin what it cannot end, and so would the next one after it.
+            if deadline.has_passed() {
+                pending::<()>().await;
+            }
+        };
+        match deadline.bound(pool.settings.name, "waiting for a free connection", woken).await {
+            Ok(()) => self.take(),
+            Err(error) => {
+                pool.state.lock().counts.timed_out += 1;
+                Err(pool.described(error))
+            }
+        }
+    }
+
+    /// Takes what the place stands for that it was given.
+    fn take(&mut self) -> Result<Came<S>> {
+        let mut state = self.pool.state.lock();
+        if state.closed {
+            return Err(self.pool.shut_down());
+        }
+        self.is_over = true;
+        state.granted -= 1;
+        Ok(Place::with(self.pool, state.take()))
+    }
 }
 
 impl<S: Store> Drop for Turn<'_, S> {
     fn drop(&mut self) {
-        self.waiting = None;
-        self.pool.trim();
+        if self.is_over {
+            return;
+        }
+        let mut state = self.pool.state.lock();
+        let had_a_place = !state.unqueue(self.number);
+        if had_a_place {
+            state.granted -= 1;
+        }
+        // What was kept for it.
+        let room = self.pool.room_for_idle(&state);
+        let surplus = state.trim(room);
+        match had_a_place {
+            true => self.pool.leave(state),
+            false => drop(state),
+        }
+        drop(surplus);
     }
 }
 
 /// A caller's place among the connections, and where its connection goes when it is dropped. However it ends,
-/// it is counted out; its slot is given back last.
+/// it is counted out; the place is free only once its connection has been dropped or kept.
 struct Place<S: Store> {
     pool: Arc<Pool<S>>,
     phase: Phase,
     ticket: Option<S::Ticket>,
-    _slot: Slot,
 }
 
 /// What a place stands for in the pool's counts.
 #[derive(Clone, Copy)]
 enum Phase {
-    /// Nothing.
+    /// Nothing any more, not even a place.
+    Left,
+    /// Nothing but a place.
     Entered,
     /// A connection being made.
     Making,
@@ -400,16 +432,43 @@ enum Phase {
 }
 
 impl<S: Store> Place<S> {
-    fn take(&mut self) -> Result<Taken<S::Ticket>> {
+    /// Takes a place, or one in the queue.
+    fn enter(pool: &Arc<Pool<S>>) -> Result<Entered<'_, S>> {
+        let mut state = pool.state.lock();
+        if state.closed {
+            return Err(pool.shut_down());
+        }
+        if state.places < state.max {
+            state.places += 1;
+            let taken = state.take();
+            drop(state);
+            return Ok(Entered::AtOnce(Self::with(pool, taken)));
+        }
+        let waiting = state.waiting();
+        if waiting >= pool.settings.max_waiting {
+            state.counts.rejected += 1;
+            drop(state);
+            let message = format!("all connections are in use and {waiting} callers wait already");
+            return Err(pool.described(Error::new(ErrorKind::Capacity, pool.settings.name, message)));
+        }
+        let (number, woken) = state.queue();
+        Ok(Entered::Queued(Turn { pool, number, woken, is_over: false }))
+    }
+
+    /// The place of a caller who was given `taken`.
+    fn with(pool: &Arc<Pool<S>>, taken: Taken<S::Ticket>) -> Came<S> {
+        let phase = Phase::of(&taken);
+        (Box::new(Self { pool: Arc::clone(pool), phase, ticket: None }), taken)
+    }
+
+    /// Takes another connection in place of one that was lost.
+    fn take_another(&mut self) -> Result<Taken<S::Ticket>> {
         let mut state = self.pool.state.lock();
         if state.closed {
             return Err(self.pool.shut_down());
         }
         let taken = state.take();
-        self.phase = match taken {
-            Taken::Idle(..) => Phase::Out,
-            Taken::Connecting(_) => Phase::Making,
-        };
+        self.phase = Phase::of(&taken);
         Ok(taken)
     }
 
@@ -434,24 +493,34 @@ impl<S: Store> Place<S> {
 
     /// Keeps a connection that came back, or gives it back to be dropped.
     fn keep(&mut self, connection: Box<dyn Connection>) -> Option<Box<dyn Connection>> {
-        let idle = Idle { connection, since: Instant::now() };
         let pool = &self.pool;
+        let idle = Idle { connection, since: pool.clock.now() };
         let mut state = pool.state.lock();
-        let fits = !state.closed && state.open() <= state.max && state.store.count() < pool.room_for_idle();
+        let fits =
+            !state.closed && state.open() <= state.max && state.store.count() < pool.room_for_idle(&state);
         let Some(ticket) = self.ticket.take_if(|_| fits) else {
             self.phase = Phase::Surplus;
             return Some(idle.connection);
         };
         state.store.put(idle, ticket);
         state.out -= 1;
-        self.phase = Phase::Entered;
+        self.phase = Phase::Left;
         let runtime = state.reaper_wanted();
-        drop(state);
+        pool.leave(state);
         if let Some(runtime) = runtime {
             // Not under the lock: on a runtime that has ended the task is dropped at once, and takes it.
             reaper::start(&runtime, pool);
         }
         None
+    }
+}
+
+impl Phase {
+    fn of<T>(taken: &Taken<T>) -> Self {
+        match taken {
+            Taken::Idle(..) => Self::Out,
+            Taken::Connecting(_) => Self::Making,
+        }
     }
 }
 
@@ -461,20 +530,20 @@ impl<S: Store> ReturnConnection for Place<S> {
             true => self.keep(connection),
             false => Some(connection),
         };
-        // Dropped before it is counted out, and before its slot is free.
+        // Dropped before it is counted out, and before its place is free.
         drop(unkept);
     }
 }
 
 impl<S: Store> Drop for Place<S> {
     fn drop(&mut self) {
-        self.ticket = None;
-        if matches!(self.phase, Phase::Entered) {
+        if matches!(self.phase, Phase::Left) {
             return;
         }
+        self.ticket = None;
         let mut state = self.pool.state.lock();
         match self.phase {
-            Phase::Entered => {}
+            Phase::Left | Phase::Entered => {}
             Phase::Making => state.making -= 1,
             Phase::Out => {
                 state.out -= 1;
@@ -485,6 +554,7 @@ impl<S: Store> Drop for Place<S> {
                 state.counts.reaped += 1;
             }
         }
+        self.pool.leave(state);
     }
 }
 

@@ -1,12 +1,12 @@
 //! The default pool: slots in front of a stack.
 
 use std::sync::Arc;
-
-use tokio::time::Instant;
+use std::time::Duration;
 
 use super::bounded::{Bounded, bounded_pool};
 use super::state::{Connecting, Idle, Store, Taken};
 use crate::pool::{Connection, Connector, PoolSettings};
+use crate::{Clock, SystemClock};
 
 /// The name that `pool.backend` chooses this pool by.
 pub const NAME: &str = "lean";
@@ -25,7 +25,13 @@ impl LeanPool {
     /// A pool over `connector`. Nothing connects before the first acquire. At least one connection is allowed.
     #[must_use]
     pub fn new(connector: Arc<dyn Connector>, settings: PoolSettings) -> Self {
-        Self(Bounded::over(Stack { connector, idle: Vec::new() }, settings))
+        Self::with_clock(connector, settings, Arc::new(SystemClock::new()))
+    }
+
+    /// As [`new`](Self::new), telling by `clock` how long connections have been idle. Deadlines follow tokio's.
+    #[must_use]
+    pub fn with_clock(connector: Arc<dyn Connector>, settings: PoolSettings, clock: Arc<dyn Clock>) -> Self {
+        Self(Bounded::over(Stack { connector, idle: Vec::new() }, settings, clock))
     }
 }
 
@@ -60,11 +66,11 @@ impl Store for Stack {
         self.idle.len()
     }
 
-    fn oldest(&self) -> Option<Instant> {
+    fn oldest(&self) -> Option<Duration> {
         self.idle.first().map(|idle| idle.since)
     }
 
-    fn idle_since(&self, moment: Instant) -> usize {
+    fn idle_since(&self, moment: Duration) -> usize {
         self.idle.iter().take_while(|idle| idle.since <= moment).count()
     }
 

@@ -4,17 +4,17 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use ::mobc::{Manager, async_trait};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::unconstrained;
-use tokio::time::Instant;
 
 use super::bounded::{Bounded, bounded_pool};
 use super::state::{Idle, Store, Taken};
 use crate::pool::{Connection, Connector, PoolSettings};
-use crate::{Error, ErrorKind, Result, Slots};
+use crate::{Clock, Error, ErrorKind, Result, SystemClock};
 
 /// The name that `pool.backend` chooses this pool by.
 pub const NAME: &str = "mobc";
@@ -36,8 +36,14 @@ impl MobcPool {
     /// A pool over `connector`. Nothing connects before the first acquire. At least one connection is allowed.
     #[must_use]
     pub fn new(connector: Arc<dyn Connector>, settings: PoolSettings) -> Self {
+        Self::with_clock(connector, settings, Arc::new(SystemClock::new()))
+    }
+
+    /// As [`new`](Self::new), telling by `clock` how long connections have been idle. Deadlines follow tokio's.
+    #[must_use]
+    pub fn with_clock(connector: Arc<dyn Connector>, settings: PoolSettings, clock: Arc<dyn Clock>) -> Self {
         // The bounds are kept in front of mobc, whose own cannot change and would close what comes back.
-        let unbounded = Slots::MAX as u64;
+        let unbounded = tokio::sync::Semaphore::MAX_PERMITS as u64;
         let runtime = Arc::default();
         let manage = Manage { connector, runtime: Arc::clone(&runtime) };
         let pool = ::mobc::Pool::builder()
@@ -46,7 +52,7 @@ impl MobcPool {
             .get_timeout(None)
             .test_on_check_out(false)
             .build(manage);
-        Self(Bounded::over(Kept { pool, order: Vec::new(), runtime, name: settings.name }, settings))
+        Self(Bounded::over(Kept { pool, order: Vec::new(), runtime, name: settings.name }, settings, clock))
     }
 }
 
@@ -150,11 +156,11 @@ impl Store for Kept {
         self.order.len()
     }
 
-    fn oldest(&self) -> Option<Instant> {
+    fn oldest(&self) -> Option<Duration> {
         self.order.first().and_then(since)
     }
 
-    fn idle_since(&self, moment: Instant) -> usize {
+    fn idle_since(&self, moment: Duration) -> usize {
         self.order.iter().take_while(|cell| since(cell).is_some_and(|since| since <= moment)).count()
     }
 
@@ -166,7 +172,7 @@ impl Store for Kept {
     }
 }
 
-fn since(cell: &Arc<Cell>) -> Option<Instant> {
+fn since(cell: &Arc<Cell>) -> Option<Duration> {
     cell.lock().as_ref().map(|idle| idle.since)
 }
 
@@ -241,7 +247,7 @@ impl Manager for Manage {
     async fn connect(&self) -> Result<Arc<Cell>, Error> {
         second_poll().await;
         let connection = self.connector.connect().await?;
-        Ok(Arc::new(Mutex::new(Some(Idle { connection, since: Instant::now() }))))
+        Ok(Arc::new(Mutex::new(Some(Idle { connection, since: Duration::ZERO }))))
     }
 
     /// Never called: connections are checked where the time it takes can be bounded.

@@ -20,15 +20,21 @@ pub use mobc::MobcPool;
 
 /// Adds the pools.
 pub(super) fn register(registry: &mut Registry) {
-    registry.pool.register(lean::NAME, |_| {
-        factory(|connector, settings| Ok(Arc::new(LeanPool::new(connector, bounded(settings)?))))
+    registry.pool.register(lean::NAME, |context| {
+        let clock = Arc::clone(&context.clock);
+        factory(move |connector, settings| {
+            Ok(Arc::new(LeanPool::with_clock(connector, bounded(settings)?, Arc::clone(&clock))))
+        })
     });
     registry.pool.register(legacy::NAME, |_| {
         factory(|connector, settings| Ok(Arc::new(LegacyPool::new(connector, settings))))
     });
     #[cfg(feature = "mobc")]
-    registry.pool.register(mobc::NAME, |_| {
-        factory(|connector, settings| Ok(Arc::new(MobcPool::new(connector, bounded(settings)?))))
+    registry.pool.register(mobc::NAME, |context| {
+        let clock = Arc::clone(&context.clock);
+        factory(move |connector, settings| {
+            Ok(Arc::new(MobcPool::with_clock(connector, bounded(settings)?, Arc::clone(&clock))))
+        })
     });
     #[cfg(not(feature = "mobc"))]
     registry.pool.needs_feature("mobc", "mobc");

@@ -18,11 +18,11 @@ struct Reaper<S: Store>(Weak<Pool<S>>);
 
 impl<S: Store> Reaper<S> {
     async fn run(self, mut closing: watch::Receiver<bool>) {
-        while let Some(next) = self.0.upgrade().and_then(|pool| pool.reap()) {
+        while let Some(left) = self.0.upgrade().and_then(|pool| pool.reap()) {
             tokio::select! {
                 // Closed, or gone.
                 _ = closing.wait_for(|closing| *closing) => return,
-                () = tokio::time::sleep_until(next) => {}
+                () = tokio::time::sleep(left) => {}
             }
         }
     }

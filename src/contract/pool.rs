@@ -1,11 +1,13 @@
 //! The contract of [`ConnectionPool`].
 //!
 //! A backend author calls [`suite`] from a test with tokio's time paused, and [`crowd`] on a runtime of several
-//! threads:
+//! threads. A pool that has a [`Clock`](crate::Clock) is given a [`TokioClock`](super::doubles::TokioClock), so that
+//! its time passes with tokio's:
 //!
 //! ```
 //! use std::sync::Arc;
 //! use arshai::backends::pool::LeanPool;
+//! use arshai::contract::doubles::TokioClock;
 //! use arshai::contract::pool;
 //! use arshai::pool::{ConnectionPool, Connector, PoolSettings};
 //!
@@ -13,7 +15,8 @@
 //! # async fn main() {
 //! # tokio::time::pause();
 //! pool::suite(&|connector: Arc<dyn Connector>, settings: PoolSettings| {
-//!     Ok(Arc::new(LeanPool::new(connector, settings)) as Arc<dyn ConnectionPool>)
+//!     let clock = Arc::new(TokioClock::new());
+//!     Ok(Arc::new(LeanPool::with_clock(connector, settings, clock)) as Arc<dyn ConnectionPool>)
 //! })
 //! .await;
 //! # }
@@ -152,16 +155,22 @@ async fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     .await
 }
 
+/// Tasks on this runtime.
+fn tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
 fn id(connection: &mut PooledConnection) -> u64 {
     connection.get_mut::<ScriptedConnection>().expect("the double's own").id()
 }
 
-/// Checks that `error` is a timeout that names `step`, and that it came when `timeout` had passed.
+/// Checks that `error` is a timeout that names `step`, and that it came when `timeout` had passed: to the millisecond
+/// that tokio's timers are exact to.
 fn timed_out(error: &Error, step: &str, began: Instant, timeout: Duration) {
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert!(error.message().contains(step), "the error names the step {step:?}: {error}");
     let waited = began.elapsed();
-    assert!(waited >= timeout && waited < timeout + SECOND / 10, "on time: {waited:?} of {timeout:?}");
+    assert!(waited >= timeout && waited <= timeout + SECOND / 1_000, "on time: {waited:?} of {timeout:?}");
 }
 
 /// Runs every test of the contract on pools made by `factory`.
@@ -222,6 +231,11 @@ async fn bounds(factory: &dyn PoolFactory) {
     waiters_are_served_in_the_order_they_came(&small()).await;
     waiting_is_cut_at_the_deadline(&small()).await;
     a_connect_that_hangs_is_cut_at_its_own_limit(&bench()).await;
+    let stalled = |settings: &mut PoolSettings| {
+        settings.max_connections = 20;
+        settings.max_waiting = 980;
+    };
+    a_thousand_callers_of_stalled_connections_are_cut_on_time(&Bench::new(factory, stalled)).await;
     one_waiter_too_many_is_turned_away_at_once(&Bench::new(factory, |settings| {
         settings.max_connections = 1;
         settings.max_waiting = 2;
@@ -270,6 +284,9 @@ async fn a_connection_that_closed_is_not_used_again(bench: &Bench) {
 }
 
 async fn discarded_connections_are_gone_at_once(bench: &Bench) {
+    // The tasks of pools dropped before are gone by then.
+    tokio::time::sleep(SECOND).await;
+    let before = tasks();
     for _ in 0..10_000 {
         let mut connection = bench.acquire().await;
         connection.keep(false);
@@ -278,6 +295,7 @@ async fn discarded_connections_are_gone_at_once(bench: &Bench) {
         assert_eq!(bench.connector.open(), 0);
     }
     assert_eq!(bench.status().discarded, 10_000);
+    assert_eq!(tasks(), before, "none of them left a task");
     bench.all_is_free(3).await;
 }
 
@@ -347,6 +365,14 @@ async fn a_hundred_thousand_cancelled_acquires_leave_every_permit(bench: &Bench)
     let mut random = Random::new(7);
     let (mut held, mut cancelled) = (Vec::new(), 0);
     while cancelled < 100_000 {
+        match random.below(50) {
+            0 => bench.connector.next_connects([Scripted::Hangs]),
+            // What is idle grows old, so that it is checked.
+            1 => tokio::time::sleep(2 * SECOND).await,
+            2 => bench.connector.checks(Scripted::Hangs),
+            3 => bench.connector.checks(Scripted::Works),
+            _ => {}
+        }
         let mut acquiring = bench.acquiring();
         for _ in 0..random.below(4) {
             if let Some(connection) = poll_once(&mut acquiring).await {
@@ -365,6 +391,8 @@ async fn a_hundred_thousand_cancelled_acquires_leave_every_permit(bench: &Bench)
     }
     bench.account(held.len(), 3);
     drop(held);
+    bench.connector.connects(Scripted::Works);
+    bench.connector.checks(Scripted::Works);
     bench.all_is_free(3).await;
 }
 
@@ -403,7 +431,6 @@ async fn closing_turns_waiters_away(bench: &Bench) {
 }
 
 async fn dropping_the_last_handle_drops_what_is_idle(bench: Bench) {
-    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let before = tasks();
     let out = bench.acquire().await;
     bench.warm(2, Duration::ZERO).await;
@@ -490,6 +517,40 @@ async fn waiting_is_cut_at_the_deadline(bench: &Bench) {
     assert_eq!((bench.status().timed_out, bench.status().waiting), (1, 0));
     drop(held);
     bench.all_is_free(1).await;
+}
+
+/// Twenty hang while they connect, the others wait for them; then twenty have a connection and do not let go.
+async fn a_thousand_callers_of_stalled_connections_are_cut_on_time(bench: &Bench) {
+    for script in [Scripted::Hangs, Scripted::Works] {
+        bench.connector.connects(script);
+        let callers: Vec<_> = (0..1_000)
+            .map(|_| {
+                let pool = Arc::clone(&bench.pool);
+                tokio::spawn(async move {
+                    let began = Instant::now();
+                    let error = match pool.acquire(Deadline::after(2 * SECOND)).await {
+                        Ok(_stalled) => {
+                            tokio::time::sleep(3 * SECOND).await;
+                            return "had one";
+                        }
+                        Err(error) => error,
+                    };
+                    let step = if error.message().contains("waiting") { "waiting" } else { "connecting" };
+                    timed_out(&error, step, began, 2 * SECOND);
+                    step
+                })
+            })
+            .collect();
+        let mut ended = Vec::new();
+        for caller in callers {
+            ended.push(caller.await.expect("it is cut on time"));
+        }
+        let count = |how| ended.iter().filter(|ended| **ended == how).count();
+        let stalled = if script == Scripted::Hangs { "connecting" } else { "had one" };
+        assert_eq!((count(stalled), count("waiting")), (20, 980));
+    }
+    assert_eq!(bench.status().timed_out, 1_000 + 980);
+    bench.all_is_free(20).await;
 }
 
 async fn one_waiter_too_many_is_turned_away_at_once(bench: &Bench) {
@@ -640,14 +701,17 @@ async fn random_operations_keep_every_bound(bench: &Bench, seed: u64) {
                 }
             }
             8 if random.below(4) == 0 => bench.connector.break_all(),
-            8 => bench.connector.next_connects([Scripted::Fails]),
+            8 => {
+                let how = [Scripted::Fails, Scripted::Fails, Scripted::Hangs];
+                bench.connector.next_connects([how[random.below(3) as usize]]);
+            }
             9 if bench.capabilities.bounded => {
                 max = 1 + random.below(8) as usize;
                 bench.pool.set_max_connections(max).expect("a valid limit");
             }
             10 => {
-                let checks = [Scripted::Works, Scripted::Works, Scripted::Fails];
-                bench.connector.checks(checks[random.below(3) as usize]);
+                let checks = [Scripted::Works, Scripted::Works, Scripted::Fails, Scripted::Hangs];
+                bench.connector.checks(checks[random.below(4) as usize]);
                 tokio::time::sleep(Duration::from_millis(random.below(20_000))).await;
             }
             _ => {}
@@ -668,7 +732,7 @@ async fn random_operations_keep_every_bound(bench: &Bench, seed: u64) {
     }
     drop((pending, held));
     bench.connector.checks(Scripted::Works);
-    while bench.try_acquire(LONG).await.is_err() {}
+    bench.connector.connects(Scripted::Works);
     bench.all_is_free(max).await;
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arshai::backends::pool::{lean, legacy};
-use arshai::contract::doubles::{Scripted, ScriptedConnector};
+use arshai::contract::doubles::{Scripted, ScriptedConnector, TokioClock};
 use arshai::contract::pool::{crowd, suite};
 use arshai::pool::{ConnectionPool, PoolFactory, PoolSettings};
 use arshai::{BuildContext, Config, Deadline, ErrorKind, Health, Registry};
@@ -12,7 +12,7 @@ use arshai::{BuildContext, Config, Deadline, ErrorKind, Health, Registry};
 const LONG: Duration = Duration::from_secs(60);
 
 fn factory(name: &str) -> Arc<dyn PoolFactory> {
-    let context = BuildContext::new(Config::default());
+    let context = BuildContext::new(Config::default()).with_clock(Arc::new(TokioClock::new()));
     Registry::builtin().pool.build(name, &context).expect("registered")
 }
 

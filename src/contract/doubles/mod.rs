@@ -1,5 +1,6 @@
 //! Test doubles: stand-ins for the seams, for testing code that uses them without models, servers or waiting.
 
+mod clock;
 mod http;
 mod llm;
 mod memory;
@@ -7,6 +8,7 @@ mod pool;
 mod tasks;
 mod vectors;
 
+pub use clock::TokioClock;
 pub use http::ScriptedTransport;
 pub use llm::ScriptedLlm;
 pub use memory::{CountingMemory, FailingMemory, MemoryCalls};

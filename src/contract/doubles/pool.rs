@@ -64,9 +64,11 @@ impl ScriptedConnector {
         Self::default()
     }
 
-    /// Says what becomes of attempts to connect from now on.
+    /// Says what becomes of attempts to connect from now on, whatever was said of the next ones.
     pub fn connects(&self, how: Scripted) {
-        self.0.lock().connects = how;
+        let mut script = self.0.lock();
+        script.connects = how;
+        script.next_connects.clear();
     }
 
     /// Says what becomes of the next attempts to connect, before the others.
