@@ -3,7 +3,7 @@
 //!
 //! Every pool has [`SLOTS`] connections, all of them made before anything is measured, and waits as long as it takes
 //! or its usual time; none asks a connection whether it still works. Ours is called through `dyn ConnectionPool`, as
-//! backends call it, and gets a new deadline with every call.
+//! backends call it, with a deadline that comes from further up, as theirs do.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -157,7 +157,10 @@ impl Connector for ToNowhere {
 }
 
 /// One of arshai's own pools.
-struct Ours(Arc<dyn ConnectionPool>);
+struct Ours {
+    pool: Arc<dyn ConnectionPool>,
+    deadline: Deadline,
+}
 
 impl Ours {
     fn new(name: &str) -> Self {
@@ -166,7 +169,8 @@ impl Ours {
         settings.max_idle = SLOTS;
         let context = BuildContext::new(Config::default());
         let factory = Registry::builtin().pool.build(name, &context).expect("a built-in pool");
-        Self(factory.build(Arc::new(ToNowhere), settings).expect("valid settings"))
+        let pool = factory.build(Arc::new(ToNowhere), settings).expect("valid settings");
+        Self { pool, deadline: Deadline::after(Duration::from_secs(600)) }
     }
 }
 
@@ -174,7 +178,7 @@ impl Pool for Ours {
     type Held<'a> = PooledConnection;
 
     async fn acquire(&self) -> PooledConnection {
-        self.0.acquire(Deadline::after(Duration::from_secs(30))).await.expect("one comes free")
+        self.pool.acquire(self.deadline).await.expect("one comes free")
     }
 }
 

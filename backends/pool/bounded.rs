@@ -1,5 +1,6 @@
 //! The pool that holds every bound: places and a queue in front of a store of idle connections.
 
+use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::pin::pin;
 use std::sync::Arc;
@@ -359,19 +360,16 @@ impl<S: Store> Turn<'_, S> {
     /// Waits until it has come.
     async fn come(mut self, deadline: Deadline) -> Result<Came<S>> {
         let pool = self.pool;
-        let woken = async {
-            self.woken.notified().await;
-            // With its time over it would only begin what it cannot end, and so would the next one after it.
-            if deadline.has_passed() {
-                pending::<()>().await;
-            }
-        };
-        match deadline.bound(pool.settings.name, "waiting for a free connection", woken).await {
-            Ok(()) => self.take(),
-            Err(error) => {
+        let too_late = deadline.bound(pool.settings.name, "waiting for a free connection", pending());
+        tokio::select! {
+            // First, so that nobody whose time is over begins what cannot end.
+            biased;
+            late = too_late => {
+                let error = late.map_or_else(|error| error, |never: Infallible| match never {});
                 pool.state.lock().counts.timed_out += 1;
                 Err(pool.described(error))
             }
+            () = self.woken.notified() => self.take(),
         }
     }
 
