@@ -1,10 +1,12 @@
 //! Storing and retrieving a conversation of 1 KiB in Redis, against bare clients doing the same work by hand:
-//! the same JSON, the same two commands.
+//! the same JSON, the same two commands. And reading a copy of it beside the in-process store.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arshai::backends::memory::RedisMemoryManager;
+use arshai::backends::memory::{InMemoryManager, RedisMemoryManager, TieredMemoryManager};
 use arshai::backends::redis::fred;
 use arshai::memory::{MemoryInput, MemoryManager};
 use arshai::{BuildContext, Config};
@@ -24,7 +26,46 @@ fn main() {
             store_and_retrieve(&mut bench, &server, threads, callers);
         }
     }
+    copy_is_read(&mut bench, &server);
     bench.finish();
+}
+
+/// A hit of the tiered store, which asks Redis nothing, beside one of the in-process store.
+fn copy_is_read(bench: &mut Bench, server: &RedisServer) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime starts");
+    let mut config = Config::default();
+    config.redis.url = server.url().into();
+    let context = BuildContext::new(config);
+    let tiered = TieredMemoryManager::from_context(&context).expect("the URL is valid");
+    let in_memory = InMemoryManager::from_context(&context).expect("the defaults are valid");
+    let input = MemoryInput::working("conversation").with_data("x".repeat(1_024));
+    let hits = if bench.is_quick() { 200_000 } else { 1_000_000 };
+    let read = |memory: &dyn MemoryManager| {
+        runtime.block_on(async {
+            memory.store(input.clone()).await.expect("it stores");
+            // Until Redis has given its first sign of life, copies are not read.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let began = Instant::now();
+            for _ in 0..hits {
+                assert_eq!(memory.retrieve(&input).await.expect("it retrieves").len(), 1);
+            }
+            began.elapsed().as_nanos() as f64 / f64::from(hits)
+        })
+    };
+    let case = "hit_1KiB_1thread";
+    bench.compare(
+        case,
+        "ns",
+        Better::Lower,
+        vec![
+            ("arshai tiered", Box::new(|| read(&tiered))),
+            ("arshai in_memory", Box::new(|| read(&in_memory))),
+        ],
+    );
+    bench.target("arshai in_memory", 1.5);
+    let stats = tiered.stats();
+    assert!(stats.local_hits >= stats.hits - 1_000, "Redis was asked: {stats:?}");
 }
 
 fn store_and_retrieve(bench: &mut Bench, server: &RedisServer, threads: &str, callers: usize) {
@@ -54,6 +95,11 @@ fn store_and_retrieve(bench: &mut Bench, server: &RedisServer, threads: &str, ca
     });
     let text: Arc<str> = "x".repeat(1_024).into();
     let case = format!("store_retrieve_1KiB_{callers}callers_{threads}");
+    let slowest = RefCell::new(BTreeMap::<_, Vec<f64>>::new());
+    let note = |name: &'static str, measured: Measured| {
+        slowest.borrow_mut().entry(name).or_default().push(measured.p99_micros);
+        measured.rate
+    };
     bench.compare(
         &case,
         "op/s",
@@ -63,65 +109,82 @@ fn store_and_retrieve(bench: &mut Bench, server: &RedisServer, threads: &str, ca
                 "arshai",
                 Box::new(|| {
                     let (memory, text) = (Arc::clone(&memory), Arc::clone(&text));
-                    rate(&ours, callers, operations, move |caller| {
-                        let (memory, text) = (Arc::clone(&memory), Arc::clone(&text));
-                        async move {
-                            let input = MemoryInput::working(caller.to_string());
-                            memory
-                                .store(input.clone().with_data(arshai::memory::WorkingMemory::new(text)))
-                                .await
-                                .expect("it stores");
-                            assert_eq!(memory.retrieve(&input).await.expect("it retrieves").len(), 1);
-                        }
-                    })
+                    note(
+                        "arshai",
+                        measure(&ours, callers, operations, move |caller| {
+                            let (memory, text) = (Arc::clone(&memory), Arc::clone(&text));
+                            async move {
+                                let input = MemoryInput::working(caller.to_string());
+                                memory
+                                    .store(input.clone().with_data(arshai::memory::WorkingMemory::new(text)))
+                                    .await
+                                    .expect("it stores");
+                                assert_eq!(memory.retrieve(&input).await.expect("it retrieves").len(), 1);
+                            }
+                        }),
+                    )
                 }),
             ),
             (
                 "fred 10.1",
                 Box::new(|| {
                     let (client, text) = (bare.clone(), Arc::clone(&text));
-                    rate(&fred, callers, operations, move |caller| {
-                        let (client, text) = (client.clone(), Arc::clone(&text));
-                        async move {
-                            let key = format!("memory:WORKING_MEMORY:{caller}");
-                            let expire = fred::types::Expiration::EX(TTL as i64);
-                            let () = client
-                                .set(&key, entry(&text), Some(expire), None, false)
-                                .await
-                                .expect("it sets");
-                            let held: bytes::Bytes = client.get(&key).await.expect("it gets");
-                            assert!(read(&held).is_some());
-                        }
-                    })
+                    note(
+                        "fred 10.1",
+                        measure(&fred, callers, operations, move |caller| {
+                            let (client, text) = (client.clone(), Arc::clone(&text));
+                            async move {
+                                let key = format!("memory:WORKING_MEMORY:{caller}");
+                                let expire = fred::types::Expiration::EX(TTL as i64);
+                                let () = client
+                                    .set(&key, entry(&text), Some(expire), None, false)
+                                    .await
+                                    .expect("it sets");
+                                let held: bytes::Bytes = client.get(&key).await.expect("it gets");
+                                assert!(read(&held).is_some());
+                            }
+                        }),
+                    )
                 }),
             ),
             (
                 "redis-rs 1.8 multiplexed",
                 Box::new(|| {
                     let (connection, text) = (multiplexed.clone(), Arc::clone(&text));
-                    rate(&redis, callers, operations, move |caller| {
-                        let (mut connection, text) = (connection.clone(), Arc::clone(&text));
-                        async move {
-                            let key = format!("memory:WORKING_MEMORY:{caller}");
-                            let () = redis::cmd("SETEX")
-                                .arg(&key)
-                                .arg(TTL)
-                                .arg(entry(&text))
-                                .query_async(&mut connection)
-                                .await
-                                .expect("it sets");
-                            let held: Vec<u8> = redis::cmd("GET")
-                                .arg(&key)
-                                .query_async(&mut connection)
-                                .await
-                                .expect("it gets");
-                            assert!(read(&held).is_some());
-                        }
-                    })
+                    note(
+                        "redis-rs 1.8 multiplexed",
+                        measure(&redis, callers, operations, move |caller| {
+                            let (mut connection, text) = (connection.clone(), Arc::clone(&text));
+                            async move {
+                                let key = format!("memory:WORKING_MEMORY:{caller}");
+                                let () = redis::cmd("SETEX")
+                                    .arg(&key)
+                                    .arg(TTL)
+                                    .arg(entry(&text))
+                                    .query_async(&mut connection)
+                                    .await
+                                    .expect("it sets");
+                                let held: Vec<u8> = redis::cmd("GET")
+                                    .arg(&key)
+                                    .query_async(&mut connection)
+                                    .await
+                                    .expect("it gets");
+                                assert!(read(&held).is_some());
+                            }
+                        }),
+                    )
                 }),
             ),
         ],
     );
+    if threads == "multi" {
+        bench.target("fred 10.1", 1.0);
+        bench.target("redis-rs 1.8 multiplexed", if callers < 500 { 0.95 } else { 1.0 });
+    }
+    let mut p99 = slowest.into_inner().into_iter().map(|(name, rounds)| (name.to_owned(), median(rounds)));
+    let mut peers: BTreeMap<_, _> = p99.by_ref().collect();
+    let ours = peers.remove("arshai").expect("it was measured");
+    bench.record(&format!("{case}_p99"), "us", Better::Lower, ours, peers);
     println!(
         "  connections as the server counts them: {} ({} of them arshai's)",
         server.connections(),
@@ -141,29 +204,48 @@ fn read(held: &[u8]) -> Option<String> {
     entry["data"]["working_memory"].as_str().map(str::to_owned)
 }
 
-/// Commands per second: each caller stores and retrieves in turn.
-fn rate<F, Fut>(runtime: &Runtime, callers: usize, operations: usize, work: F) -> f64
+/// How it went: commands per second, and how long all but the slowest hundredth of the pairs took at most.
+struct Measured {
+    rate: f64,
+    p99_micros: f64,
+}
+
+/// Each caller stores and retrieves in turn.
+fn measure<F, Fut>(runtime: &Runtime, callers: usize, operations: usize, work: F) -> Measured
 where
     F: Fn(usize) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
     let each = operations / callers;
     let began = Instant::now();
-    runtime.block_on(async {
+    let mut times = runtime.block_on(async {
         let tasks: Vec<_> = (0..callers)
             .map(|caller| {
                 let work = work.clone();
                 tokio::spawn(async move {
+                    let mut times = Vec::with_capacity(each);
                     for _ in 0..each {
+                        let began = Instant::now();
                         work(caller).await;
+                        times.push(began.elapsed());
                     }
+                    times
                 })
             })
             .collect();
+        let mut times = Vec::with_capacity(each * callers);
         for task in tasks {
-            task.await.expect("no caller panics");
+            times.extend(task.await.expect("no caller panics"));
         }
+        times
     });
     let took = began.elapsed().max(Duration::from_nanos(1));
-    (2 * each * callers) as f64 / took.as_secs_f64()
+    times.sort_unstable();
+    let p99_micros = times[times.len() * 99 / 100].as_nanos() as f64 / 1_000.0;
+    Measured { rate: (2 * each * callers) as f64 / took.as_secs_f64(), p99_micros }
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }

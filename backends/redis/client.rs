@@ -1,6 +1,7 @@
 //! The client that everything about Redis stands on.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -301,7 +302,7 @@ impl RedisClient {
     /// stops the waiting.
     pub async fn close(&self, deadline: Deadline) -> usize {
         self.let_go_from(0);
-        let mut closing = std::pin::pin!(self.0.pool.close(deadline));
+        let mut closing = pin!(self.0.pool.close(deadline));
         if let Poll::Ready(still_out) = futures_util::poll!(closing.as_mut()) {
             return still_out;
         }
@@ -356,12 +357,13 @@ impl Inner {
                 // The library has the whole time for it, which is what it is set to.
                 Some(link) if attempt == 1 => (Arc::clone(&link), link.client().clone()),
                 _ => {
-                    let link = lane.link(deadline).await?;
+                    // Boxed: few come here, and a future is as large as all that it might hold.
+                    let link = Box::pin(lane.link(deadline)).await?;
                     let client = within(link.client(), deadline);
                     (link, client)
                 }
             };
-            let error = match link.run(began, work(client)).await {
+            let error = match link.run(began, pin!(work(client))).await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };

@@ -1,5 +1,6 @@
 //! A connection that many callers use at once.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fred::clients::Client;
@@ -64,7 +65,7 @@ impl SharedLink {
     pub(super) async fn run<T>(
         &self,
         began: Instant,
-        command: impl Future<Output = Result<T, FredError>>,
+        command: Pin<&mut impl Future<Output = Result<T, FredError>>>,
     ) -> Result<T, FredError> {
         let result = tokio::select! {
             biased;

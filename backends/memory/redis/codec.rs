@@ -97,18 +97,7 @@ impl Codec {
     /// Local time without offset and with microseconds, as Python's `datetime.now().isoformat()`.
     fn now(&self) -> String {
         let now = Timestamp::try_from(self.clock.wall()).unwrap_or(Timestamp::MIN);
-        let local = self.zone.to_datetime(now);
-        let (date, time) = (local.date(), local.time());
-        format!(
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}",
-            date.year(),
-            date.month(),
-            date.day(),
-            time.hour(),
-            time.minute(),
-            time.second(),
-            time.subsec_nanosecond() / 1_000
-        )
+        format!("{:.6}", self.zone.to_datetime(now))
     }
 }
 

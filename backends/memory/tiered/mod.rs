@@ -131,7 +131,8 @@ impl MemoryManager for TieredMemoryManager {
         if let Some(copy) = self.copies.get(input.memory_type, &input.conversation_id) {
             return Ok(vec![copy]);
         }
-        Ok(self.fetch(input).await?.into_iter().collect())
+        // Boxed, so that a hit does not pay for the room that asking Redis takes.
+        Ok(Box::pin(self.fetch(input)).await?.into_iter().collect())
     }
 
     async fn update(&self, input: MemoryInput) -> Result<()> {
