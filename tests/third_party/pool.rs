@@ -82,7 +82,8 @@ impl Caller {
 
     /// The connection used last, if any is idle; without one, counts the one that is to be made.
     fn take(&mut self) -> Result<Option<Box<dyn Connection>>> {
-        let mut state = self.pool.state();
+        let pool = Arc::clone(&self.pool);
+        let mut state = pool.state();
         if state.closed {
             return Err(self.pool.closed());
         }
