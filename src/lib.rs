@@ -27,7 +27,8 @@
 //! - `ureq` (default): HTTP over ureq.
 //! - `embedded` (default): the in-process vector store.
 //! - `mobc`: connection pools over mobc (`pool.backend = "mobc"`), beside our own.
-//! - `redis`: a pooled Redis client, and conversation memory in Redis (`memory.backend = "redis"`).
+//! - `redis`: a pooled Redis client, and conversation memory in Redis (`memory.backend = "redis"`, or `"tiered"` with
+//!   copies in the process).
 //! - `redis-tls`: TLS for it (`rediss://`).
 //! - `contract`: contract suites and test doubles.
 #![forbid(unsafe_code)]

@@ -46,7 +46,7 @@ pub(super) fn may_pass(error: &FredError) -> bool {
 
 /// Whether the connection is of no more use.
 pub(super) fn breaks_connection(error: &FredError) -> bool {
-    matches!(code(error), Some("READONLY" | "MASTERDOWN" | "LOADING" | "MAXCLIENTS"))
+    matches!(code(error), Some("READONLY" | "MASTERDOWN" | "MAXCLIENTS"))
         || matches!(error.kind(), FredKind::IO | FredKind::Canceled | FredKind::Protocol | FredKind::Routing)
 }
 
