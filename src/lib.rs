@@ -17,15 +17,16 @@
 //! # For backend authors
 //!
 //! Implement a seam's trait ([`memory::MemoryManager`], [`tasks::TaskExecutor`], [`http::HttpTransport`],
-//! [`vectors::VectorStore`], [`pool::ConnectionPool`]), whose documentation is its contract; add a factory to a [`Registry`] under a name, and
-//! hand the registry to the builder. The cargo feature `contract` has a suite for each contract and test doubles for
-//! each seam. [`Slots`], [`blocking::BlockingPool`], [`Deadline`] and [`Clock`] are what the built-in backends stand
-//! on, and are there for yours.
+//! [`vectors::VectorStore`], [`pool::ConnectionPool`]), whose documentation is its contract; add a factory to a
+//! [`Registry`] under a name, and hand the registry to the builder. The cargo feature `contract` has a suite for each
+//! contract and test doubles for each seam. [`Slots`], [`blocking::BlockingPool`], [`Deadline`] and [`Clock`] are what
+//! the built-in backends stand on, and are there for yours.
 //!
 //! # Cargo features
 //!
 //! - `ureq` (default): HTTP over ureq.
 //! - `embedded` (default): the in-process vector store.
+//! - `mobc`: connection pools over mobc (`pool.backend = "mobc"`), beside our own.
 //! - `redis`: a pooled Redis client, and conversation memory in Redis (`memory.backend = "redis"`, or `"tiered"` with
 //!   copies in the process).
 //! - `redis-tls`: TLS for it (`rediss://`).

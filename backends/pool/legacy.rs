@@ -1,8 +1,7 @@
-//! The pool that Python arshai has: as many connections as callers, kept for ever.
+//! The pool from before there were bounds.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -16,36 +15,45 @@ use crate::{Bound, Deadline, Error, ErrorKind, Health, Result, Slot, Slots};
 /// The name that `pool.backend` chooses this pool by.
 pub const NAME: &str = "legacy";
 
-/// The pool before arshai had bounds: every caller that finds no idle connection makes another, none is checked,
-/// and none that works is ever dropped. The caller's own deadline still holds.
+/// Pools as Python arshai 1.15.0 does: whoever finds no idle connection makes another, none is asked whether it
+/// still works, and none is dropped for being idle or too many. Of the deadlines it keeps the caller's own.
+///
+/// It is what `ARSHAI_USE_LEGACY_CONNECTIONS` goes back to.
 pub struct LegacyPool(Arc<Inner>);
 
 struct Inner {
     connector: Arc<dyn Connector>,
     name: &'static str,
-    /// Never runs out: it counts what is in use.
+    /// Counted, not bounded.
     slots: Slots,
-    /// `None` once the pool is closed.
-    idle: Mutex<Option<Vec<Box<dyn Connection>>>>,
-    created: AtomicU64,
-    acquired: AtomicU64,
-    discarded: AtomicU64,
-    failed: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The one used last at the end.
+    idle: Vec<Box<dyn Connection>>,
+    making: u64,
+    out: u64,
+    peak: u64,
+    closed: bool,
+    created: u64,
+    acquired: u64,
+    discarded: u64,
+    reaped: u64,
+    failed: u64,
+    timed_out: u64,
 }
 
 impl LegacyPool {
-    /// A pool over `connector`; of the settings only the name is heeded.
+    /// A pool over `connector`. Nothing connects before the first acquire. Of the settings it heeds the name.
     #[must_use]
     pub fn new(connector: Arc<dyn Connector>, settings: PoolSettings) -> Self {
         Self(Arc::new(Inner {
             connector,
             name: settings.name,
             slots: Slots::new("pool.max_connections", "connections", Slots::MAX),
-            idle: Mutex::new(Some(Vec::new())),
-            created: AtomicU64::new(0),
-            acquired: AtomicU64::new(0),
-            discarded: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
+            state: Mutex::default(),
         }))
     }
 }
@@ -53,35 +61,16 @@ impl LegacyPool {
 #[async_trait]
 impl ConnectionPool for LegacyPool {
     async fn acquire(&self, deadline: Deadline) -> Result<PooledConnection> {
-        let inner = &self.0;
-        let slot = inner.slots.try_acquire().map_err(|_| inner.closed())?;
-        let connection = match inner.pop()? {
-            Some(connection) => connection,
-            None => inner.connect(deadline).await?,
-        };
-        inner.acquired.fetch_add(1, Ordering::Relaxed);
-        Ok(PooledConnection::new(connection, Box::new(Home { inner: Arc::clone(inner), slot })))
+        let (connection, home) = self.0.acquire(deadline).await?;
+        Ok(PooledConnection::new(connection, Box::new(home)))
     }
 
     fn status(&self) -> PoolStatus {
-        let inner = &self.0;
-        let mut status = PoolStatus::default();
-        status.name = inner.name;
-        status.idle = inner.idle.lock().as_ref().map_or(0, Vec::len) as u64;
-        status.in_use = inner.slots.used() as u64;
-        status.open = status.idle + status.in_use;
-        status.created = inner.created.load(Ordering::Relaxed);
-        status.acquired = inner.acquired.load(Ordering::Relaxed);
-        status.discarded = inner.discarded.load(Ordering::Relaxed);
-        status.failed = inner.failed.load(Ordering::Relaxed);
-        let peak = inner.slots.bound().peak;
-        status.bounds = vec![Bound::new("pool.max_connections", "connections", status.open, peak, None)];
-        status
+        self.0.state.lock().status(self.0.name)
     }
 
     async fn health(&self, deadline: Deadline) -> Health {
-        let check = async { self.acquire(deadline).await?.check(deadline).await };
-        match check.await {
+        match self.0.ask(deadline).await {
             Ok(()) => Health::Healthy,
             Err(error) => Health::Unhealthy { reason: error.to_string() },
         }
@@ -91,45 +80,65 @@ impl ConnectionPool for LegacyPool {
         PoolCapabilities::default()
     }
 
-    fn set_max_connections(&self, _: usize) -> Result<()> {
-        let message =
-            "this pool has no limit; a rollback flag (ARSHAI_USE_LEGACY_CONNECTIONS) may have chosen it";
-        Err(Error::new(ErrorKind::Unsupported, self.0.name, message))
+    fn set_max_connections(&self, _max: usize) -> Result<()> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            self.0.name,
+            "connections are unbounded; unset ARSHAI_USE_LEGACY_CONNECTIONS or choose another pool.backend \
+             to bound them",
+        ))
     }
 
     async fn close(&self, deadline: Deadline) -> usize {
         self.0.shut();
+        // Whether time ran out shows in how many are still out.
         let _ = deadline.bound(self.0.name, "closing", self.0.slots.idle()).await;
         self.0.slots.used()
     }
 }
 
 impl Inner {
-    /// The connection used last that is still open.
-    fn pop(&self) -> Result<Option<Box<dyn Connection>>> {
-        loop {
-            let popped = self.idle.lock().as_mut().ok_or_else(|| self.closed())?.pop();
-            match popped {
-                Some(connection) if !connection.is_open() => {
-                    drop(connection);
-                    self.discarded.fetch_add(1, Ordering::Relaxed);
-                }
-                found => return Ok(found),
+    async fn acquire(self: &Arc<Self>, deadline: Deadline) -> Result<(Box<dyn Connection>, Home)> {
+        let slot = self.slots.try_acquire().map_err(|_| self.closed())?;
+        let mut home = Home { inner: Arc::clone(self), counted: Counted::Nothing, _slot: slot };
+        if let Some(connection) = home.take()? {
+            return Ok((connection, home));
+        }
+        let connected = deadline.bound(self.name, "connecting", self.connector.connect()).await;
+        match connected {
+            Ok(Ok(connection)) => {
+                home.made()?;
+                Ok((connection, home))
+            }
+            Ok(Err(error)) => {
+                self.state.lock().failed += 1;
+                Err(error)
+            }
+            Err(error) => {
+                let mut state = self.state.lock();
+                state.failed += 1;
+                state.timed_out += 1;
+                Err(error.with_context("in_use", state.out))
             }
         }
     }
 
-    async fn connect(&self, deadline: Deadline) -> Result<Box<dyn Connection>> {
-        let connected = deadline.bound(self.name, "connecting", self.connector.connect()).await;
-        let connected = connected.and_then(|result| result);
-        let count = if connected.is_ok() { &self.created } else { &self.failed };
-        count.fetch_add(1, Ordering::Relaxed);
-        connected
+    async fn ask(self: &Arc<Self>, deadline: Deadline) -> Result<()> {
+        let (mut connection, home) = self.acquire(deadline).await?;
+        let answer = deadline.bound(self.name, "checking a connection", connection.check()).await;
+        let answer = answer.and_then(|answer| answer);
+        Box::new(home).give_back(connection, answer.is_ok());
+        answer
     }
 
     fn shut(&self) {
+        let idle = {
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.reaped += state.idle.len() as u64;
+            std::mem::take(&mut state.idle)
+        };
         self.slots.close();
-        let idle = self.idle.lock().take();
         drop(idle);
     }
 
@@ -138,22 +147,124 @@ impl Inner {
     }
 }
 
+impl State {
+    fn open(&self) -> u64 {
+        self.making + self.out + self.idle.len() as u64
+    }
+
+    fn status(&self, name: &'static str) -> PoolStatus {
+        let mut status = PoolStatus::default();
+        status.name = name;
+        status.open = self.open();
+        status.idle = self.idle.len() as u64;
+        status.in_use = self.out;
+        status.created = self.created;
+        status.acquired = self.acquired;
+        status.discarded = self.discarded;
+        status.reaped = self.reaped;
+        status.failed = self.failed;
+        status.timed_out = self.timed_out;
+        status.bounds = vec![Bound::new("pool.max_connections", "connections", self.open(), self.peak, None)];
+        status
+    }
+}
+
+/// Where a connection goes when its user drops it. However it ends, it is counted out; its slot is given back
+/// last.
 struct Home {
     inner: Arc<Inner>,
-    slot: Slot,
+    counted: Counted,
+    _slot: Slot,
+}
+
+/// What a home stands for in the pool's counts.
+#[derive(Clone, Copy)]
+enum Counted {
+    Nothing,
+    Making,
+    /// If it does not come back it was discarded.
+    Out,
+}
+
+impl Home {
+    /// The connection used last that is still open; without one, another is counted as being made.
+    fn take(&mut self) -> Result<Option<Box<dyn Connection>>> {
+        loop {
+            let mut state = self.inner.state.lock();
+            if state.closed {
+                return Err(self.inner.closed());
+            }
+            let popped = state.idle.pop();
+            match popped {
+                Some(connection) if connection.is_open() => {
+                    state.out += 1;
+                    state.acquired += 1;
+                    self.counted = Counted::Out;
+                    return Ok(Some(connection));
+                }
+                Some(broken) => {
+                    state.discarded += 1;
+                    drop(state);
+                    drop(broken);
+                }
+                None => {
+                    state.making += 1;
+                    state.peak = state.peak.max(state.open());
+                    self.counted = Counted::Making;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    fn made(&mut self) -> Result<()> {
+        let mut state = self.inner.state.lock();
+        state.created += 1;
+        state.making -= 1;
+        state.out += 1;
+        self.counted = Counted::Out;
+        if state.closed {
+            return Err(self.inner.closed());
+        }
+        state.acquired += 1;
+        Ok(())
+    }
+
+    /// Keeps a connection that came back, or gives it back to be dropped.
+    fn keep(&mut self, connection: Box<dyn Connection>) -> Option<Box<dyn Connection>> {
+        let mut state = self.inner.state.lock();
+        if state.closed {
+            return Some(connection);
+        }
+        state.idle.push(connection);
+        state.out -= 1;
+        self.counted = Counted::Nothing;
+        None
+    }
 }
 
 impl ReturnConnection for Home {
-    fn give_back(self: Box<Self>, connection: Box<dyn Connection>, keep: bool) {
-        let mut connection = Some(connection);
-        if keep && let Some(idle) = self.inner.idle.lock().as_mut() {
-            idle.extend(connection.take());
+    fn give_back(mut self: Box<Self>, connection: Box<dyn Connection>, keep: bool) {
+        let unkept = match keep && connection.is_open() {
+            true => self.keep(connection),
+            false => Some(connection),
+        };
+        // Dropped before it is counted out.
+        drop(unkept);
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let mut state = self.inner.state.lock();
+        match self.counted {
+            Counted::Nothing => {}
+            Counted::Making => state.making -= 1,
+            Counted::Out => {
+                state.out -= 1;
+                state.discarded += 1;
+            }
         }
-        if connection.is_some() {
-            drop(connection);
-            self.inner.discarded.fetch_add(1, Ordering::Relaxed);
-        }
-        drop(self.slot);
     }
 }
 

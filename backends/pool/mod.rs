@@ -1,26 +1,59 @@
-//! Pools of connections.
+//! Pools of connections: two that hold every bound, and the one from before there were bounds.
 
+mod bounded;
 pub mod lean;
 pub mod legacy;
+#[cfg(feature = "mobc")]
+pub mod mobc;
+mod reaper;
+mod state;
 
 use std::sync::Arc;
 
-use crate::Registry;
 use crate::pool::{ConnectionPool, Connector, PoolFactory, PoolSettings};
+use crate::{Error, ErrorKind, Registry, Result};
+
+pub use lean::LeanPool;
+pub use legacy::LegacyPool;
+#[cfg(feature = "mobc")]
+pub use mobc::MobcPool;
 
 /// Adds the pools.
 pub(super) fn register(registry: &mut Registry) {
-    registry.pool.register(lean::NAME, |_| {
-        factory(|connector, settings| Ok(Arc::new(lean::LeanPool::new(connector, settings))))
+    registry.pool.register(lean::NAME, |context| {
+        let clock = Arc::clone(&context.clock);
+        factory(move |connector, settings| {
+            Ok(Arc::new(LeanPool::with_clock(connector, bounded(settings)?, Arc::clone(&clock))))
+        })
     });
     registry.pool.register(legacy::NAME, |_| {
-        factory(|connector, settings| Ok(Arc::new(legacy::LegacyPool::new(connector, settings))))
+        factory(|connector, settings| Ok(Arc::new(LegacyPool::new(connector, settings))))
     });
+    #[cfg(feature = "mobc")]
+    registry.pool.register(mobc::NAME, |context| {
+        let clock = Arc::clone(&context.clock);
+        factory(move |connector, settings| {
+            Ok(Arc::new(MobcPool::with_clock(connector, bounded(settings)?, Arc::clone(&clock))))
+        })
+    });
+    #[cfg(not(feature = "mobc"))]
+    registry.pool.needs_feature("mobc", "mobc");
 }
 
-fn factory<F>(build: F) -> crate::Result<Arc<dyn PoolFactory>>
+fn factory<F>(build: F) -> Result<Arc<dyn PoolFactory>>
 where
-    F: Fn(Arc<dyn Connector>, PoolSettings) -> crate::Result<Arc<dyn ConnectionPool>> + Send + Sync + 'static,
+    F: Fn(Arc<dyn Connector>, PoolSettings) -> Result<Arc<dyn ConnectionPool>> + Send + Sync + 'static,
 {
     Ok(Arc::new(build))
 }
+
+/// Settings that a bounded pool can honour.
+fn bounded(settings: PoolSettings) -> Result<PoolSettings> {
+    match settings.max_connections {
+        0 => Err(Error::new(ErrorKind::Config, settings.name, NO_CONNECTIONS)),
+        _ => Ok(settings),
+    }
+}
+
+/// Why a bound of zero is refused.
+const NO_CONNECTIONS: &str = "max_connections = 0 would stop all work; the least is 1";

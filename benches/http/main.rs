@@ -26,14 +26,12 @@ const UREQ: &str = "ureq 3, spawn_blocking";
 
 fn main() {
     let mut bench = Bench::from_args("http");
-    // One each, so that the connections of each are counted apart.
-    let servers = [(); 3].map(|()| Server::start());
     for (path, name) in [("/", "get"), ("/slow", "get_20ms_reply")] {
         for callers in [1, LIMIT, 200] {
-            requests(&mut bench, &servers, path, name, callers);
+            requests(&mut bench, path, name, callers);
         }
     }
-    streams::measure(&mut bench, &servers[0]);
+    streams::measure(&mut bench, &Server::start());
     bench.finish();
 }
 
@@ -48,13 +46,15 @@ pub(crate) fn config() -> Config {
     config
 }
 
-fn requests(bench: &mut Bench, servers: &[Server; 3], path: &'static str, name: &str, callers: usize) {
+fn requests(bench: &mut Bench, path: &'static str, name: &str, callers: usize) {
     let all = match (path, callers) {
         ("/slow", 1) => 50,
         ("/slow", _) => 2_000,
         (_, 1) => 4_000,
         _ => 40_000,
     } / if bench.is_quick() { 4 } else { 1 };
+    // One each, so that the connections of each are counted apart.
+    let servers = [(); 3].map(|()| Server::start());
     let [for_ours, for_reqwest, for_ureq] = [(); 3].map(|()| runtime());
     let ours = Arc::new(UreqTransport::from_context(&BuildContext::new(config())).expect("it is valid"));
     let reqwest = {
@@ -63,56 +63,96 @@ fn requests(bench: &mut Bench, servers: &[Server; 3], path: &'static str, name: 
     };
     let permits = Arc::new(Semaphore::new(LIMIT));
     let ureq = ureq::Agent::new_with_defaults();
-    let [ours_url, reqwest_url, ureq_url] = servers.each_ref().map(|server| Arc::<str>::from(server.url(path)));
+    let [ours_url, reqwest_url, ureq_url] =
+        servers.each_ref().map(|server| Arc::<str>::from(server.url(path)));
     let slowest = RefCell::new(BTreeMap::<_, Vec<f64>>::new());
     let note = |name: &'static str, measured: Measured| {
         slowest.borrow_mut().entry(name).or_default().push(measured.p99_micros);
         measured.rate
     };
     let case = format!("{name}_{callers}callers");
-    bench.compare(&case, "req/s", Better::Higher, vec![
-        (OURS, Box::new(|| {
-            let (transport, url) = (Arc::clone(&ours), Arc::clone(&ours_url));
-            note(OURS, measure(&for_ours, callers, all, move || {
-                let (transport, url) = (Arc::clone(&transport), Arc::clone(&url));
-                async move {
-                    let request = http::Request::get(&*url).body(bytes::Bytes::new()).expect("it is valid");
-                    let response = transport.send(HttpRequest::new(request)).await.expect("an answer");
-                    assert!(!response.body.bytes().await.expect("a body").is_empty());
-                }
-            }))
-        })),
-        (REQWEST, Box::new(|| {
-            let (client, permits, url) = (reqwest.clone(), Arc::clone(&permits), Arc::clone(&reqwest_url));
-            note(REQWEST, measure(&for_reqwest, callers, all, move || {
-                let (client, permits, url) = (client.clone(), Arc::clone(&permits), Arc::clone(&url));
-                async move {
-                    let _permit = permits.acquire().await.expect("it is open");
-                    let response = client.get(&*url).send().await.expect("an answer");
-                    assert!(!response.bytes().await.expect("a body").is_empty());
-                }
-            }))
-        })),
-        (UREQ, Box::new(|| {
-            let (agent, url) = (ureq.clone(), Arc::clone(&ureq_url));
-            note(UREQ, measure(&for_ureq, callers, all, move || {
-                let (agent, url) = (agent.clone(), Arc::clone(&url));
-                async move {
-                    let body = tokio::task::spawn_blocking(move || {
-                        agent.get(&*url).call().expect("an answer").body_mut().read_to_vec().expect("a body")
-                    });
-                    assert!(!body.await.expect("no panic").is_empty());
-                }
-            }))
-        })),
-    ]);
-    let wanted = if path == "/slow" { 1.0 } else if callers == 200 { 0.9 } else { 0.75 };
+    bench.compare(
+        &case,
+        "req/s",
+        Better::Higher,
+        vec![
+            (
+                OURS,
+                Box::new(|| {
+                    let (transport, url) = (Arc::clone(&ours), Arc::clone(&ours_url));
+                    note(
+                        OURS,
+                        measure(&for_ours, callers, all, move || {
+                            let (transport, url) = (Arc::clone(&transport), Arc::clone(&url));
+                            async move {
+                                let request =
+                                    http::Request::get(&*url).body(bytes::Bytes::new()).expect("it is valid");
+                                let response =
+                                    transport.send(HttpRequest::new(request)).await.expect("an answer");
+                                assert!(!response.body.bytes().await.expect("a body").is_empty());
+                            }
+                        }),
+                    )
+                }),
+            ),
+            (
+                REQWEST,
+                Box::new(|| {
+                    let (client, permits, url) =
+                        (reqwest.clone(), Arc::clone(&permits), Arc::clone(&reqwest_url));
+                    note(
+                        REQWEST,
+                        measure(&for_reqwest, callers, all, move || {
+                            let (client, permits, url) =
+                                (client.clone(), Arc::clone(&permits), Arc::clone(&url));
+                            async move {
+                                let _permit = permits.acquire().await.expect("it is open");
+                                let response = client.get(&*url).send().await.expect("an answer");
+                                assert!(!response.bytes().await.expect("a body").is_empty());
+                            }
+                        }),
+                    )
+                }),
+            ),
+            (
+                UREQ,
+                Box::new(|| {
+                    let (agent, url) = (ureq.clone(), Arc::clone(&ureq_url));
+                    note(
+                        UREQ,
+                        measure(&for_ureq, callers, all, move || {
+                            let (agent, url) = (agent.clone(), Arc::clone(&url));
+                            async move {
+                                let body = tokio::task::spawn_blocking(move || {
+                                    agent
+                                        .get(&*url)
+                                        .call()
+                                        .expect("an answer")
+                                        .body_mut()
+                                        .read_to_vec()
+                                        .expect("a body")
+                                });
+                                assert!(!body.await.expect("no panic").is_empty());
+                            }
+                        }),
+                    )
+                }),
+            ),
+        ],
+    );
+    let wanted = if path == "/slow" {
+        1.0
+    } else if callers == 200 {
+        0.9
+    } else {
+        0.75
+    };
     bench.target(REQWEST, wanted);
     let mut p99: BTreeMap<_, _> =
         slowest.into_inner().into_iter().map(|(name, rounds)| (name.to_owned(), median(rounds))).collect();
     let ours_p99 = p99.remove(OURS).expect("it was measured");
     bench.record(&format!("{case}_p99"), "us", Better::Lower, ours_p99, p99);
-    let [of_ours, of_reqwest, of_ureq] = servers.each_ref().map(|server| server.connections.take_peak());
+    let [of_ours, of_reqwest, of_ureq] = servers.each_ref().map(|server| server.connections.peak());
     println!("  connections as the servers count them: {of_ours}; {REQWEST} {of_reqwest}; {UREQ} {of_ureq}");
     assert!(of_ours <= LIMIT, "{of_ours} connections");
 }

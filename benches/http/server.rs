@@ -16,7 +16,7 @@ const TOOLS: &str = "/tools/";
 /// How long a slow reply takes.
 const SLOW_REPLY: Duration = Duration::from_millis(20);
 
-/// Counts the connections that are open, and the most that ever were since it was last asked.
+/// Counts the connections that are open, and the most that ever were.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     open: AtomicUsize,
@@ -24,9 +24,9 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// The most at once since the last time.
-    pub(crate) fn take_peak(&self) -> usize {
-        self.peak.swap(self.open.load(Ordering::SeqCst), Ordering::SeqCst)
+    /// The most at once.
+    pub(crate) fn peak(&self) -> usize {
+        self.peak.load(Ordering::SeqCst)
     }
 }
 

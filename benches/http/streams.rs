@@ -199,31 +199,43 @@ fn turn_with_tools(bench: &mut Bench, server: &Server) {
     };
     let functions = Functions::new().with(Function::new("work", move |_: Value| work()));
     let model = Arc::new(model(&arshai));
-    bench.compare("turn_of_1s_stream_and_2_tools", "s", Better::Lower, vec![
-        (OURS, Box::new(|| {
-            let agent = arshai.chat_agent(Arc::clone(&model) as _, "").with_functions(functions.clone());
-            runtime.block_on(async {
-                let began = Instant::now();
-                let mut turn = agent.stream(AgentInput::new("hello"));
-                let mut ended = 0;
-                while let Some(event) = turn.next().await.expect("it goes well") {
-                    ended += usize::from(matches!(event, AgentEvent::ToolEnded { .. }));
-                    if ended == 2 {
-                        break;
-                    }
-                }
-                began.elapsed().as_secs_f64()
-            })
-        })),
-        ("tools after the stream", Box::new(|| {
-            runtime.block_on(async {
-                let began = Instant::now();
-                let response = model.stream(request()).await.expect("it streams").collect().await;
-                let response = response.expect("it goes well");
-                let tools = response.tool_calls.iter().map(|_| work());
-                futures_util::future::join_all(tools).await;
-                began.elapsed().as_secs_f64()
-            })
-        })),
-    ]);
+    bench.compare(
+        "turn_of_1s_stream_and_2_tools",
+        "s",
+        Better::Lower,
+        vec![
+            (
+                OURS,
+                Box::new(|| {
+                    let agent =
+                        arshai.chat_agent(Arc::clone(&model) as _, "").with_functions(functions.clone());
+                    runtime.block_on(async {
+                        let began = Instant::now();
+                        let mut turn = agent.stream(AgentInput::new("hello"));
+                        let mut ended = 0;
+                        while let Some(event) = turn.next().await.expect("it goes well") {
+                            ended += usize::from(matches!(event, AgentEvent::ToolEnded { .. }));
+                            if ended == 2 {
+                                break;
+                            }
+                        }
+                        began.elapsed().as_secs_f64()
+                    })
+                }),
+            ),
+            (
+                "tools after the stream",
+                Box::new(|| {
+                    runtime.block_on(async {
+                        let began = Instant::now();
+                        let response = model.stream(request()).await.expect("it streams").collect().await;
+                        let response = response.expect("it goes well");
+                        let tools = response.tool_calls.iter().map(|_| work());
+                        futures_util::future::join_all(tools).await;
+                        began.elapsed().as_secs_f64()
+                    })
+                }),
+            ),
+        ],
+    );
 }

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::random::Random;
 use crate::memory::{
     Evicted, EvictionCounts, EvictionListener, EvictionReason, MAX_CONVERSATION_ID_BYTES, MemoryInput,
     MemoryLimits, MemoryManager, MemoryType, WorkingMemory,
@@ -440,19 +441,6 @@ fn an_unbounded_store_refuses_limits(bench: &Bench) {
     assert!(bench.memory.stats().bounds.iter().all(|bound| bound.limit.is_none()));
 }
 
-/// A small generator (SplitMix64), so that the suite needs no other crate.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
-
 /// What must be true of an entry if it is there at all.
 struct Expected {
     text: String,
@@ -462,7 +450,7 @@ struct Expected {
 async fn random_operations_keep_every_promise(bench: &Bench, seed: u64) {
     let capabilities = bench.memory.capabilities();
     let may_lose = capabilities.bounded && !capabilities.eviction_loses_nothing;
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut model: HashMap<String, Expected> = HashMap::new();
     for step in 0..1_500 {
         // A third of the ids are too long to be kept inside a key.

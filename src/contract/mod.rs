@@ -5,5 +5,7 @@
 
 pub mod doubles;
 pub mod memory;
+pub mod pool;
+mod random;
 pub mod tasks;
 pub mod vectors;

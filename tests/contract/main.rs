@@ -1,6 +1,7 @@
 //! The contract suites, run over every backend, its legacy twin, and through `Arc<dyn Trait>`.
 
 mod memory;
+mod pool;
 mod tasks;
 #[cfg(feature = "embedded")]
 mod vectors;

@@ -3,5 +3,6 @@
 
 mod http;
 mod memory;
+mod pool;
 mod tasks;
 mod vectors;
