@@ -1,7 +1,7 @@
 """Measures the real Python package and adds its figures to target/bench/*.json.
 
     python3 -m venv target/python && target/python/bin/pip install "arshai[redis]==1.15.0"
-    cargo bench --bench memory && cargo bench --bench tasks
+    cargo bench --bench memory && cargo bench --bench tasks && cargo bench --bench redis
     target/python/bin/python benches/python/peers.py
 
 Needs Python 3.11 or 3.12. Run it after the benches, on the same machine. Each figure is the median of five rounds.
@@ -11,13 +11,17 @@ import asyncio
 import json
 import logging
 import os
+import socket
 import statistics
+import subprocess
 import time
 from pathlib import Path
 
+import redis
 from arshai.core.interfaces.imemorymanager import ConversationMemoryType, IMemoryInput, IWorkingMemory
 from arshai.llms.utils.function_execution import FunctionCall, FunctionExecutionInput, FunctionOrchestrator
 from arshai.memory.working_memory.in_memory_manager import InMemoryManager
+from arshai.memory.working_memory.redis_memory_manager import RedisWorkingMemoryManager
 
 PEER = "arshai-python 1.15.0"
 ROUNDS = 5
@@ -89,6 +93,37 @@ async def background_bytes(count):
     return grown
 
 
+def redis_operations():
+    """Operations per second in Redis, storing and retrieving 1 KiB in turn: the client blocks."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""], stdout=subprocess.DEVNULL
+    )
+    try:
+        manager = RedisWorkingMemoryManager(storage_url=f"redis://127.0.0.1:{port}/0", ttl=43_200)
+        wait_for(manager)
+        pairs = 2_000
+        began = time.perf_counter()
+        for n in range(pairs):
+            manager.store(memory_input(str(n % 50), "x" * 1024))
+            assert manager.retrieve(memory_input(str(n % 50)))
+        return 2 * pairs / (time.perf_counter() - began)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def wait_for(manager):
+    for _ in range(100):
+        try:
+            return manager.redis_client.ping()
+        except redis.exceptions.ConnectionError:
+            time.sleep(0.05)
+    raise SystemExit("redis-server does not answer")
+
+
 def median(measure):
     return statistics.median(measure() for _ in range(ROUNDS))
 
@@ -126,6 +161,7 @@ def main():
             "background_100k_rss": asyncio.run(background_bytes(100_000)),
         },
     )
+    record("redis", {"store_retrieve_1KiB_1callers_multi": median(redis_operations)})
 
 
 main()
