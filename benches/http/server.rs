@@ -49,8 +49,13 @@ impl Server {
                 let listener = TcpListener::from_std(listener).expect("it listens");
                 loop {
                     let Ok((stream, _)) = listener.accept().await else { continue };
-                    let open = counted.open.fetch_add(1, Ordering::SeqCst) + 1;
-                    counted.peak.fetch_max(open, Ordering::SeqCst);
+                    counted.open.fetch_add(1, Ordering::SeqCst);
+                    let later = Arc::clone(&counted);
+                    tokio::spawn(async move {
+                        // By then the ends of connections that were closed before this one was opened are read.
+                        tokio::time::sleep(Duration::from_millis(2)).await;
+                        later.peak.fetch_max(later.open.load(Ordering::SeqCst), Ordering::SeqCst);
+                    });
                     let counted = Arc::clone(&counted);
                     tokio::spawn(async move {
                         // An error is a client that has gone.

@@ -88,9 +88,9 @@ impl Switchboard {
         lines.next_call += 1;
         lines.active.insert(id, Arc::clone(&switch));
         closing.extend(self.trim(&mut lines));
-        drop(lines);
-        // Closing sockets is left until the lock is released.
+        // Closed under the lock: nobody opens a connection before these are closed.
         drop(closing);
+        drop(lines);
         Ok(Call { id, switch, line: Some(line), slot: Some(slot), switchboard: Arc::clone(self) })
     }
 
@@ -122,9 +122,8 @@ impl Switchboard {
         if let Some(line) = line.filter(|_| !lines.closed && self.settings.max_idle > 0) {
             lines.idle.push(Idle { line, since: self.clock.now() });
         }
-        let closing = self.trim(&mut lines);
+        drop(self.trim(&mut lines));
         drop(lines);
-        drop(closing);
         self.call_ended.notify_waiters();
     }
 
@@ -135,9 +134,7 @@ impl Switchboard {
     pub(super) fn set_max_connections(&self, max: usize) {
         self.connections.set_max(max);
         let mut lines = self.lines.lock();
-        let closing = self.trim(&mut lines);
-        drop(lines);
-        drop(closing);
+        drop(self.trim(&mut lines));
     }
 
     /// Refuses new calls, waits for active ones until `deadline` and cuts the rest.
