@@ -109,3 +109,37 @@ async fn a_refused_connection_says_that_nothing_was_sent() {
     assert!(was_nothing_sent(&error) && error.is_retryable(), "{error:?}");
     assert_eq!((connections(&transport).0, transport.stats().failures), (0, 1));
 }
+
+#[tokio::test]
+async fn an_answer_that_trickles_in_is_never_silent_and_still_left_at_the_deadline() {
+    let trickle = SHORT / 6;
+    let replies = [
+        HALF_A_BODY.to_vec(),
+        [&b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n"[..], &[b'x'; 9999]].concat(),
+    ];
+    for (n, reply) in replies.into_iter().enumerate() {
+        let server = Server::start(move |_| match n {
+            // The head itself trickles in.
+            0 => Reply::Drip(reply.clone(), trickle),
+            _ => Reply::Drip(reply.clone(), trickle / 10),
+        });
+        let transport = transport(|config| config.http.read_timeout = SHORT);
+        let began = std::time::Instant::now();
+        let error = fetch(&transport, within(get(&server.url("/")), 4 * SHORT)).await.expect_err("too slow");
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(error.message().contains("the deadline passed"), "{error}");
+        assert!(began.elapsed() >= 4 * SHORT, "no limit on silence ended it");
+        until(|| connections(&transport).0 == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_has_is_an_error_before_anything_is_sent() {
+    // Longer than a label may be: no resolver needs to be asked.
+    let url = format!("https://{}.invalid/", "a".repeat(64));
+    let transport = transport(|_| ());
+    let error = fetch(&transport, within(get(&url), LONG)).await.expect_err("there is no such host");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(was_nothing_sent(&error));
+    assert_eq!(connections(&transport).0, 0);
+}

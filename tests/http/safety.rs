@@ -76,6 +76,19 @@ async fn tls_to_a_server_that_speaks_none_fails_and_is_not_worth_a_retry() {
 }
 
 #[tokio::test]
+async fn a_server_whose_certificate_nobody_vouches_for_is_told_nothing() {
+    let server = arshai_test_support::TlsServer::start();
+    for transport in both() {
+        let error = fetch(&transport, within(secret(&server.url()), LONG)).await.expect_err("no trust");
+        assert_eq!(error.kind(), ErrorKind::Transport, "{error}");
+        assert!(!error.is_retryable(), "another try finds the same certificate");
+        assert!(error.message().contains("is the certificate valid for this host?"), "{error}");
+        assert!(!everything(&error).contains(SENTINEL), "{error:?}");
+        assert_eq!((connections(&transport).0, server.told()), (0, 0));
+    }
+}
+
+#[tokio::test]
 async fn no_failure_tells_a_secret() {
     let refused =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("loopback");

@@ -4,6 +4,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -30,6 +31,8 @@ pub(crate) enum Reply {
     Last(Vec<u8>),
     /// Sends these bytes and nothing more until the client closes.
     Stall(Vec<u8>),
+    /// Sends these bytes one by one, each after such a pause.
+    Drip(Vec<u8>, Duration),
     /// Sends these bytes again and again until the client closes.
     Endless(Vec<u8>, Vec<u8>),
 }
@@ -113,6 +116,12 @@ fn serve(
                 stream.write_all(&bytes)?;
                 // Ends when the client closes.
                 return io::copy(&mut reader, &mut io::sink()).map(drop);
+            }
+            Reply::Drip(bytes, pause) => {
+                for byte in bytes {
+                    std::thread::sleep(pause);
+                    stream.write_all(&[byte])?;
+                }
             }
             Reply::Endless(head, again) => {
                 stream.write_all(&head)?;

@@ -66,17 +66,17 @@ pub(super) fn from_ureq(cause: ::ureq::Error, step: Step) -> Error {
     let error = match cause {
         E::Timeout(timeout) => error(ErrorKind::Timeout, timeout_message(timeout, step)),
         E::HostNotFound => error(ErrorKind::Unavailable, "the host's name cannot be resolved"),
+        // How a handshake fails: with data that is not what it should be, a certificate as a rule.
+        E::Io(cause) if step == Step::Connecting && cause.kind() == std::io::ErrorKind::InvalidData => {
+            tls_failed(cause)
+        }
         E::Io(cause) if step == Step::Connecting => {
             error(ErrorKind::Unavailable, "the host cannot be reached").with_source(cause)
         }
         E::Io(cause) => error(ErrorKind::Transport, "the connection broke").with_source(cause),
         E::ConnectionFailed => error(ErrorKind::Unavailable, "the host cannot be reached"),
         E::ConnectProxyFailed(_) => error(ErrorKind::Unavailable, "the proxy refused to connect"),
-        E::Tls(_) | E::Rustls(_) => {
-            error(ErrorKind::Transport, "TLS failed; is the certificate valid for this host?")
-                .with_source(cause)
-                .with_retryable(false)
-        }
+        E::Tls(_) | E::Rustls(_) => tls_failed(cause),
         E::BadUri(_) | E::Http(_) | E::RequireHttpsOnly(_) => {
             error(ErrorKind::InvalidInput, "the URL or a header cannot be sent")
         }
@@ -90,6 +90,13 @@ pub(super) fn from_ureq(cause: ::ureq::Error, step: Step) -> Error {
         _ => error(ErrorKind::Transport, "the exchange failed"),
     };
     if step == Step::Connecting { nothing_was_sent(error) } else { error }
+}
+
+/// Another try would find the same certificate.
+fn tls_failed(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    error(ErrorKind::Transport, "TLS failed; is the certificate valid for this host?")
+        .with_source(cause)
+        .with_retryable(false)
 }
 
 fn timeout_message(timeout: Timeout, step: Step) -> &'static str {

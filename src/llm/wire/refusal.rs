@@ -1,8 +1,8 @@
 //! What a provider says went wrong.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use http::header::RETRY_AFTER;
+use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
@@ -172,15 +172,24 @@ fn status_of(detail: &Value) -> StatusCode {
 fn retry_after(headers: &HeaderMap, detail: &Value) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let milliseconds = text("retry-after-ms").and_then(|ms| ms.parse::<f64>().ok()).map(|ms| ms / 1000.0);
-    // A date, the other form of the header, is not used by the providers.
     let seconds = || text(RETRY_AFTER.as_str()).and_then(|seconds| seconds.parse::<f64>().ok());
     let asked = milliseconds.or_else(seconds).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    // Moments are counted from the answer's own date: both are by the provider's clock.
+    let date = |name: &str| httpdate::parse_http_date(text(name)?).ok();
+    let until = |moment: SystemTime| Some(moment.duration_since(date(DATE.as_str())?).unwrap_or_default());
+    let asked = asked.or_else(|| date(RETRY_AFTER.as_str()).and_then(until));
+    // As OpenRouter has it: milliseconds since the Unix epoch.
+    let epoch = || {
+        let spent = text("x-ratelimit-remaining") == Some("0");
+        let reset = spent.then(|| text("x-ratelimit-reset")).flatten()?.parse().ok()?;
+        until(SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(reset))?)
+    };
     let reset = |what: &str| {
         let spent = text(&format!("x-ratelimit-remaining-{what}")) == Some("0");
         spent.then(|| text(&format!("x-ratelimit-reset-{what}"))).flatten().and_then(duration)
     };
     let delay = || details(detail).find_map(|detail| detail["retryDelay"].as_str()).and_then(duration);
-    let after = asked.or_else(|| reset("requests").max(reset("tokens"))).or_else(delay)?;
+    let after = asked.or_else(|| reset("requests").max(reset("tokens"))).or_else(epoch).or_else(delay)?;
     (after <= LONGEST_PAUSE).then_some(after)
 }
 
@@ -274,13 +283,24 @@ mod tests {
         let none = json!({});
         let spent = [("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "6m0s")];
         let left = [("x-ratelimit-remaining-tokens", "9"), ("x-ratelimit-reset-tokens", "6m0s")];
+        let moment = "Wed, 21 Oct 2026 07:28:00 GMT";
+        // 07:28:00 of that day.
+        let openrouter = [
+            ("x-ratelimit-remaining", "0"),
+            ("x-ratelimit-reset", "1792567680000"),
+            ("date", "Wed, 21 Oct 2026 07:27:00 GMT"),
+        ];
         for (headers, body, expected) in [
             (&[("retry-after", "2")][..], &none, Some(2.0)),
             (&[("retry-after", "0.5")], &none, Some(0.5)),
             (&[("retry-after-ms", "1500"), ("retry-after", "2")], &none, Some(1.5)),
             (&[("retry-after", "-1")], &none, None),
             (&[("retry-after", "99999999999999")], &none, None),
-            (&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")], &none, None),
+            (&[("retry-after", moment), ("date", "Wed, 21 Oct 2026 07:27:30 GMT")], &none, Some(30.0)),
+            (&[("retry-after", moment), ("date", "Wed, 21 Oct 2026 07:29:00 GMT")], &none, Some(0.0)),
+            (&[("retry-after", moment)], &none, None),
+            (&openrouter, &none, Some(60.0)),
+            (&openrouter[1..], &none, None),
             (&spent, &none, Some(360.0)),
             (&left, &none, None),
             (&[], &google, Some(34.5)),

@@ -14,6 +14,7 @@ mod redis;
 mod resp;
 mod sentinel;
 mod tls;
+mod tls_server;
 mod wait;
 
 pub use cluster::Cluster;
@@ -23,4 +24,5 @@ pub use python::PythonPeer;
 pub use redis::{RedisServer, RedisServerBuilder};
 pub use resp::{RawConnection, Reply};
 pub use sentinel::Sentinel;
+pub use tls_server::TlsServer;
 pub use wait::{eventually, until};
