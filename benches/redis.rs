@@ -1,8 +1,6 @@
 //! Storing and retrieving a conversation of 1 KiB in Redis, against bare clients doing the same work by hand:
 //! the same JSON, the same two commands. And reading a copy of it beside the in-process store.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +8,7 @@ use arshai::backends::memory::{InMemoryManager, RedisMemoryManager, TieredMemory
 use arshai::backends::redis::fred;
 use arshai::memory::{MemoryInput, MemoryManager};
 use arshai::{BuildContext, Config};
-use arshai_benches::{Bench, Better, median};
+use arshai_benches::{Bench, Better, Measured, Tails, measure};
 use arshai_test_support::RedisServer;
 use fred::interfaces::{ClientLike, KeysInterface};
 use serde_json::{Value, json};
@@ -95,11 +93,7 @@ fn store_and_retrieve(bench: &mut Bench, server: &RedisServer, threads: &str, ca
     });
     let text: Arc<str> = "x".repeat(1_024).into();
     let case = format!("store_retrieve_1KiB_{callers}callers_{threads}");
-    let slowest = RefCell::new(BTreeMap::<_, Vec<f64>>::new());
-    let note = |name: &'static str, measured: Measured| {
-        slowest.borrow_mut().entry(name).or_default().push(measured.p99_micros);
-        measured.rate
-    };
+    let (tails, each) = (Tails::default(), operations / callers);
     bench.compare(
         &case,
         "op/s",
@@ -109,9 +103,9 @@ fn store_and_retrieve(bench: &mut Bench, server: &RedisServer, threads: &str, ca
                 "arshai",
                 Box::new(|| {
                     let (memory, text) = (Arc::clone(&memory), Arc::clone(&text));
-                    note(
+                    tails.note(
                         "arshai",
-                        measure(&ours, callers, operations, move |caller| {
+                        commands(&ours, callers, each, move |caller| {
                             let (memory, text) = (Arc::clone(&memory), Arc::clone(&text));
                             async move {
                                 let input = MemoryInput::working(caller.to_string());
@@ -129,9 +123,9 @@ fn store_and_retrieve(bench: &mut Bench, server: &RedisServer, threads: &str, ca
                 "fred 10.1",
                 Box::new(|| {
                     let (client, text) = (bare.clone(), Arc::clone(&text));
-                    note(
+                    tails.note(
                         "fred 10.1",
-                        measure(&fred, callers, operations, move |caller| {
+                        commands(&fred, callers, each, move |caller| {
                             let (client, text) = (client.clone(), Arc::clone(&text));
                             async move {
                                 let key = format!("memory:WORKING_MEMORY:{caller}");
@@ -151,9 +145,9 @@ fn store_and_retrieve(bench: &mut Bench, server: &RedisServer, threads: &str, ca
                 "redis-rs 1.8 multiplexed",
                 Box::new(|| {
                     let (connection, text) = (multiplexed.clone(), Arc::clone(&text));
-                    note(
+                    tails.note(
                         "redis-rs 1.8 multiplexed",
-                        measure(&redis, callers, operations, move |caller| {
+                        commands(&redis, callers, each, move |caller| {
                             let (mut connection, text) = (connection.clone(), Arc::clone(&text));
                             async move {
                                 let key = format!("memory:WORKING_MEMORY:{caller}");
@@ -181,10 +175,7 @@ fn store_and_retrieve(bench: &mut Bench, server: &RedisServer, threads: &str, ca
         bench.target("fred 10.1", 1.0);
         bench.target("redis-rs 1.8 multiplexed", if callers < 500 { 0.95 } else { 1.0 });
     }
-    let mut p99 = slowest.into_inner().into_iter().map(|(name, rounds)| (name.to_owned(), median(rounds)));
-    let mut peers: BTreeMap<_, _> = p99.by_ref().collect();
-    let ours = peers.remove("arshai").expect("it was measured");
-    bench.record(&format!("{case}_p99"), "us", Better::Lower, ours, peers);
+    tails.record(bench, &case, "arshai");
     println!(
         "  connections as the server counts them: {} ({} of them arshai's)",
         server.connections(),
@@ -204,43 +195,13 @@ fn read(held: &[u8]) -> Option<String> {
     entry["data"]["working_memory"].as_str().map(str::to_owned)
 }
 
-/// How it went: commands per second, and how long all but the slowest hundredth of the pairs took at most.
-struct Measured {
-    rate: f64,
-    p99_micros: f64,
-}
-
-/// Each caller stores and retrieves in turn.
-fn measure<F, Fut>(runtime: &Runtime, callers: usize, operations: usize, work: F) -> Measured
+/// As [`measure`], each round being two commands.
+fn commands<F, Fut>(runtime: &Runtime, callers: usize, each: usize, work: F) -> Measured
 where
     F: Fn(usize) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let each = operations / callers;
-    let began = Instant::now();
-    let mut times = runtime.block_on(async {
-        let tasks: Vec<_> = (0..callers)
-            .map(|caller| {
-                let work = work.clone();
-                tokio::spawn(async move {
-                    let mut times = Vec::with_capacity(each);
-                    for _ in 0..each {
-                        let began = Instant::now();
-                        work(caller).await;
-                        times.push(began.elapsed());
-                    }
-                    times
-                })
-            })
-            .collect();
-        let mut times = Vec::with_capacity(each * callers);
-        for task in tasks {
-            times.extend(task.await.expect("no caller panics"));
-        }
-        times
-    });
-    let took = began.elapsed().max(Duration::from_nanos(1));
-    times.sort_unstable();
-    let p99_micros = times[times.len() * 99 / 100].as_nanos() as f64 / 1_000.0;
-    Measured { rate: (2 * each * callers) as f64 / took.as_secs_f64(), p99_micros }
+    let mut measured = measure(runtime, callers, each, work);
+    measured.rate *= 2.0;
+    measured
 }

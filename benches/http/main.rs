@@ -3,15 +3,12 @@
 mod server;
 mod streams;
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use arshai::backends::http::UreqTransport;
 use arshai::http::{HttpRequest, HttpTransport};
 use arshai::{BuildContext, Config};
-use arshai_benches::{Bench, Better, median};
+use arshai_benches::{Bench, Better, Tails, measure};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
@@ -65,11 +62,7 @@ fn requests(bench: &mut Bench, path: &'static str, name: &str, callers: usize) {
     let ureq = ureq::Agent::new_with_defaults();
     let [ours_url, reqwest_url, ureq_url] =
         servers.each_ref().map(|server| Arc::<str>::from(server.url(path)));
-    let slowest = RefCell::new(BTreeMap::<_, Vec<f64>>::new());
-    let note = |name: &'static str, measured: Measured| {
-        slowest.borrow_mut().entry(name).or_default().push(measured.p99_micros);
-        measured.rate
-    };
+    let (tails, each) = (Tails::default(), (all / callers).max(1));
     let case = format!("{name}_{callers}callers");
     bench.compare(
         &case,
@@ -80,9 +73,9 @@ fn requests(bench: &mut Bench, path: &'static str, name: &str, callers: usize) {
                 OURS,
                 Box::new(|| {
                     let (transport, url) = (Arc::clone(&ours), Arc::clone(&ours_url));
-                    note(
+                    tails.note(
                         OURS,
-                        measure(&for_ours, callers, all, move || {
+                        measure(&for_ours, callers, each, move |_| {
                             let (transport, url) = (Arc::clone(&transport), Arc::clone(&url));
                             async move {
                                 let request =
@@ -100,9 +93,9 @@ fn requests(bench: &mut Bench, path: &'static str, name: &str, callers: usize) {
                 Box::new(|| {
                     let (client, permits, url) =
                         (reqwest.clone(), Arc::clone(&permits), Arc::clone(&reqwest_url));
-                    note(
+                    tails.note(
                         REQWEST,
-                        measure(&for_reqwest, callers, all, move || {
+                        measure(&for_reqwest, callers, each, move |_| {
                             let (client, permits, url) =
                                 (client.clone(), Arc::clone(&permits), Arc::clone(&url));
                             async move {
@@ -118,9 +111,9 @@ fn requests(bench: &mut Bench, path: &'static str, name: &str, callers: usize) {
                 UREQ,
                 Box::new(|| {
                     let (agent, url) = (ureq.clone(), Arc::clone(&ureq_url));
-                    note(
+                    tails.note(
                         UREQ,
-                        measure(&for_ureq, callers, all, move || {
+                        measure(&for_ureq, callers, each, move |_| {
                             let (agent, url) = (agent.clone(), Arc::clone(&url));
                             async move {
                                 let body = tokio::task::spawn_blocking(move || {
@@ -148,52 +141,8 @@ fn requests(bench: &mut Bench, path: &'static str, name: &str, callers: usize) {
         0.75
     };
     bench.target(REQWEST, wanted);
-    let mut p99: BTreeMap<_, _> =
-        slowest.into_inner().into_iter().map(|(name, rounds)| (name.to_owned(), median(rounds))).collect();
-    let ours_p99 = p99.remove(OURS).expect("it was measured");
-    bench.record(&format!("{case}_p99"), "us", Better::Lower, ours_p99, p99);
+    tails.record(bench, &case, OURS);
     let [of_ours, of_reqwest, of_ureq] = servers.each_ref().map(|server| server.connections.peak());
     println!("  connections as the servers count them: {of_ours}; {REQWEST} {of_reqwest}; {UREQ} {of_ureq}");
     assert!(of_ours <= LIMIT, "{of_ours} connections");
-}
-
-/// Requests per second, and how long all but the slowest hundredth took at most.
-struct Measured {
-    rate: f64,
-    p99_micros: f64,
-}
-
-/// Each caller sends one request after the other.
-fn measure<F, Fut>(runtime: &Runtime, callers: usize, all: usize, work: F) -> Measured
-where
-    F: Fn() -> Fut + Clone + Send + 'static,
-    Fut: Future<Output = ()> + Send + 'static,
-{
-    let each = (all / callers).max(1);
-    let began = Instant::now();
-    let mut times = runtime.block_on(async {
-        let callers: Vec<_> = (0..callers)
-            .map(|_| {
-                let work = work.clone();
-                tokio::spawn(async move {
-                    let mut times = Vec::with_capacity(each);
-                    for _ in 0..each {
-                        let began = Instant::now();
-                        work().await;
-                        times.push(began.elapsed());
-                    }
-                    times
-                })
-            })
-            .collect();
-        let mut times = Vec::new();
-        for caller in callers {
-            times.extend(caller.await.expect("no caller panics"));
-        }
-        times
-    });
-    let took = began.elapsed().max(Duration::from_nanos(1));
-    times.sort_unstable();
-    let p99_micros = times[times.len() * 99 / 100].as_nanos() as f64 / 1_000.0;
-    Measured { rate: times.len() as f64 / took.as_secs_f64(), p99_micros }
 }

@@ -1,10 +1,14 @@
 //! What every bench shares: interleaved rounds, medians, one table and one JSON file.
 
+mod callers;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+
+pub use callers::{Measured, Tails, measure};
 
 /// Which way a figure should go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -1,5 +1,8 @@
 //! One exchange with the model, and the tools it asks for.
 
+use std::pin::Pin;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde_json::Value;
 
 use super::AgentEvent;
@@ -71,10 +74,18 @@ impl Toolbox<'_> {
         let mut response = ChatResponse::tools(Vec::new());
         let mut begun = Begun::default();
         loop {
-            let next = self.deadline.bound(COMPONENT, "reading the model's answer", stream.next()).await;
+            let next = tokio::select! {
+                // The answer first: what has come of it may start more.
+                biased;
+                next = self.deadline.bound(COMPONENT, "reading the model's answer", stream.next()) => next,
+                Some((place, outcome)) = begun.running.next() => {
+                    begun.ended(place, outcome, events).await;
+                    continue;
+                }
+            };
             let event = match next.and_then(|next| next?.ok_or_else(unfinished)) {
                 Ok(event) => event,
-                Err(error) => return Err(begun.cut_short(error, state)),
+                Err(error) => return Err(begun.cut_short(error)),
             };
             match &event {
                 ChatEvent::Text(text) => events.send(AgentEvent::Text(text.clone())).await,
@@ -86,7 +97,7 @@ impl Toolbox<'_> {
                     }
                 }
                 ChatEvent::ToolCallFailed { index, call, problem } => {
-                    begun.unfit.push(*index, unusable(call, *problem));
+                    begun.ended(*index, unusable(call, *problem), events).await;
                 }
                 _ => {}
             }
@@ -103,12 +114,10 @@ impl Toolbox<'_> {
         for (place, call) in std::mem::take(&mut begun.later) {
             self.start(place, &call, state, &mut begun, events).await;
         }
-        let results = self.tasks.gather_progressive_results(state.take_active()).await;
-        let results = joined(results, &begun.places, begun.unfit);
-        for event in AgentEvent::of_results(&results) {
-            events.send(event).await;
+        while let Some((place, outcome)) = begun.running.next().await {
+            begun.ended(place, outcome, events).await;
         }
-        Ok((response, Some(results)))
+        Ok((response, Some(begun.results.in_call_order())))
     }
 
     async fn start(
@@ -120,7 +129,7 @@ impl Toolbox<'_> {
         events: &Events,
     ) {
         let Some(function_call) = self.function_call(call) else {
-            return begun.unfit.push(place, unusable(call, ArgumentProblem::NotAnObject));
+            return begun.ended(place, unusable(call, ArgumentProblem::NotAnObject), events).await;
         };
         let started = state.start(
             self.tasks,
@@ -132,10 +141,12 @@ impl Toolbox<'_> {
         if !started {
             let message = "a call of this id was made before; only the first ran";
             let outcome = FunctionOutcome::failed(function_call, FailureKind::DuplicateCallId, message);
-            return begun.unfit.push(place, outcome);
+            return begun.ended(place, outcome, events).await;
         }
-        begun.places.push(place);
         begun.names.push(call.name.clone());
+        for task in state.take_active() {
+            begun.running.push(Box::pin(async move { (place, task.await) }));
+        }
         let (call_id, name) = (call.call_id.clone(), call.name.clone());
         events.send(AgentEvent::ToolStarted { call_id, name }).await;
     }
@@ -156,22 +167,31 @@ impl Toolbox<'_> {
     }
 }
 
-/// The calls of an answer that is still coming.
+/// A call under way: its place in the answer, and what becomes of it.
+type Running = Pin<Box<dyn Future<Output = (usize, FunctionOutcome)> + Send>>;
+
+/// The calls of an answer that is still coming. Dropping it cancels those that run.
 #[derive(Default)]
 struct Begun {
-    /// The place in the answer of each call that was started, and its name.
-    places: Vec<usize>,
+    running: FuturesUnordered<Running>,
+    /// The name of each call that was started.
     names: Vec<String>,
     /// Calls that wait for the end of the answer.
     later: Vec<(usize, ToolCall)>,
-    /// Calls that cannot be made.
-    unfit: FunctionExecutionResult,
+    /// What became of calls so far, those that cannot be made included.
+    results: FunctionExecutionResult,
 }
 
 impl Begun {
+    async fn ended(&mut self, place: usize, outcome: FunctionOutcome, events: &Events) {
+        if let Some(event) = AgentEvent::of_outcome(&outcome) {
+            events.send(event).await;
+        }
+        self.results.push(place, outcome);
+    }
+
     /// The stream ended badly: what was started is cancelled, and the error says what that is.
-    fn cut_short(&self, error: Error, state: &mut StreamingExecutionState) -> Error {
-        state.clear_for_next_turn();
+    fn cut_short(self, error: Error) -> Error {
         if self.names.is_empty() { error } else { error.with_context("tools_started", self.names.join(" ")) }
     }
 }

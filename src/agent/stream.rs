@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::AgentOutput;
 use crate::error::Result;
-use crate::tasks::FunctionExecutionResult;
+use crate::tasks::FunctionOutcome;
 
 /// Events that may wait to be read; the turn waits beyond that.
 const WAITING: usize = 16;
@@ -28,7 +28,7 @@ pub enum AgentEvent {
         /// The function's name.
         name: String,
     },
-    /// A regular tool ended, or a call could not be made.
+    /// A regular tool ended, perhaps while the model still streams, or a call could not be made.
     ToolEnded {
         /// The model's id of the call.
         call_id: Option<String>,
@@ -42,19 +42,14 @@ pub enum AgentEvent {
 }
 
 impl AgentEvent {
-    /// The ends of an exchange's calls.
-    pub(super) fn of_results(results: &FunctionExecutionResult) -> impl Iterator<Item = Self> {
-        let done = results.regular_results.iter().map(|done| Self::ToolEnded {
-            call_id: done.call_id.clone(),
-            name: done.name.clone(),
-            error: None,
-        });
-        let failed = results.failed_functions.iter().map(|failed| Self::ToolEnded {
-            call_id: failed.call_id.clone(),
-            name: failed.name.clone(),
-            error: Some(failed.error.clone()),
-        });
-        done.chain(failed)
+    /// The end of a call; one in the background has only begun.
+    pub(super) fn of_outcome(outcome: &FunctionOutcome) -> Option<Self> {
+        let (call_id, name, error) = match outcome {
+            FunctionOutcome::Completed(done) => (&done.call_id, &done.name, None),
+            FunctionOutcome::Failed(failed) => (&failed.call_id, &failed.name, Some(failed.error.clone())),
+            FunctionOutcome::Initiated(_) => return None,
+        };
+        Some(Self::ToolEnded { call_id: call_id.clone(), name: name.clone(), error })
     }
 }
 

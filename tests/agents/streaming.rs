@@ -135,6 +135,24 @@ async fn a_call_starts_while_the_model_still_streams_unless_it_asks_to_wait() {
 }
 
 #[tokio::test]
+async fn the_end_of_a_tool_is_told_while_the_model_still_streams() {
+    let (sender, stream) = by_hand();
+    let model = Arc::new(ScriptedLlm::new([Ok(ChatResponse::text("done"))]).streaming([stream]));
+    let runtime = runtime();
+    let mut turn = agent(&runtime, &model, Functions::new().with(echo(&Arc::default())))
+        .stream(AgentInput::new("hello"));
+    for event in call(0, "1", "echo", r#"{"say": "one"}"#) {
+        sender.send(event).expect("it is read");
+    }
+    assert!(matches!(turn.next().await, Ok(Some(AgentEvent::ToolStarted { .. }))));
+    assert!(matches!(turn.next().await, Ok(Some(AgentEvent::ToolEnded { error: None, .. }))));
+    sender.send(finished("tool_calls")).expect("it is read");
+    let (seen, output) = read(turn).await;
+    assert_eq!((seen, output.expect("an answer").text.as_str()), (vec!["done".to_owned()], "done"));
+    assert_eq!(answers(&model, 1), [("1".to_owned(), "one".to_owned())]);
+}
+
+#[tokio::test]
 async fn no_call_id_runs_twice_within_a_turn_nor_in_a_later_exchange() {
     let twice: Vec<_> = call(0, "1", "echo", "{}")
         .into_iter()
