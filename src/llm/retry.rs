@@ -112,7 +112,8 @@ impl Retries {
 
     /// How long to wait after so many attempts.
     fn pause(&self, attempts: u32, asked: Option<Duration>) -> Duration {
-        asked.unwrap_or_else(|| {
+        // To come back at once, or at a moment that has passed, is no pause at all.
+        asked.filter(|asked| !asked.is_zero()).unwrap_or_else(|| {
             let pause = FIRST_PAUSE.saturating_mul(1 << (attempts - 1).min(16)).min(LONGEST_PAUSE);
             pause.mul_f64(1.0 - self.jitter.next() / 2.0)
         })
@@ -137,6 +138,16 @@ impl Jitter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_is_what_was_asked_for_and_never_none() {
+        let retries = Retries::new(3);
+        let second = Duration::from_secs(1);
+        assert_eq!(retries.pause(1, Some(second)), second);
+        for asked in [None, Some(Duration::ZERO)] {
+            assert!(retries.pause(1, asked) >= FIRST_PAUSE / 2, "{asked:?}");
+        }
+    }
 
     #[test]
     fn jitter_stays_between_nothing_and_all() {

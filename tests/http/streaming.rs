@@ -89,8 +89,8 @@ async fn an_answer_with_text_tools_and_usage_is_read_as_it_comes() {
         json!({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}}),
     ]);
     let stream = format!(": OPENROUTER PROCESSING\n\n{stream}data: [DONE]\n\n");
-    // Chunks of seven bytes end within characters, fields and line endings.
-    let parts: Vec<_> = stream.as_bytes().chunks(7).collect();
+    // Chunks of a byte end within characters, fields and line endings.
+    let parts: Vec<_> = stream.as_bytes().chunks(1).collect();
     let response = chunked(&parts);
     let mut server = Server::start(move |request| {
         let body: Value = serde_json::from_slice(&request.body).expect("JSON");

@@ -178,10 +178,11 @@ fn retry_after(headers: &HeaderMap, detail: &Value) -> Option<Duration> {
     let date = |name: &str| httpdate::parse_http_date(text(name)?).ok();
     let until = |moment: SystemTime| Some(moment.duration_since(date(DATE.as_str())?).unwrap_or_default());
     let asked = asked.or_else(|| date(RETRY_AFTER.as_str()).and_then(until));
-    // As OpenRouter has it: milliseconds since the Unix epoch.
+    // As OpenRouter has it, in headers or in their copy in the details: milliseconds since the Unix epoch.
+    let either = |name: &str| text(name).or_else(|| copied_header(detail, name));
     let epoch = || {
-        let spent = text("x-ratelimit-remaining") == Some("0");
-        let reset = spent.then(|| text("x-ratelimit-reset")).flatten()?.parse().ok()?;
+        let spent = either("x-ratelimit-remaining") == Some("0");
+        let reset = spent.then(|| either("x-ratelimit-reset")).flatten()?.parse().ok()?;
         until(SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(reset))?)
     };
     let reset = |what: &str| {
@@ -191,6 +192,12 @@ fn retry_after(headers: &HeaderMap, detail: &Value) -> Option<Duration> {
     let delay = || details(detail).find_map(|detail| detail["retryDelay"].as_str()).and_then(duration);
     let after = asked.or_else(|| reset("requests").max(reset("tokens"))).or_else(epoch).or_else(delay)?;
     (after <= LONGEST_PAUSE).then_some(after)
+}
+
+/// A header as OpenRouter repeats it in the details of an error.
+fn copied_header<'a>(detail: &'a Value, name: &str) -> Option<&'a str> {
+    let headers = detail["metadata"]["headers"].as_object()?;
+    headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?.1.as_str()
 }
 
 /// A duration as these headers have it: `1s`, `6m0s`, `1h2m3.5s`, `120ms`.
@@ -290,6 +297,8 @@ mod tests {
             ("x-ratelimit-reset", "1792567680000"),
             ("date", "Wed, 21 Oct 2026 07:27:00 GMT"),
         ];
+        let copied = json!({"error": {"code": 429, "metadata": {"headers":
+            {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1792567680000"}}}});
         for (headers, body, expected) in [
             (&[("retry-after", "2")][..], &none, Some(2.0)),
             (&[("retry-after", "0.5")], &none, Some(0.5)),
@@ -301,6 +310,7 @@ mod tests {
             (&[("retry-after", moment)], &none, None),
             (&openrouter, &none, Some(60.0)),
             (&openrouter[1..], &none, None),
+            (&openrouter[2..], &copied, Some(60.0)),
             (&spent, &none, Some(360.0)),
             (&left, &none, None),
             (&[], &google, Some(34.5)),
