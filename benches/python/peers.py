@@ -139,7 +139,8 @@ def record(bench, figures):
             raise SystemExit(f"{path} has no row {case}; it has {', '.join(rows)}")
         rows[case]["peers"][PEER] = figure
         ours = rows[case]["ours"]
-        print(f"{case:<28} ours {ours:>12.1f}  {PEER} {figure:>14.1f}  {figure / ours:,.0f} x")
+        times = ours / figure if rows[case]["better"] == "higher" else figure / ours
+        print(f"{case:<28} ours {ours:>12.1f}  {PEER} {figure:>14.1f}  {times:,.1f} x")
     path.write_text(json.dumps(data, indent=2))
 
 
