@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 /// - **Cancellation.** Dropping the future, or the body of the response, closes the connection and frees its
 ///   permit.
 /// - **Safety.** Plain `http` is refused unless the host is loopback or explicitly allowed. Headers and query
-///   strings appear in no error and no log.
+///   strings appear in no error and no log of arshai's.
 #[async_trait]
 pub trait HttpTransport: Send + Sync + fmt::Debug {
     /// Sends a request and waits for the response's head; the body is read from the response.

@@ -31,6 +31,8 @@ pub(crate) enum Reply {
     Last(Vec<u8>),
     /// Sends these bytes and nothing more until the client closes.
     Stall(Vec<u8>),
+    /// Resets the connection.
+    Reset,
     /// Sends these bytes one by one, each after such a pause.
     Drip(Vec<u8>, Duration),
     /// Sends these bytes again and again until the client closes.
@@ -117,6 +119,8 @@ fn serve(
                 // Ends when the client closes.
                 return io::copy(&mut reader, &mut io::sink()).map(drop);
             }
+            // What is closed without lingering is reset.
+            Reply::Reset => return socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)),
             Reply::Drip(bytes, pause) => {
                 for byte in bytes {
                     std::thread::sleep(pause);

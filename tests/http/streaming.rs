@@ -236,14 +236,17 @@ async fn a_refused_stream_is_retried_before_its_first_byte_and_never_after() {
 }
 
 #[tokio::test]
-async fn a_request_whose_connection_is_reset_after_it_was_sent_reaches_the_server_once() {
-    let server = Server::start(|_| Reply::Last(Vec::new()));
-    let client = client(&server, &transport(|_| ()));
-    let error = client.stream(hello()).await.expect_err("it was reset");
-    assert_eq!(error.kind(), ErrorKind::Transport, "{error}");
-    let error = client.chat(hello()).await.expect_err("it was reset");
-    assert_eq!(error.kind(), ErrorKind::Transport, "{error}");
-    assert_eq!(server.accepted(), 2, "one for each call");
+async fn a_request_whose_connection_is_reset_or_closed_after_it_was_sent_reaches_the_server_once() {
+    let endings: [fn() -> Reply; 2] = [|| Reply::Reset, || Reply::Last(Vec::new())];
+    for ending in endings {
+        let server = Server::start(move |_| ending());
+        let client = client(&server, &transport(|_| ()));
+        let error = client.stream(hello()).await.expect_err("it was reset");
+        assert_eq!(error.kind(), ErrorKind::Transport, "{error}");
+        let error = client.chat(hello()).await.expect_err("it was reset");
+        assert_eq!(error.kind(), ErrorKind::Transport, "{error}");
+        assert_eq!(server.accepted(), 2, "one for each call");
+    }
 }
 
 #[tokio::test]

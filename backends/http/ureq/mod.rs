@@ -43,6 +43,9 @@ const COMPONENT: &str = "http.ureq";
 /// looking up a name or connecting gives back its permit when that step ends. Answers of the resolver are kept
 /// for 30 s.
 ///
+/// ureq writes records of its own through the `log` crate. They leave out headers that may be secret; at level
+/// trace, and only there, they hold paths and queries: keep `ureq` below it where a query holds a secret.
+///
 /// When it is dropped, exchanges still running are cut.
 pub struct UreqTransport {
     switchboard: Arc<Switchboard>,
