@@ -18,8 +18,8 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
 use super::copies::Copies;
-use crate::Result;
 use crate::backends::redis::{Effect, Prepare, RedisClient, fred};
+use crate::{ErrorKind, Result};
 
 /// How often Redis is asked for a sign of life, which everything it told before has come ahead of.
 const BEAT: Duration = Duration::from_millis(500);
@@ -50,15 +50,20 @@ impl Watch {
         Self { copies, marker, arrived: Mutex::default(), arrival: Notify::new() }
     }
 
-    /// Listens, for as long as the client is used by anyone else.
+    /// Listens, for as long as the client is open and used by anyone else.
     pub(super) async fn keep_watch(self: Arc<Self>, client: Weak<RedisClient>) {
         let mut news = None;
         loop {
             let Some(client) = client.upgrade() else { return };
             let asked = self.copies.now();
-            if self.hear_while(&mut news, self.beat(&client)).await.is_ok() {
-                self.catch_up(&mut news);
-                self.copies.fresh(asked + FRESH);
+            match self.hear_while(&mut news, self.beat(&client)).await {
+                Ok(()) => {
+                    self.catch_up(&mut news);
+                    self.copies.fresh(asked + FRESH);
+                }
+                Err(error) if error.kind() == ErrorKind::Closed => return,
+                // The copies are no longer read once they were last known to be fresh for too long.
+                Err(_) => {}
             }
             drop(client);
             self.hear_while(&mut news, tokio::time::sleep(BEAT)).await;
