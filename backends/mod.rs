@@ -22,9 +22,9 @@ pub fn register_builtins(registry: &mut Registry) {
     #[cfg(feature = "ureq")]
     http::register(registry);
     #[cfg(not(feature = "ureq"))]
-    registry.http.needs_feature("ureq", "ureq");
+    registry.http.register_unavailable("ureq", "ureq");
     #[cfg(feature = "embedded")]
     vectors::register(registry);
     #[cfg(not(feature = "embedded"))]
-    registry.vectors.needs_feature("embedded", "embedded");
+    registry.vectors.register_unavailable("embedded", "embedded");
 }

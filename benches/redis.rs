@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arshai::backends::memory::{InMemoryManager, RedisMemoryManager, TieredMemoryManager};
+use arshai::backends::memory::RedisMemoryManager;
 use arshai::backends::redis::fred;
 use arshai::memory::{MemoryInput, MemoryManager};
 use arshai::{BuildContext, Config};
@@ -24,46 +24,7 @@ fn main() {
             store_and_retrieve(&mut bench, &server, threads, callers);
         }
     }
-    copy_is_read(&mut bench, &server);
     bench.finish();
-}
-
-/// A hit of the tiered store, which asks Redis nothing, beside one of the in-process store.
-fn copy_is_read(bench: &mut Bench, server: &RedisServer) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.expect("a runtime starts");
-    let mut config = Config::default();
-    config.redis.url = server.url().into();
-    let context = BuildContext::new(config);
-    let tiered = TieredMemoryManager::from_context(&context).expect("the URL is valid");
-    let in_memory = InMemoryManager::from_context(&context).expect("the defaults are valid");
-    let input = MemoryInput::working("conversation").with_data("x".repeat(1_024));
-    let hits = if bench.is_quick() { 200_000 } else { 1_000_000 };
-    let read = |memory: &dyn MemoryManager| {
-        runtime.block_on(async {
-            memory.store(input.clone()).await.expect("it stores");
-            // Until Redis has given its first sign of life, copies are not read.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            let began = Instant::now();
-            for _ in 0..hits {
-                assert_eq!(memory.retrieve(&input).await.expect("it retrieves").len(), 1);
-            }
-            began.elapsed().as_nanos() as f64 / f64::from(hits)
-        })
-    };
-    let case = "hit_1KiB_1thread";
-    bench.compare(
-        case,
-        "ns",
-        Better::Lower,
-        vec![
-            ("arshai tiered", Box::new(|| read(&tiered))),
-            ("arshai in_memory", Box::new(|| read(&in_memory))),
-        ],
-    );
-    bench.target("arshai in_memory", 1.5);
-    let stats = tiered.stats();
-    assert!(stats.local_hits >= stats.hits - 1_000, "Redis was asked: {stats:?}");
 }
 
 fn store_and_retrieve(bench: &mut Bench, server: &RedisServer, threads: &str, callers: usize) {

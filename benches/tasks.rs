@@ -133,7 +133,7 @@ async fn bounded_set(calls: Vec<FunctionCall>, functions: &Functions, limit: usi
         let (work, slots) = (begin(call, functions), Arc::clone(&slots));
         set.spawn(async move {
             let bounded = async move {
-                let _slot = slots.acquire().await.expect("never closed");
+                let _slot = slots.acquire_owned().await.expect("never closed");
                 AssertUnwindSafe(work).catch_unwind().await
             };
             tokio::time::timeout_at(deadline, bounded).await

@@ -18,7 +18,7 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     fn now(&self) -> Duration;
 
     /// The wall clock, for timestamps that people and other programs read.
-    fn wall(&self) -> SystemTime;
+    fn system_time(&self) -> SystemTime;
 }
 
 /// The machine's own monotonic clock, read coarsely where the system offers it.
@@ -60,12 +60,12 @@ impl Clock for SystemClock {
     }
 
     #[cfg(target_os = "linux")]
-    fn wall(&self) -> SystemTime {
+    fn system_time(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + read_coarse(rustix::time::ClockId::RealtimeCoarse)
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn wall(&self) -> SystemTime {
+    fn system_time(&self) -> SystemTime {
         SystemTime::now()
     }
 }
@@ -99,7 +99,7 @@ impl ManualClock {
     }
 
     /// Moves the wall clock alone, as an administrator or NTP would.
-    pub fn jump_wall(&self, by: Duration) {
+    pub fn advance_system_time(&self, by: Duration) {
         let ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         self.wall_offset_ms.fetch_add(ms, Ordering::SeqCst);
     }
@@ -110,7 +110,7 @@ impl Clock for ManualClock {
         Duration::from_nanos(self.monotonic_ns.load(Ordering::SeqCst))
     }
 
-    fn wall(&self) -> SystemTime {
+    fn system_time(&self) -> SystemTime {
         let offset = Duration::from_millis(self.wall_offset_ms.load(Ordering::SeqCst));
         SystemTime::UNIX_EPOCH + offset + self.now()
     }
@@ -134,16 +134,18 @@ mod tests {
     #[test]
     fn the_wall_clock_is_the_systems_to_within_a_tick() {
         let before = SystemTime::now();
-        let off =
-            SystemClock::new().wall().duration_since(before).unwrap_or_else(|earlier| earlier.duration());
+        let off = SystemClock::new()
+            .system_time()
+            .duration_since(before)
+            .unwrap_or_else(|earlier| earlier.duration());
         assert!(off < Duration::from_secs(1), "{off:?}");
     }
 
     #[test]
     fn a_wall_clock_that_jumps_leaves_monotonic_time_alone() {
         let clock = ManualClock::new();
-        clock.jump_wall(Duration::from_secs(86_400));
+        clock.advance_system_time(Duration::from_secs(86_400));
         assert_eq!(clock.now(), Duration::ZERO);
-        assert_eq!(clock.wall(), SystemTime::UNIX_EPOCH + Duration::from_secs(86_400));
+        assert_eq!(clock.system_time(), SystemTime::UNIX_EPOCH + Duration::from_secs(86_400));
     }
 }

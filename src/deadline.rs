@@ -44,7 +44,7 @@ impl Deadline {
 
     /// The earlier of this one and `timeout` from now: a step's own limit within the whole.
     #[must_use]
-    pub fn at_most(self, timeout: Duration) -> Self {
+    pub fn capped(self, timeout: Duration) -> Self {
         self.min(Self::after(timeout))
     }
 
@@ -55,7 +55,7 @@ impl Deadline {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] when the deadline passes first.
-    pub async fn bound<F: Future>(
+    pub async fn run<F: Future>(
         self,
         component: &'static str,
         step: &'static str,
@@ -63,7 +63,7 @@ impl Deadline {
     ) -> Result<F::Output> {
         let began = Instant::now();
         tokio::time::timeout_at(self.0, work).await.map_err(|_| {
-            Error::new(ErrorKind::Timeout, component, format!("the deadline passed during {step}"))
+            Error::new(ErrorKind::Timeout, component, format!("timed out: {step}"))
                 .with_context("waited", format!("{:.3}s", began.elapsed().as_secs_f64()))
         })
     }
@@ -76,18 +76,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn work_that_outlives_its_deadline_is_dropped_and_the_step_is_named() {
         let error = Deadline::after(Duration::from_secs(2))
-            .bound("tasks", "search", std::future::pending::<()>())
+            .run("tasks", "search", std::future::pending::<()>())
             .await
             .expect_err("it never ends");
         assert_eq!(error.kind(), ErrorKind::Timeout);
-        assert!(error.message().contains("during search"), "{error}");
+        assert!(error.message().contains("timed out: search"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_step_never_extends_the_whole() {
         let whole = Deadline::after(Duration::from_secs(1));
-        assert_eq!(whole.at_most(Duration::from_secs(60)), whole);
-        assert!(whole.at_most(Duration::from_millis(10)) < whole);
+        assert_eq!(whole.capped(Duration::from_secs(60)), whole);
+        assert!(whole.capped(Duration::from_millis(10)) < whole);
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -79,6 +80,18 @@ impl ErrorKind {
     }
 }
 
+/// What is known about the effect of a failed operation on the other side. Retries follow this, never a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Nothing was sent: even a non-idempotent operation can be repeated.
+    NotSent,
+    /// The server rejected it and did nothing.
+    Rejected,
+    /// It was sent, and may have taken effect.
+    Unknown,
+}
+
 /// What went wrong, where, and whether trying again can help.
 ///
 /// Secrets (keys, passwords, credentials in URLs) never appear in it: whoever builds an error redacts
@@ -88,6 +101,8 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     retryable: bool,
+    outcome: Outcome,
+    retry_after: Option<Duration>,
     component: Cow<'static, str>,
     message: Cow<'static, str>,
     context: Vec<(&'static str, String)>,
@@ -105,6 +120,8 @@ impl Error {
         Self(Box::new(Inner {
             kind,
             retryable: kind.retryable(),
+            outcome: Outcome::Unknown,
+            retry_after: None,
             component: component.into(),
             message: message.into(),
             context: Vec::new(),
@@ -131,6 +148,39 @@ impl Error {
     pub fn with_retryable(mut self, retryable: bool) -> Self {
         self.0.retryable = retryable;
         self
+    }
+
+    /// Sets what is known about its effect.
+    #[must_use]
+    pub fn with_outcome(mut self, outcome: Outcome) -> Self {
+        self.0.outcome = outcome;
+        self
+    }
+
+    /// Marks that nothing was sent: [`Outcome::NotSent`].
+    #[must_use]
+    pub fn not_sent(self) -> Self {
+        self.with_outcome(Outcome::NotSent)
+    }
+
+    /// Sets how long the server asked to wait before trying again.
+    #[must_use]
+    pub fn with_retry_after(mut self, delay: Option<Duration>) -> Self {
+        self.0.retry_after = delay;
+        self
+    }
+
+    /// What is known about its effect on the other side. [`Outcome::Unknown`] unless the component that raised it
+    /// knows better.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.0.outcome
+    }
+
+    /// How long the server asked to wait before trying again.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// What sort of failure this is.
@@ -178,6 +228,8 @@ impl fmt::Debug for Error {
         f.debug_struct("Error")
             .field("kind", &self.0.kind)
             .field("retryable", &self.0.retryable)
+            .field("outcome", &self.0.outcome)
+            .field("retry_after", &self.0.retry_after)
             .field("component", &self.0.component)
             .field("message", &self.0.message)
             .field("context", &self.0.context)

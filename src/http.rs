@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::mpsc;
 
-use crate::bounds::{Bound, Health};
+use crate::component::Component;
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 
@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 /// - **Safety.** Plain `http` is refused unless the host is loopback or explicitly allowed. Headers and query
 ///   strings appear in no error and no log of arshai's.
 #[async_trait]
-pub trait HttpTransport: Send + Sync + fmt::Debug {
+pub trait HttpTransport: Component {
     /// Sends a request and waits for the response's head; the body is read from the response.
     ///
     /// # Errors
@@ -36,20 +36,8 @@ pub trait HttpTransport: Send + Sync + fmt::Debug {
     /// One raised before a byte was sent is marked by [`nothing_was_sent`].
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse>;
 
-    /// Changes the number of connections while running.
-    ///
-    /// # Errors
-    /// `Unsupported` when connections are unbounded.
-    fn set_max_connections(&self, max: usize) -> Result<()>;
-
     /// Counters and bounds, as of now.
     fn stats(&self) -> HttpStats;
-
-    /// Whether requests can be sent now. Touches no network.
-    async fn health(&self) -> Health;
-
-    /// Refuses new requests, waits for active ones until `deadline`, closes the rest; gives how many it cut.
-    async fn shutdown(&self, deadline: Deadline) -> usize;
 }
 
 /// The name of the fact that [`nothing_was_sent`] adds.
@@ -185,6 +173,4 @@ pub struct HttpStats {
     pub slowest_response: Duration,
     /// Connections open and not in use.
     pub idle_connections: u64,
-    /// The bounds and how close they are.
-    pub bounds: Vec<Bound>,
 }

@@ -19,7 +19,7 @@
 //! Implement a seam's trait ([`memory::MemoryManager`], [`tasks::TaskExecutor`], [`http::HttpTransport`],
 //! [`vectors::VectorStore`], [`pool::ConnectionPool`]), whose documentation is its contract; add a factory to a
 //! [`Registry`] under a name, and hand the registry to the builder. The cargo feature `contract` has a suite for each
-//! contract and test doubles for each seam. [`Slots`], [`blocking::BlockingPool`], [`Deadline`] and [`Clock`] are what
+//! contract and test doubles for each seam. [`ResizableSemaphore`], [`blocking::BlockingPool`], [`Deadline`] and [`Clock`] are what
 //! the built-in backends stand on, and are there for yours.
 //!
 //! # Cargo features
@@ -35,21 +35,21 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod agent;
-pub mod blocking;
-mod bounds;
 mod clock;
+mod component;
 pub mod config;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod deadline;
 mod error;
 pub mod http;
+mod limits;
 pub mod llm;
 pub mod memory;
 pub mod pool;
 pub mod registry;
 mod runtime;
-mod slots;
+pub mod support;
 pub mod tasks;
 pub mod vectors;
 
@@ -58,14 +58,16 @@ pub mod vectors;
 #[path = "../backends/mod.rs"]
 pub mod backends;
 
-pub use bounds::{Bound, Health};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use component::{CloseReport, Component, ShutdownPhase, unsupported_limit_error};
 pub use config::Config;
 pub use deadline::Deadline;
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Outcome, Result};
+pub use limits::{Health, LimitUsage};
 pub use registry::{BuildContext, Registry};
-pub use runtime::{Arshai, ArshaiBuilder, Limits, RuntimeHealth, RuntimeStats, ShutdownReport};
-pub use slots::{BorrowedSlot, Slot, Slots};
+pub use runtime::{
+    Arshai, ArshaiBuilder, ComponentStats, Limits, RuntimeHealth, RuntimeStats, ShutdownReport,
+};
 
 /// The README's example compiles and runs.
 #[cfg(doctest)]

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::bounds::{Bound, Health};
+use crate::component::Component;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Conversation ids may be at most this many bytes long.
@@ -254,7 +254,7 @@ pub fn check_conversation_id(id: &str) -> Result<()> {
 /// `arshai::contract::memory` (feature `contract`) tests all of this on any backend.
 #[doc(alias = "IMemoryManager")]
 #[async_trait]
-pub trait MemoryManager: Send + Sync + fmt::Debug {
+pub trait MemoryManager: Component {
     /// Stores an entry and returns its key.
     ///
     /// # Errors
@@ -283,35 +283,8 @@ pub trait MemoryManager: Send + Sync + fmt::Debug {
     /// Counters and bounds, as of now.
     fn stats(&self) -> MemoryStats;
 
-    /// Whether the backend can do its work now.
-    async fn health(&self) -> Health;
-
     /// What this backend does beyond or short of the contract.
     fn capabilities(&self) -> MemoryCapabilities;
-
-    /// Changes bounds while running. Lowering evicts at once, in the order eviction always has.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Unsupported`] when the backend has no such bound.
-    fn set_limits(&self, limits: MemoryLimits) -> Result<()>;
-}
-
-/// New bounds for a memory backend; `None` leaves a bound as it is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct MemoryLimits {
-    /// The most entries.
-    pub max_entries: Option<u64>,
-    /// The most bytes, the store's own overhead included.
-    pub max_bytes: Option<u64>,
-}
-
-impl MemoryLimits {
-    /// Limits for both entries and bytes.
-    #[must_use]
-    pub fn new(max_entries: Option<u64>, max_bytes: Option<u64>) -> Self {
-        Self { max_entries, max_bytes }
-    }
 }
 
 /// What a memory backend does beyond or short of the contract.
@@ -391,19 +364,17 @@ pub struct MemoryStats {
     /// Retrievals that found none.
     pub misses: u64,
     /// Entries that left the store, by reason.
-    pub evictions: EvictionCounts,
-    /// The bounds and how close they are.
-    pub bounds: Vec<Bound>,
+    pub removals: RemovalCounts,
 }
 
 /// Entries that left a store, by reason.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct EvictionCounts {
+pub struct RemovalCounts {
     /// There were too many entries.
-    pub size: u64,
+    pub over_max_entries: u64,
     /// There were too many bytes.
-    pub bytes: u64,
+    pub over_max_bytes: u64,
     /// Their time to live had passed.
     pub expired: u64,
     /// A store or update put another value in their place.
@@ -439,24 +410,24 @@ impl MemoryRecord {
     }
 }
 
-impl EvictionCounts {
+impl RemovalCounts {
     /// Counts one entry more that left for `reason`.
-    pub fn add(&mut self, reason: EvictionReason) {
+    pub fn add(&mut self, reason: RemovalCause) {
         let count = match reason {
-            EvictionReason::Size => &mut self.size,
-            EvictionReason::Bytes => &mut self.bytes,
-            EvictionReason::Expired => &mut self.expired,
-            EvictionReason::Replaced => &mut self.replaced,
-            EvictionReason::Deleted => &mut self.deleted,
+            RemovalCause::MaxEntries => &mut self.over_max_entries,
+            RemovalCause::MaxBytes => &mut self.over_max_bytes,
+            RemovalCause::Expired => &mut self.expired,
+            RemovalCause::Replaced => &mut self.replaced,
+            RemovalCause::Deleted => &mut self.deleted,
         };
         *count += 1;
     }
 }
 
-impl std::ops::AddAssign for EvictionCounts {
+impl std::ops::AddAssign for RemovalCounts {
     fn add_assign(&mut self, other: Self) {
-        self.size += other.size;
-        self.bytes += other.bytes;
+        self.over_max_entries += other.over_max_entries;
+        self.over_max_bytes += other.over_max_bytes;
         self.expired += other.expired;
         self.replaced += other.replaced;
         self.deleted += other.deleted;
@@ -467,11 +438,11 @@ impl std::ops::AddAssign for EvictionCounts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 #[serde(rename_all = "snake_case")]
-pub enum EvictionReason {
+pub enum RemovalCause {
     /// There were more entries than `max_entries`.
-    Size,
+    MaxEntries,
     /// There were more bytes than the budget.
-    Bytes,
+    MaxBytes,
     /// Its time to live had passed.
     Expired,
     /// A store or update put another value in its place.
@@ -483,7 +454,7 @@ pub enum EvictionReason {
 /// An entry that left a store, as an [`EvictionListener`] sees it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Evicted {
+pub struct RemovedEntry {
     /// Which conversation.
     pub conversation_id: Arc<str>,
     /// Which memory of it.
@@ -491,17 +462,17 @@ pub struct Evicted {
     /// What it held.
     pub memory: WorkingMemory,
     /// Why it left.
-    pub reason: EvictionReason,
+    pub reason: RemovalCause,
 }
 
-impl Evicted {
+impl RemovedEntry {
     /// An entry that left a store.
     #[must_use]
     pub fn new(
         conversation_id: Arc<str>,
         memory_type: MemoryType,
         memory: WorkingMemory,
-        reason: EvictionReason,
+        reason: RemovalCause,
     ) -> Self {
         Self { conversation_id, memory_type, memory, reason }
     }
@@ -510,4 +481,4 @@ impl Evicted {
 /// Called once for every entry that leaves a store, after the operation that removed it has taken effect
 /// and outside every lock, on the thread that ran the operation. It must be quick; it may call the store.
 /// A panic in it is caught and logged.
-pub type EvictionListener = Arc<dyn Fn(Evicted) + Send + Sync>;
+pub type EvictionListener = Arc<dyn Fn(RemovedEntry) + Send + Sync>;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::bounds::{Bound, Health};
+use crate::component::Component;
 use crate::config::PoolConfig;
 use crate::deadline::Deadline;
 use crate::error::Result;
@@ -69,7 +69,7 @@ pub trait Connector: Send + Sync + fmt::Debug + 'static {
 /// `arshai::contract::pool` (feature `contract`) tests all of this on any pool. What one does not do, its
 /// [`PoolCapabilities`] say.
 #[async_trait]
-pub trait ConnectionPool: Send + Sync + fmt::Debug {
+pub trait ConnectionPool: Component {
     /// Takes a connection: an idle one, a new one while there is room, or the next that comes back.
     ///
     /// # Errors
@@ -79,27 +79,21 @@ pub trait ConnectionPool: Send + Sync + fmt::Debug {
     /// with.
     async fn acquire(&self, deadline: Deadline) -> Result<PooledConnection>;
 
-    /// What the pool holds and has done, as of now.
-    fn status(&self) -> PoolStatus;
-
-    /// Whether a connection can be had and answers, asked through one of the pool's own.
-    async fn health(&self, deadline: Deadline) -> Health;
+    /// Counters.
+    fn stats(&self) -> PoolStats;
 
     /// What this pool does beyond or short of the contract.
     fn capabilities(&self) -> PoolCapabilities;
 
-    /// Changes the number of connections. Waiters are served at once when it rises; when it falls, idle
-    /// connections above it are dropped at once and those in use when they come back.
+    /// Changes the number of connections: [`Component::set_limit`] of `pool.max_connections`. When it falls, idle
+    /// connections above it are dropped immediately and those in use when they are returned.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for zero,
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the pool is unbounded.
-    fn set_max_connections(&self, max: usize) -> Result<()>;
-
-    /// Turns waiters and further callers away, drops idle connections, and waits until those in use have
-    /// come back or the deadline passes. Returns how many were still out. Dropping the future stops the
-    /// waiting; the pool stays closed.
-    async fn close(&self, deadline: Deadline) -> usize;
+    fn set_max_connections(&self, max: usize) -> Result<()> {
+        self.set_limit("pool.max_connections", max as u64)
+    }
 }
 
 /// Makes pools. Implemented for closures, so registering one is
@@ -203,7 +197,7 @@ impl PoolCapabilities {
 /// What a pool holds and has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct PoolStatus {
+pub struct PoolStats {
     /// What it pools: `redis`.
     pub name: &'static str,
     /// Connections there are: being made, idle and in use.
@@ -228,8 +222,6 @@ pub struct PoolStatus {
     pub timed_out: u64,
     /// Acquires turned away because too many waited.
     pub rejected: u64,
-    /// The bounds and how close they are: `pool.max_connections` and `pool.max_waiting`.
-    pub bounds: Vec<Bound>,
 }
 
 /// Takes a connection back: what a pool hands out with each one.
@@ -269,7 +261,7 @@ impl PooledConnection {
     pub async fn check(&mut self, deadline: Deadline) -> Result<()> {
         let Some((connection, _)) = self.inner.as_mut() else { return Ok(()) };
         self.keep = false;
-        deadline.bound("pool", "checking a connection", connection.check()).await??;
+        deadline.run("pool", "checking a connection", connection.check()).await??;
         self.keep = true;
         Ok(())
     }

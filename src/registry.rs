@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::clock::{Clock, SystemClock};
+use crate::component::{Component, Components};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
@@ -19,21 +18,21 @@ use crate::vectors::VectorStore;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct BuildContext {
-    /// The whole configuration.
+    /// The whole configuration, rollback flags applied.
     pub config: Arc<Config>,
-    /// Time for whatever expires.
+    /// The clock for expiry.
     pub clock: Arc<dyn Clock>,
-    /// Told about every entry that leaves the memory store.
+    /// Called for every entry that leaves the memory store.
     pub eviction_listener: Option<EvictionListener>,
-    /// Told about every background task that fails.
+    /// Called for every background task that fails.
     pub background_failure_listener: Option<BackgroundFailureListener>,
-    pools: Backends<dyn PoolFactory>,
-    /// Every pool of this context and its clones that the runtime watches, resizes and closes.
-    watched: Arc<Mutex<Vec<Arc<dyn ConnectionPool>>>>,
+    /// The backends to choose from, for backends that are built on others.
+    pub registry: Arc<Registry>,
+    components: Components,
 }
 
 impl BuildContext {
-    /// A context with the machine's clock, the built-in pools and no listeners.
+    /// A context with the system clock, the built-in backends and no listeners.
     #[must_use]
     pub fn new(config: impl Into<Arc<Config>>) -> Self {
         Self {
@@ -41,8 +40,8 @@ impl BuildContext {
             clock: Arc::new(SystemClock::new()),
             eviction_listener: None,
             background_failure_listener: None,
-            pools: Registry::builtin().pool,
-            watched: Arc::default(),
+            registry: Arc::new(Registry::builtin()),
+            components: Components::default(),
         }
     }
 
@@ -53,38 +52,38 @@ impl BuildContext {
         self
     }
 
-    /// Chooses pools among these.
+    /// Chooses among these backends.
     #[must_use]
-    pub fn with_pools(mut self, pools: Backends<dyn PoolFactory>) -> Self {
-        self.pools = pools;
+    pub fn with_registry(mut self, registry: impl Into<Arc<Registry>>) -> Self {
+        self.registry = registry.into();
         self
     }
 
-    /// A pool over `connector` as `pool.backend` and the rollback flags say.
+    /// Builds a pool over `connector` with the backend that `pool.backend` names.
     ///
     /// # Errors
-    /// As [`Backends::build`] and [`PoolFactory::build`].
-    pub fn pool(
+    /// As [`BackendRegistry::build`] and [`PoolFactory::build`].
+    pub fn build_pool(
         &self,
         connector: Arc<dyn Connector>,
         settings: PoolSettings,
     ) -> Result<Arc<dyn ConnectionPool>> {
-        let name = match self.config.rollback.legacy_connections() {
-            true => "legacy",
-            false => self.config.pool.backend.as_str(),
-        };
-        self.pools.build(name, self)?.build(connector, settings)
+        self.registry.pool.build(&self.config.pool.backend, self)?.build(connector, settings)
     }
 
-    /// Makes a pool known to the runtime that is being built: it appears in its statistics, follows its
-    /// limits and is closed with it.
-    pub fn watch_pool(&self, pool: Arc<dyn ConnectionPool>) {
-        self.watched.lock().push(pool);
+    /// Adds a component to the runtime that is being built or, later, running: it appears in its statistics and
+    /// health, follows its limits and is closed with it.
+    pub fn register(&self, component: Arc<dyn Component>) {
+        self.components.register(component);
     }
 
-    /// The pools to watch.
-    pub(crate) fn watched_pools(&self) -> Vec<Arc<dyn ConnectionPool>> {
-        self.watched.lock().clone()
+    /// Removes a component that was [registered](Self::register), without closing it.
+    pub fn unregister(&self, component: &Arc<dyn Component>) {
+        self.components.unregister(component);
+    }
+
+    pub(crate) fn components(&self) -> Components {
+        self.components.clone()
     }
 }
 
@@ -96,26 +95,26 @@ impl fmt::Debug for BuildContext {
 
 /// Makes a backend from a context. It must not block and must touch neither network nor disk: backends
 /// connect when they are first used.
-pub type Factory<T> = Arc<dyn Fn(&BuildContext) -> Result<Arc<T>> + Send + Sync>;
+pub type BackendFactory<T> = Arc<dyn Fn(&BuildContext) -> Result<Arc<T>> + Send + Sync>;
 
 /// The backends of one seam, by name.
-pub struct Backends<T: ?Sized> {
+pub struct BackendRegistry<T: ?Sized> {
     /// The configuration key that chooses among them, for errors: `memory.backend`.
     key: &'static str,
-    factories: BTreeMap<&'static str, Factory<T>>,
+    factories: BTreeMap<&'static str, BackendFactory<T>>,
     /// Names this crate knows but that were not compiled in, with the cargo feature that would.
-    not_compiled: BTreeMap<&'static str, &'static str>,
+    unavailable: BTreeMap<&'static str, &'static str>,
 }
 
-impl<T: ?Sized> Clone for Backends<T> {
+impl<T: ?Sized> Clone for BackendRegistry<T> {
     fn clone(&self) -> Self {
-        Self { key: self.key, factories: self.factories.clone(), not_compiled: self.not_compiled.clone() }
+        Self { key: self.key, factories: self.factories.clone(), unavailable: self.unavailable.clone() }
     }
 }
 
-impl<T: ?Sized> Backends<T> {
+impl<T: ?Sized> BackendRegistry<T> {
     fn new(key: &'static str) -> Self {
-        Self { key, factories: BTreeMap::new(), not_compiled: BTreeMap::new() }
+        Self { key, factories: BTreeMap::new(), unavailable: BTreeMap::new() }
     }
 
     /// Registers a backend; one of the same name is replaced.
@@ -127,8 +126,8 @@ impl<T: ?Sized> Backends<T> {
     }
 
     /// Says that a backend of this name exists but needs a cargo feature.
-    pub fn needs_feature(&mut self, name: &'static str, feature: &'static str) {
-        self.not_compiled.insert(name, feature);
+    pub fn register_unavailable(&mut self, name: &'static str, feature: &'static str) {
+        self.unavailable.insert(name, feature);
     }
 
     /// The registered names, sorted.
@@ -144,7 +143,7 @@ impl<T: ?Sized> Backends<T> {
     pub fn build(&self, name: &str, context: &BuildContext) -> Result<Arc<T>> {
         match self.factories.get(name) {
             Some(factory) => factory(context),
-            None => Err(self.unknown(name)),
+            None => Err(self.unknown_backend_error(name)),
         }
     }
 
@@ -154,18 +153,18 @@ impl<T: ?Sized> Backends<T> {
         self.factories.contains_key(name)
     }
 
-    pub(crate) fn unknown(&self, name: &str) -> Error {
+    pub(crate) fn unknown_backend_error(&self, name: &str) -> Error {
         let names: Vec<_> = self.names().collect();
         let mut message =
             format!("{} = {name:?} is not available; available: {}", self.key, names.join(", "));
-        if let Some(feature) = self.not_compiled.get(name) {
+        if let Some(feature) = self.unavailable.get(name) {
             message.push_str(&format!("; {name:?} needs the cargo feature {feature:?} of arshai"));
         }
         Error::new(ErrorKind::UnknownBackend, "registry", message)
     }
 }
 
-impl<T: ?Sized> fmt::Debug for Backends<T> {
+impl<T: ?Sized> fmt::Debug for BackendRegistry<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.names()).finish()
     }
@@ -176,15 +175,15 @@ impl<T: ?Sized> fmt::Debug for Backends<T> {
 #[non_exhaustive]
 pub struct Registry {
     /// Conversation memory, chosen by `memory.backend`.
-    pub memory: Backends<dyn MemoryManager>,
+    pub memory: BackendRegistry<dyn MemoryManager>,
     /// Task execution, chosen by `tasks.backend`.
-    pub tasks: Backends<dyn TaskExecutor>,
+    pub tasks: BackendRegistry<dyn TaskExecutor>,
     /// HTTP, chosen by `http.backend`.
-    pub http: Backends<dyn HttpTransport>,
+    pub http: BackendRegistry<dyn HttpTransport>,
     /// Vector storage, chosen by `vectors.backend`.
-    pub vectors: Backends<dyn VectorStore>,
+    pub vectors: BackendRegistry<dyn VectorStore>,
     /// Connection pools, chosen by `pool.backend`.
-    pub pool: Backends<dyn PoolFactory>,
+    pub pool: BackendRegistry<dyn PoolFactory>,
 }
 
 impl Registry {
@@ -192,11 +191,11 @@ impl Registry {
     #[must_use]
     pub fn empty() -> Self {
         Self {
-            memory: Backends::new("memory.backend"),
-            tasks: Backends::new("tasks.backend"),
-            http: Backends::new("http.backend"),
-            vectors: Backends::new("vectors.backend"),
-            pool: Backends::new("pool.backend"),
+            memory: BackendRegistry::new("memory.backend"),
+            tasks: BackendRegistry::new("tasks.backend"),
+            http: BackendRegistry::new("http.backend"),
+            vectors: BackendRegistry::new("vectors.backend"),
+            pool: BackendRegistry::new("pool.backend"),
         }
     }
 
@@ -222,7 +221,7 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_the_alternatives_and_the_feature_that_would_add_it() {
         let mut registry = Registry::builtin();
-        registry.memory.needs_feature("elsewhere", "elsewhere");
+        registry.memory.register_unavailable("elsewhere", "elsewhere");
         let context = BuildContext::new(Config::default());
         let error = registry.memory.build("elsewhere", &context).expect_err("not compiled in");
         assert_eq!(error.kind(), ErrorKind::UnknownBackend);

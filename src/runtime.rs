@@ -1,24 +1,28 @@
 //! The runtime: owns the configuration and one backend of each seam.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::agent::ChatAgent;
-use crate::bounds::{Bound, Health};
 use crate::clock::Clock;
+use crate::component::{CloseReport, Component, Components, unsupported_limit_error};
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::{HttpStats, HttpTransport};
-use crate::llm::{HttpClientFactory, LlmClient, LlmStats};
-use crate::memory::{Evicted, MemoryLimits, MemoryManager, MemoryStats};
-use crate::pool::{ConnectionPool, PoolStatus};
-use crate::registry::{Backends, BuildContext, Registry};
-use crate::tasks::{BackgroundFailure, TaskExecutor, TaskShutdownReport, TaskStats};
-use crate::vectors::{VectorStats, VectorStore};
+use crate::http::HttpTransport;
+use crate::limits::{Health, LimitUsage};
+use crate::llm::{HttpClientFactory, LlmClient};
+use crate::memory::{MemoryManager, RemovedEntry};
+use crate::registry::{BackendRegistry, BuildContext, Registry};
+use crate::tasks::{BackgroundFailure, TaskExecutor};
+use crate::vectors::VectorStore;
 
 /// How long the parts of a runtime that have nothing to wait for may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -48,14 +52,13 @@ pub struct Arshai(Arc<Inner>);
 
 struct Inner {
     config: Arc<Config>,
-    registry: Registry,
+    registry: Arc<Registry>,
     memory: Arc<dyn MemoryManager>,
     tasks: Arc<dyn TaskExecutor>,
     http: Option<Arc<dyn HttpTransport>>,
     vectors: Option<Arc<dyn VectorStore>>,
-    clients: HttpClientFactory,
-    /// The connection pools that backends opened.
-    pools: Vec<Arc<dyn ConnectionPool>>,
+    client_factory: HttpClientFactory,
+    components: Components,
 }
 
 impl Arshai {
@@ -63,7 +66,6 @@ impl Arshai {
     pub fn builder(config: Config) -> ArshaiBuilder {
         ArshaiBuilder {
             context: BuildContext::new(config),
-            registry: Registry::builtin(),
             memory: None,
             tasks: None,
             http: None,
@@ -103,7 +105,7 @@ impl Arshai {
     /// [`ErrorKind::UnknownBackend`] when the configured backend was not compiled in.
     pub fn http(&self) -> Result<&Arc<dyn HttpTransport>> {
         let backends = &self.0.registry.http;
-        self.0.http.as_ref().ok_or_else(|| backends.unknown(&self.0.config.http.backend))
+        self.0.http.as_ref().ok_or_else(|| backends.unknown_backend_error(&self.0.config.http.backend))
     }
 
     /// Vector storage.
@@ -112,48 +114,48 @@ impl Arshai {
     /// [`ErrorKind::UnknownBackend`] when the configured backend was not compiled in.
     pub fn vectors(&self) -> Result<&Arc<dyn VectorStore>> {
         let backends = &self.0.registry.vectors;
-        self.0.vectors.as_ref().ok_or_else(|| backends.unknown(&self.0.config.vectors.backend))
+        self.0.vectors.as_ref().ok_or_else(|| backends.unknown_backend_error(&self.0.config.vectors.backend))
     }
 
     /// Clients of models, over this runtime's HTTP and with its keys, retries and timeouts.
     ///
     /// # Errors
     /// [`ErrorKind::UnknownBackend`] when there is no HTTP.
-    pub fn clients(&self) -> Result<&HttpClientFactory> {
+    pub fn client_factory(&self) -> Result<&HttpClientFactory> {
         self.http()?;
-        Ok(&self.0.clients)
+        Ok(&self.0.client_factory)
     }
 
     /// A client of OpenAI, or of whatever speaks its protocol.
     ///
     /// # Errors
-    /// As [`HttpClientFactory::openai`] and [`clients`](Self::clients).
+    /// As [`HttpClientFactory::openai`] and [`client_factory`](Self::client_factory).
     pub fn openai(&self, model: impl Into<String>) -> Result<Arc<dyn LlmClient>> {
-        self.clients()?.openai(model)
+        self.client_factory()?.openai(model)
     }
 
     /// A client of the configured deployment of Azure OpenAI.
     ///
     /// # Errors
-    /// As [`HttpClientFactory::azure_openai`] and [`clients`](Self::clients).
+    /// As [`HttpClientFactory::azure_openai`] and [`client_factory`](Self::client_factory).
     pub fn azure_openai(&self) -> Result<Arc<dyn LlmClient>> {
-        self.clients()?.azure_openai()
+        self.client_factory()?.azure_openai()
     }
 
     /// A client of OpenRouter.
     ///
     /// # Errors
-    /// As [`HttpClientFactory::openrouter`] and [`clients`](Self::clients).
+    /// As [`HttpClientFactory::openrouter`] and [`client_factory`](Self::client_factory).
     pub fn openrouter(&self, model: impl Into<String>) -> Result<Arc<dyn LlmClient>> {
-        self.clients()?.openrouter(model)
+        self.client_factory()?.openrouter(model)
     }
 
     /// A client of Gemini.
     ///
     /// # Errors
-    /// As [`HttpClientFactory::genai`] and [`clients`](Self::clients).
+    /// As [`HttpClientFactory::genai`] and [`client_factory`](Self::client_factory).
     pub fn genai(&self, model: impl Into<String>) -> Result<Arc<dyn LlmClient>> {
-        self.clients()?.genai(model)
+        self.client_factory()?.genai(model)
     }
 
     /// An agent that chats through `llm` and runs tools and remembers conversations in this runtime.
@@ -162,129 +164,77 @@ impl Arshai {
         ChatAgent::new(llm, Arc::clone(&self.0.tasks), system_prompt).with_memory(Arc::clone(&self.0.memory))
     }
 
-    /// Every bound, how close it is, and what each part has done, as of now.
+    /// A snapshot of every component's limits and counters. Needs no async runtime.
     #[must_use]
     pub fn stats(&self) -> RuntimeStats {
+        let components = self.0.components.all();
         RuntimeStats {
-            memory: self.0.memory.stats(),
-            tasks: self.0.tasks.stats(),
-            http: self.0.http.as_ref().map(|http| http.stats()),
-            vectors: self.0.vectors.as_ref().map(|vectors| vectors.stats()),
-            pools: self.0.pools.iter().map(|pool| pool.status()).collect(),
-            llm: self.0.clients.stats(),
+            components: components.iter().map(|component| ComponentStats::of(&**component)).collect(),
         }
     }
 
-    /// Asks every part whether it can do its work. One that has not answered by `deadline` counts as
-    /// unhealthy. Dropping the future stops asking.
+    /// Checks every component concurrently. One that has not answered by `deadline` counts as unhealthy. Dropping the
+    /// future cancels the checks.
     pub async fn health(&self, deadline: Deadline) -> RuntimeHealth {
-        let inner = &self.0;
-        let (memory, tasks, http, vectors) = tokio::join!(
-            answer(deadline, "memory", inner.memory.health()),
-            answer(deadline, "tasks", inner.tasks.health()),
-            async {
-                match &inner.http {
-                    Some(http) => Some(answer(deadline, "http", http.health()).await),
-                    None => None,
-                }
-            },
-            async {
-                match &inner.vectors {
-                    Some(vectors) => Some(answer(deadline, "vectors", vectors.health()).await),
-                    None => None,
-                }
-            },
-        );
-        RuntimeHealth { memory, tasks, http, vectors }
+        let components = self.0.components.all();
+        let checks = components.iter().map(|component| async move {
+            let health = match deadline.run("runtime", "health check", component.health(deadline)).await {
+                Ok(health) => health,
+                Err(error) => Health::unhealthy(error.to_string()),
+            };
+            (component.name().into_owned(), health)
+        });
+        RuntimeHealth { components: join_all(checks).await.into_iter().collect() }
     }
 
-    /// Changes limits while running: all of those given, or none where one is refused.
+    /// Changes limits at run time, atomically: if one is rejected, none is changed.
     ///
-    /// Lowering takes effect at once for new work. Entries above a new limit are evicted in order before it
-    /// returns; running tasks and connections above one run to their end.
+    /// A limit of several components, such as `pool.max_connections`, changes in all of them. Lowering takes effect
+    /// immediately for new work. Entries above a new limit are evicted in order before it returns; running tasks and
+    /// connections above one run to their end.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a limit of zero that would stop all work, [`ErrorKind::Unsupported`]
-    /// where a backend or a rollback flag has taken the bound away.
+    /// [`ErrorKind::InvalidInput`] for a limit of zero that would stop all work, [`ErrorKind::Unsupported`] where no
+    /// component has the limit, or one is unbounded, perhaps because of a rollback flag.
     pub fn set_limits(&self, limits: Limits) -> Result<()> {
-        limits.check()?;
-        let memory = limits.memory();
-        if memory != MemoryLimits::default() && !self.0.memory.capabilities().bounded {
-            return Err(unbounded("memory"));
-        }
-        if limits.max_background_tasks.is_some() && !self.0.tasks.capabilities().bounded {
-            return Err(unbounded("tasks"));
-        }
-        if limits.max_connections.is_some() && self.0.pools.iter().any(|pool| !pool.capabilities().bounded) {
-            return Err(unbounded("a connection pool"));
-        }
-        // HTTP first: it alone can still refuse, and then nothing has changed.
-        if let Some(max) = limits.max_connections {
-            self.http()?.set_max_connections(max)?;
-            self.0.pools.iter().try_for_each(|pool| pool.set_max_connections(max))?;
-        }
-        if let Some(max) = limits.max_background_tasks {
-            self.0.tasks.set_max_background_tasks(max)?;
-        }
-        if memory != MemoryLimits::default() {
-            self.0.memory.set_limits(memory)?;
+        let components = self.0.components.all();
+        let changes = limits.changes(&components)?;
+        for (done, change) in changes.iter().enumerate() {
+            if let Err(error) = change.apply() {
+                // The limits were valid before, so setting them again cannot fail.
+                changes[..done].iter().for_each(Change::revert);
+                return Err(error);
+            }
         }
         Ok(())
     }
 
-    /// Stops taking work, waits for what runs until `deadline`, aborts the rest and reports.
+    /// Stops accepting work, waits for running work until `deadline`, aborts the rest and reports.
     ///
-    /// It returns by the deadline and at most a second more for closing. Conversation memory in process stays
-    /// readable; connection pools close last, when no task uses them any more.
-    /// Dropping the future leaves the runtime closed to new work and what runs running until the last
-    /// handle is dropped.
+    /// Components close from the inside out, by [`ShutdownPhase`](crate::ShutdownPhase): tasks drain while memory, HTTP
+    /// and connections still work. It returns by the deadline plus at most a second for closing. Dropping the future
+    /// leaves the runtime closed to new tasks; what runs ends when the last handle is dropped.
     pub async fn shutdown(&self, deadline: Deadline) -> ShutdownReport {
-        let inner = &self.0;
-        let (tasks, http_requests_cut, vectors_error) = tokio::join!(
-            inner.tasks.shutdown(deadline),
-            async {
-                match &inner.http {
-                    Some(http) => http.shutdown(deadline).await,
-                    None => 0,
-                }
-            },
-            async {
-                let vectors = inner.vectors.as_ref()?;
-                let closing = Deadline::after(deadline.remaining() + CLOSE_TIMEOUT);
-                let closed = closing.bound("vectors", "disconnect", vectors.disconnect()).await;
-                closed.and_then(|result| result).err().map(|error| error.to_string())
-            },
-        );
-        let closing = Deadline::after(deadline.remaining() + CLOSE_TIMEOUT);
-        let pools = inner.pools.iter().map(|pool| pool.close(closing));
-        let connections_out = futures_util::future::join_all(pools).await.into_iter().sum();
-        ShutdownReport { tasks, http_requests_cut, vectors_error, connections_out }
+        let mut remaining = self.0.components.all();
+        remaining.sort_by_key(|component| component.shutdown_phase());
+        let mut report = ShutdownReport::default();
+        for phase in remaining.chunk_by(|one, other| one.shutdown_phase() == other.shutdown_phase()) {
+            // Later phases have nothing to wait for once what used them has ended.
+            let closing = Deadline::after(deadline.remaining() + CLOSE_TIMEOUT);
+            let closed = phase.iter().map(|component| async move {
+                let closed = closing.run("runtime", "closing", component.close(deadline)).await;
+                let report = closed.unwrap_or_else(|error| CloseReport::new(0, 0, vec![error.to_string()]));
+                (component.name().into_owned(), report)
+            });
+            report.components.extend(join_all(closed).await);
+        }
+        report
     }
-}
-
-async fn answer(deadline: Deadline, part: &'static str, health: impl Future<Output = Health>) -> Health {
-    match deadline.bound(part, "its health check", health).await {
-        Ok(health) => health,
-        Err(error) => Health::Unhealthy { reason: error.to_string() },
-    }
-}
-
-fn unbounded(part: &'static str) -> Error {
-    let message = format!(
-        "{part} has no such limit: its backend is unbounded, perhaps because a rollback flag \
-         (ARSHAI_DISABLE_OPTIMIZATIONS, ARSHAI_USE_LEGACY_MEMORY) is set"
-    );
-    Error::new(ErrorKind::Unsupported, "runtime", message)
 }
 
 impl fmt::Debug for Arshai {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Arshai")
-            .field("memory", &self.0.memory)
-            .field("tasks", &self.0.tasks)
-            .field("http", &self.0.http)
-            .field("vectors", &self.0.vectors)
-            .finish_non_exhaustive()
+        f.debug_struct("Arshai").field("components", &self.0.components).finish_non_exhaustive()
     }
 }
 
@@ -292,7 +242,6 @@ impl fmt::Debug for Arshai {
 #[must_use]
 pub struct ArshaiBuilder {
     context: BuildContext,
-    registry: Registry,
     memory: Option<Arc<dyn MemoryManager>>,
     tasks: Option<Arc<dyn TaskExecutor>>,
     http: Option<Arc<dyn HttpTransport>>,
@@ -303,7 +252,7 @@ impl ArshaiBuilder {
     /// Chooses among these backends in place of the built-in ones; start from [`Registry::builtin`] to add to
     /// them.
     pub fn registry(mut self, registry: Registry) -> Self {
-        self.registry = registry;
+        self.context = self.context.with_registry(registry);
         self
     }
 
@@ -338,7 +287,7 @@ impl ArshaiBuilder {
     }
 
     /// Tells `listener` about every entry that leaves the memory store.
-    pub fn eviction_listener(mut self, listener: impl Fn(Evicted) + Send + Sync + 'static) -> Self {
+    pub fn eviction_listener(mut self, listener: impl Fn(RemovedEntry) + Send + Sync + 'static) -> Self {
         self.context.eviction_listener = Some(Arc::new(listener));
         self
     }
@@ -358,9 +307,9 @@ impl ArshaiBuilder {
     /// [`ErrorKind::UnknownBackend`] for a name that is not registered, with what there is; whatever a
     /// backend refuses of its settings.
     pub fn build(self) -> Result<Arshai> {
-        let Self { mut context, registry, memory, tasks, http, vectors } = self;
-        let config = Arc::clone(&context.config);
-        context = context.with_pools(registry.pool.clone());
+        let Self { context, memory, tasks, http, vectors } = self;
+        let (config, registry) = (Arc::clone(&context.config), Arc::clone(&context.registry));
+        let defaults = Config::default();
         let memory = match memory {
             Some(memory) => memory,
             None => registry.memory.build(memory_backend(&config), &context)?,
@@ -369,30 +318,55 @@ impl ArshaiBuilder {
             Some(tasks) => tasks,
             None => registry.tasks.build(task_backend(&config), &context)?,
         };
-        let defaults = Config::default();
         let http = match http {
             Some(http) => Some(http),
-            None => optional(&registry.http, config.http_backend(), &defaults.http.backend, &context)?,
+            None => build_optional(&registry.http, config.http_backend(), &defaults.http.backend, &context)?,
         };
         let vectors = match vectors {
             Some(vectors) => Some(vectors),
-            None => {
-                optional(&registry.vectors, &config.vectors.backend, &defaults.vectors.backend, &context)?
-            }
+            None => build_optional(
+                &registry.vectors,
+                &config.vectors.backend,
+                &defaults.vectors.backend,
+                &context,
+            )?,
         };
-        let clients = HttpClientFactory::new(Arc::clone(&config)).with_registry(registry.clone());
-        let clients = match &http {
-            Some(http) => clients.with_transport(Arc::clone(http)),
-            None => clients,
-        };
-        let pools = context.watched_pools();
-        Ok(Arshai(Arc::new(Inner { config, registry, memory, tasks, http, vectors, pools, clients })))
+        context.register(Arc::clone(&memory) as Arc<dyn Component>);
+        context.register(Arc::clone(&tasks) as Arc<dyn Component>);
+        if let Some(http) = &http {
+            context.register(Arc::clone(http) as Arc<dyn Component>);
+        }
+        if let Some(vectors) = &vectors {
+            context.register(Arc::clone(vectors) as Arc<dyn Component>);
+        }
+        let components = context.components();
+        let mut client_factory = HttpClientFactory::from_context(context);
+        if let Some(http) = &http {
+            client_factory = client_factory.with_transport(Arc::clone(http));
+        }
+        Ok(Arshai(Arc::new(Inner {
+            config,
+            registry,
+            memory,
+            tasks,
+            http,
+            vectors,
+            client_factory,
+            components,
+        })))
+    }
+
+    /// Adds a component of the application: it appears in statistics and health, follows limits and is closed with
+    /// the runtime.
+    pub fn component(self, component: Arc<dyn Component>) -> Self {
+        self.context.register(component);
+        self
     }
 }
 
 impl fmt::Debug for ArshaiBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ArshaiBuilder").field("registry", &self.registry).finish_non_exhaustive()
+        f.debug_struct("ArshaiBuilder").field("context", &self.context).finish_non_exhaustive()
     }
 }
 
@@ -415,8 +389,8 @@ fn task_backend(config: &Config) -> &str {
 
 /// A default backend whose cargo feature is off is an error only when it is used; a name somebody chose is an
 /// error at once.
-fn optional<T: ?Sized>(
-    backends: &Backends<T>,
+fn build_optional<T: ?Sized>(
+    backends: &BackendRegistry<T>,
     name: &str,
     default: &str,
     context: &BuildContext,
@@ -427,168 +401,200 @@ fn optional<T: ?Sized>(
     backends.build(name, context).map(Some)
 }
 
-/// Limits that can change while running; `None` leaves one as it is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// The most entries in conversation memory.
-    pub max_entries: Option<u64>,
-    /// The most MiB in conversation memory.
-    pub max_memory_mb: Option<u64>,
-    /// The most background tasks at once; zero refuses them all.
-    pub max_background_tasks: Option<usize>,
-    /// The most connections of each pool.
-    pub max_connections: Option<usize>,
-}
+/// Limits to change at run time; those not set stay as they are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Limits(Vec<(Cow<'static, str>, u64)>);
 
 impl Limits {
-    /// Leaves every limit as it is.
+    /// Changes nothing yet.
     #[must_use]
     pub fn unchanged() -> Self {
         Self::default()
     }
 
-    /// Sets the most entries in conversation memory.
+    /// Maximum number of entries in conversation memory.
     #[must_use]
-    pub fn max_entries(mut self, max: u64) -> Self {
-        self.max_entries = Some(max);
+    pub fn max_entries(self, max: u64) -> Self {
+        self.set("memory.max_entries", max)
+    }
+
+    /// Maximum MiB in conversation memory.
+    #[must_use]
+    pub fn max_memory_mb(self, max: u64) -> Self {
+        self.set("memory.max_memory_mb", max.saturating_mul(1 << 20))
+    }
+
+    /// Maximum number of concurrent background tasks; zero rejects them all.
+    #[must_use]
+    pub fn max_background_tasks(self, max: usize) -> Self {
+        self.set("tasks.max_background_tasks", max as u64)
+    }
+
+    /// Maximum number of connections of each pool.
+    #[must_use]
+    pub fn max_connections(self, max: usize) -> Self {
+        self.set("pool.max_connections", max as u64)
+    }
+
+    /// The limit with this configuration key, in the unit in which [`Arshai::stats`] reports it (memory in bytes).
+    #[must_use]
+    pub fn set(mut self, key: impl Into<Cow<'static, str>>, max: u64) -> Self {
+        self.0.push((key.into(), max));
         self
     }
 
-    /// Sets the most MiB in conversation memory.
-    #[must_use]
-    pub fn max_memory_mb(mut self, max: u64) -> Self {
-        self.max_memory_mb = Some(max);
-        self
-    }
-
-    /// Sets the most background tasks at once.
-    #[must_use]
-    pub fn max_background_tasks(mut self, max: usize) -> Self {
-        self.max_background_tasks = Some(max);
-        self
-    }
-
-    /// Sets the most connections of each pool.
-    #[must_use]
-    pub fn max_connections(mut self, max: usize) -> Self {
-        self.max_connections = Some(max);
-        self
-    }
-
-    fn memory(&self) -> MemoryLimits {
-        MemoryLimits::new(self.max_entries, self.max_memory_mb.map(|mb| mb.saturating_mul(1 << 20)))
-    }
-
-    fn check(&self) -> Result<()> {
-        let zero = [
-            ("max_entries", self.max_entries == Some(0)),
-            ("max_memory_mb", self.max_memory_mb == Some(0)),
-            ("max_connections", self.max_connections == Some(0)),
-        ];
-        match zero.iter().find(|(_, is_zero)| *is_zero) {
-            None => Ok(()),
-            Some((name, _)) => Err(Error::new(
-                ErrorKind::InvalidInput,
-                "runtime",
-                format!("{name} = 0 would stop all work; the least is 1"),
-            )),
+    /// Which component changes which limit, checked before anything changes.
+    fn changes<'a>(&'a self, components: &'a [Arc<dyn Component>]) -> Result<Vec<Change<'a>>> {
+        let mut changes = Vec::new();
+        for (key, max) in &self.0 {
+            if *max == 0 && key != "tasks.max_background_tasks" {
+                return Err(Error::new(
+                    ErrorKind::InvalidInput,
+                    "runtime",
+                    format!("{key} must be at least 1"),
+                ));
+            }
+            let before = changes.len();
+            for component in components {
+                let Some(usage) = component.limits().into_iter().find(|usage| usage.key == key) else {
+                    continue;
+                };
+                let Some(previous) = usage.limit else {
+                    return Err(unsupported_limit_error(component.name().into_owned(), key));
+                };
+                changes.push(Change { component, key, max: *max, previous });
+            }
+            if changes.len() == before {
+                return Err(unsupported_limit_error("runtime", key));
+            }
         }
+        Ok(changes)
     }
 }
 
-/// A snapshot of every bound and counter of a runtime.
+struct Change<'a> {
+    component: &'a Arc<dyn Component>,
+    key: &'a str,
+    max: u64,
+    previous: u64,
+}
+
+impl Change<'_> {
+    fn apply(&self) -> Result<()> {
+        self.component.set_limit(self.key, self.max)
+    }
+
+    fn revert(&self) {
+        let _ = self.component.set_limit(self.key, self.previous);
+    }
+}
+
+/// A snapshot of every limit and counter of a runtime. Displays as a table of limits.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct RuntimeStats {
-    /// Conversation memory.
-    pub memory: MemoryStats,
-    /// Task execution.
-    pub tasks: TaskStats,
-    /// HTTP, where it was compiled in.
-    pub http: Option<HttpStats>,
-    /// Vector storage, where it was compiled in.
-    pub vectors: Option<VectorStats>,
-    /// The connection pools that backends opened.
-    pub pools: Vec<PoolStatus>,
-    /// Requests to models, for each model and key.
-    pub llm: Vec<LlmStats>,
+    /// The components, in order of registration.
+    pub components: Vec<ComponentStats>,
 }
 
-impl RuntimeStats {
-    /// Every bound of every part.
-    pub fn bounds(&self) -> impl Iterator<Item = &Bound> {
-        let http = self.http.iter().flat_map(|http| &http.bounds);
-        let vectors = self.vectors.iter().flat_map(|vectors| &vectors.bounds);
-        let pools = self.pools.iter().flat_map(|pool| &pool.bounds);
-        let llm = self.llm.iter().flat_map(|llm| &llm.bounds);
-        let parts = self.memory.bounds.iter().chain(&self.tasks.bounds).chain(http).chain(vectors);
-        parts.chain(pools).chain(llm)
+/// A snapshot of one component.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ComponentStats {
+    /// Its [name](Component::name).
+    pub name: String,
+    /// Its [limits](Component::limits).
+    pub limits: Vec<LimitUsage>,
+    /// Its [counters](Component::counters).
+    pub counters: Value,
+}
+
+impl ComponentStats {
+    fn of(component: &dyn Component) -> Self {
+        Self {
+            name: component.name().into_owned(),
+            limits: component.limits(),
+            counters: component.counters(),
+        }
+    }
+
+    /// The limit with this configuration key.
+    #[must_use]
+    pub fn limit(&self, key: &str) -> Option<&LimitUsage> {
+        self.limits.iter().find(|usage| usage.key == key)
     }
 }
 
-/// Shows every bound as a table: used, peak, limit.
+impl RuntimeStats {
+    /// The first component of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&ComponentStats> {
+        self.components.iter().find(|component| component.name == name)
+    }
+
+    /// Every limit with the name of its component.
+    pub fn limits(&self) -> impl Iterator<Item = (&str, &LimitUsage)> {
+        self.components.iter().flat_map(|component| {
+            let name = component.name.as_str();
+            component.limits.iter().map(move |usage| (name, usage))
+        })
+    }
+}
+
 impl fmt::Display for RuntimeStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<30} {:>12} {:>12} {:>12}  peak", "bound", "used", "peak", "limit")?;
-        for bound in self.bounds() {
-            let limit = bound.limit.map_or_else(|| "none".into(), |limit| limit.to_string());
-            let share =
-                bound.peak_ratio().map_or_else(String::new, |share| format!("{:.1} %", share * 100.0));
-            let (name, unit) = (bound.name, bound.unit);
-            writeln!(f, "{name:<30} {:>12} {:>12} {limit:>12}  {share:<8} {unit}", bound.used, bound.peak)?;
+        writeln!(f, "{:<12} {:<28} {:>12} {:>12} {:>12}", "component", "limit", "used", "peak", "max")?;
+        for (name, usage) in self.limits() {
+            let max = usage.limit.map_or_else(|| "none".into(), |limit| limit.to_string());
+            let ratio =
+                usage.peak_ratio().map_or_else(String::new, |ratio| format!("{:.1} %", ratio * 100.0));
+            let LimitUsage { key, unit, used, peak, .. } = usage;
+            writeln!(f, "{name:<12} {key:<28} {used:>12} {peak:>12} {max:>12}  {ratio:<8} {unit}")?;
         }
         Ok(())
     }
 }
 
-/// Whether each part of a runtime can do its work.
+/// Whether each component of a runtime can do its work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RuntimeHealth {
-    /// Conversation memory.
-    pub memory: Health,
-    /// Task execution.
-    pub tasks: Health,
-    /// HTTP, where it was compiled in.
-    pub http: Option<Health>,
-    /// Vector storage, where it was compiled in.
-    pub vectors: Option<Health>,
+    /// The health of each component, by name.
+    pub components: BTreeMap<String, Health>,
 }
 
 impl RuntimeHealth {
-    /// Whether every part can do its work, perhaps reduced.
+    /// The health of one component.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Health> {
+        self.components.get(name)
+    }
+
+    /// Whether every component can do its work, perhaps reduced.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        let optional = [&self.http, &self.vectors];
-        self.memory.is_usable()
-            && self.tasks.is_usable()
-            && optional.into_iter().flatten().all(Health::is_usable)
+        self.components.values().all(Health::is_usable)
     }
 }
 
-/// What a shutdown waited for, cut and lost.
+/// What a shutdown completed, aborted and lost.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Background tasks and blocking functions.
-    pub tasks: TaskShutdownReport,
-    /// Requests whose connections were closed at the deadline.
-    pub http_requests_cut: usize,
-    /// Why the vector store could not be closed cleanly, if so.
-    pub vectors_error: Option<String>,
-    /// Connections of pools that were still in use at the end.
-    pub connections_out: usize,
+    /// The report of each component, in the order in which they were closed.
+    pub components: Vec<(String, CloseReport)>,
 }
 
 impl ShutdownReport {
+    /// The report of the first component of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&CloseReport> {
+        self.components.iter().find(|(other, _)| other == name).map(|(_, report)| report)
+    }
+
     /// Whether everything ended by itself.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.tasks.aborted == 0
-            && self.tasks.lost.is_empty()
-            && self.http_requests_cut == 0
-            && self.vectors_error.is_none()
-            && self.connections_out == 0
+        self.components.iter().all(|(_, report)| report.is_clean())
     }
 }

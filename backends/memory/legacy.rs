@@ -1,6 +1,8 @@
 //! The in-process store as it was before it was bounded: what the rollback flag `use_legacy_memory` brings
 //! back.
 
+use crate::{CloseReport, Component, Deadline, ShutdownPhase};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,10 +16,10 @@ use serde_json::{Map, Value};
 
 use crate::Clock;
 use crate::memory::{
-    Evicted, EvictionCounts, EvictionListener, EvictionReason, MemoryCapabilities, MemoryInput, MemoryLimits,
-    MemoryManager, MemoryRecord, MemoryStats, MemoryType, WorkingMemory,
+    EvictionListener, MemoryCapabilities, MemoryInput, MemoryManager, MemoryRecord, MemoryStats, MemoryType,
+    RemovalCause, RemovalCounts, RemovedEntry, WorkingMemory,
 };
-use crate::{Bound, BuildContext, Error, ErrorKind, Health, Result};
+use crate::{BuildContext, Error, ErrorKind, Health, LimitUsage, Result};
 
 /// The name that `memory.backend` chooses this backend by.
 pub const NAME: &str = "legacy";
@@ -43,7 +45,7 @@ struct Inner {
     bytes: u64,
     peak_entries: u64,
     peak_bytes: u64,
-    evictions: EvictionCounts,
+    removals: RemovalCounts,
 }
 
 struct Entry {
@@ -57,8 +59,8 @@ struct Entry {
 }
 
 impl Entry {
-    fn evicted(&self, reason: EvictionReason) -> Evicted {
-        Evicted::new(Arc::clone(&self.conversation_id), self.memory_type, self.memory.clone(), reason)
+    fn evicted(&self, reason: RemovalCause) -> RemovedEntry {
+        RemovedEntry::new(Arc::clone(&self.conversation_id), self.memory_type, self.memory.clone(), reason)
     }
 }
 
@@ -74,15 +76,15 @@ impl Inner {
     }
 
     /// Removes everything that has expired: a look at every entry.
-    fn sweep(&mut self, now: Duration, gone: &mut Vec<Evicted>) {
-        let Self { entries, bytes, evictions, .. } = self;
+    fn sweep(&mut self, now: Duration, gone: &mut Vec<RemovedEntry>) {
+        let Self { entries, bytes, removals, .. } = self;
         entries.retain(|_, entry| {
             if entry.expires > now {
                 return true;
             }
             *bytes -= text_bytes(&entry.memory);
-            evictions.expired += 1;
-            gone.push(entry.evicted(EvictionReason::Expired));
+            removals.expired += 1;
+            gone.push(entry.evicted(RemovalCause::Expired));
             false
         });
     }
@@ -121,7 +123,7 @@ impl LegacyMemoryManager {
     }
 
     /// Runs `work` under the lock, then tells the listener what left.
-    fn locked<T>(&self, work: impl FnOnce(&mut Inner, &mut Vec<Evicted>) -> T) -> T {
+    fn locked<T>(&self, work: impl FnOnce(&mut Inner, &mut Vec<RemovedEntry>) -> T) -> T {
         let mut gone = Vec::new();
         let result = work(&mut self.inner.lock(), &mut gone);
         for evicted in gone {
@@ -141,11 +143,48 @@ impl fmt::Debug for LegacyMemoryManager {
 }
 
 #[async_trait]
+impl Component for LegacyMemoryManager {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed("memory")
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Stores
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        let inner = self.inner.lock();
+        vec![
+            LimitUsage::new(
+                "memory.max_entries",
+                "entries",
+                inner.entries.len() as u64,
+                inner.peak_entries,
+                None,
+            ),
+            LimitUsage::new("memory.max_memory_mb", "bytes", inner.bytes, inner.peak_bytes, None),
+        ]
+    }
+
+    fn counters(&self) -> Value {
+        crate::support::counters(&self.stats())
+    }
+
+    async fn health(&self, _: Deadline) -> Health {
+        Health::Healthy
+    }
+
+    async fn close(&self, _: Deadline) -> CloseReport {
+        CloseReport::idle()
+    }
+}
+
+#[async_trait]
 impl MemoryManager for LegacyMemoryManager {
     async fn store(&self, input: MemoryInput) -> Result<String> {
         input.check_id()?;
         let memory = input.last_data("store")?.clone();
-        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let (now, wall) = (self.clock.now(), self.clock.system_time());
         let key = input.key();
         let entry = Entry {
             conversation_id: input.conversation_id.into(),
@@ -161,8 +200,8 @@ impl MemoryManager for LegacyMemoryManager {
             let bytes = text_bytes(&entry.memory);
             if let Some(old) = inner.entries.insert(key.clone(), entry) {
                 inner.bytes -= text_bytes(&old.memory);
-                inner.evictions.replaced += 1;
-                gone.push(old.evicted(EvictionReason::Replaced));
+                inner.removals.replaced += 1;
+                gone.push(old.evicted(RemovalCause::Replaced));
             }
             inner.grow(bytes);
         });
@@ -184,15 +223,15 @@ impl MemoryManager for LegacyMemoryManager {
     async fn update(&self, input: MemoryInput) -> Result<()> {
         input.check_id()?;
         let memory = input.last_data("update")?.clone();
-        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let (now, wall) = (self.clock.now(), self.clock.system_time());
         let updated = self.locked(|inner, gone| {
             let Some(entry) = inner.entries.get_mut(&input.key()).filter(|entry| entry.expires > now) else {
                 return false;
             };
-            gone.push(entry.evicted(EvictionReason::Replaced));
+            gone.push(entry.evicted(RemovalCause::Replaced));
             let (old, new) = (text_bytes(&entry.memory), text_bytes(&memory));
             (entry.memory, entry.last_update) = (memory, wall);
-            inner.evictions.replaced += 1;
+            inner.removals.replaced += 1;
             inner.bytes -= old;
             inner.grow(new);
             true
@@ -210,8 +249,8 @@ impl MemoryManager for LegacyMemoryManager {
             let Some(old) = inner.entries.remove(&input.key()) else { return };
             inner.bytes -= text_bytes(&old.memory);
             let live = old.expires > now;
-            let reason = if live { EvictionReason::Deleted } else { EvictionReason::Expired };
-            let count = if live { &mut inner.evictions.deleted } else { &mut inner.evictions.expired };
+            let reason = if live { RemovalCause::Deleted } else { RemovalCause::Expired };
+            let count = if live { &mut inner.removals.deleted } else { &mut inner.removals.expired };
             *count += 1;
             gone.push(old.evicted(reason));
         });
@@ -227,27 +266,11 @@ impl MemoryManager for LegacyMemoryManager {
         stats.bytes = inner.bytes;
         stats.hits = self.hits.load(Relaxed);
         stats.misses = self.misses.load(Relaxed);
-        stats.evictions = inner.evictions;
-        stats.bounds = vec![
-            Bound::new("memory.max_entries", "entries", entries, inner.peak_entries, None),
-            Bound::new("memory.max_memory_mb", "bytes", inner.bytes, inner.peak_bytes, None),
-        ];
+        stats.removals = inner.removals;
         stats
-    }
-
-    async fn health(&self) -> Health {
-        Health::Healthy
     }
 
     fn capabilities(&self) -> MemoryCapabilities {
         MemoryCapabilities::default().injected_clock(true).eviction_listener(true).counts_entries(true)
-    }
-
-    fn set_limits(&self, _limits: MemoryLimits) -> Result<()> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            "memory.legacy",
-            "this store has no bounds; use the backend \"in_memory\" for them",
-        ))
     }
 }

@@ -1,14 +1,11 @@
 //! Conversation memory in process and elsewhere.
 
-mod background;
 pub mod in_memory;
 pub mod legacy;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "redis")]
 pub mod redis_legacy;
-#[cfg(feature = "redis")]
-pub mod tiered;
 
 use std::sync::Arc;
 
@@ -19,8 +16,6 @@ pub use legacy::LegacyMemoryManager;
 pub use redis::RedisMemoryManager;
 #[cfg(feature = "redis")]
 pub use redis_legacy::LegacyRedisMemoryManager;
-#[cfg(feature = "redis")]
-pub use tiered::TieredMemoryManager;
 
 /// Adds the memory backends.
 pub(super) fn register(registry: &mut Registry) {
@@ -37,10 +32,9 @@ pub(super) fn register(registry: &mut Registry) {
         memory.register(redis_legacy::NAME, |context| {
             Ok(Arc::new(LegacyRedisMemoryManager::from_context(context)?))
         });
-        memory.register(tiered::NAME, |context| Ok(Arc::new(TieredMemoryManager::from_context(context)?)));
     }
     #[cfg(not(feature = "redis"))]
-    for name in ["redis", "redis_legacy", "tiered"] {
-        registry.memory.needs_feature(name, "redis");
+    for name in ["redis", "redis_legacy"] {
+        registry.memory.register_unavailable(name, "redis");
     }
 }

@@ -1,5 +1,8 @@
 //! Conversation memory in Redis as Python arshai keeps it: the twin that a rollback flag brings back.
 
+use crate::{CloseReport, Component, LimitUsage, ShutdownPhase};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,9 +18,7 @@ use serde_json::Map;
 
 use super::redis::{Codec, no_limits, warn_missing};
 use crate::backends::redis::{RedisClient, fred};
-use crate::memory::{
-    MemoryCapabilities, MemoryInput, MemoryLimits, MemoryManager, MemoryStats, WorkingMemory,
-};
+use crate::memory::{MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, WorkingMemory};
 use crate::{BuildContext, Deadline, Health, Result};
 
 /// The name that `memory.backend` chooses this backend by.
@@ -71,6 +72,33 @@ impl LegacyRedisMemoryManager {
 }
 
 #[async_trait]
+impl Component for LegacyRedisMemoryManager {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed("memory")
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Stores
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        Vec::new()
+    }
+
+    fn counters(&self) -> Value {
+        crate::support::counters(&self.stats())
+    }
+
+    async fn health(&self, deadline: Deadline) -> Health {
+        self.client.health_check(deadline).await
+    }
+
+    async fn close(&self, _: Deadline) -> CloseReport {
+        CloseReport::idle()
+    }
+}
+
+#[async_trait]
 impl MemoryManager for LegacyRedisMemoryManager {
     async fn store(&self, input: MemoryInput) -> Result<String> {
         input.check_id()?;
@@ -117,16 +145,8 @@ impl MemoryManager for LegacyRedisMemoryManager {
         stats
     }
 
-    async fn health(&self) -> Health {
-        self.client.health_check(Deadline::after(Duration::from_secs(2))).await
-    }
-
     fn capabilities(&self) -> MemoryCapabilities {
         MemoryCapabilities::default().update_renews_ttl(true)
-    }
-
-    fn set_limits(&self, _: MemoryLimits) -> Result<()> {
-        Err(no_limits())
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::state::{Connecting, Idle, State, Store, Taken};
 use super::{NO_CONNECTIONS, reaper};
-use crate::pool::{Connection, PoolSettings, PoolStatus, PooledConnection, ReturnConnection};
+use crate::pool::{Connection, PoolSettings, PoolStats, PooledConnection, ReturnConnection};
 use crate::{Clock, Deadline, Error, ErrorKind, Health, Result};
 
 /// A pool that keeps the whole contract, whatever keeps its idle connections.
@@ -56,24 +56,46 @@ macro_rules! bounded_pool {
                 self.0.acquire(deadline).await
             }
 
-            fn status(&self) -> crate::pool::PoolStatus {
+            fn stats(&self) -> crate::pool::PoolStats {
                 self.0.status()
+            }
+
+            fn capabilities(&self) -> crate::pool::PoolCapabilities {
+                crate::pool::PoolCapabilities::default().bounded(true).health_checks(true).reaps_idle(true)
+            }
+        }
+
+        #[async_trait::async_trait]
+        impl crate::Component for $pool {
+            fn name(&self) -> std::borrow::Cow<'_, str> {
+                self.0.name().into()
+            }
+
+            fn shutdown_phase(&self) -> crate::ShutdownPhase {
+                crate::ShutdownPhase::Connections
+            }
+
+            fn limits(&self) -> Vec<crate::LimitUsage> {
+                self.0.limits()
+            }
+
+            fn counters(&self) -> serde_json::Value {
+                crate::support::counters(&self.0.status())
             }
 
             async fn health(&self, deadline: crate::Deadline) -> crate::Health {
                 self.0.health(deadline).await
             }
 
-            fn capabilities(&self) -> crate::pool::PoolCapabilities {
-                crate::pool::PoolCapabilities::default().bounded(true).health_checks(true).reaps_idle(true)
+            fn set_limit(&self, key: &str, max: u64) -> crate::Result<()> {
+                if key != "pool.max_connections" {
+                    return Err(crate::unsupported_limit_error(self.0.name(), key));
+                }
+                self.0.set_max_connections(usize::try_from(max).unwrap_or(usize::MAX))
             }
 
-            fn set_max_connections(&self, max: usize) -> crate::Result<()> {
-                self.0.set_max_connections(max)
-            }
-
-            async fn close(&self, deadline: crate::Deadline) -> usize {
-                self.0.close(deadline).await
+            async fn close(&self, deadline: crate::Deadline) -> crate::CloseReport {
+                super::closed_with(self.0.close(deadline).await)
             }
         }
 
@@ -105,7 +127,15 @@ impl<S: Store> Bounded<S> {
         Ok(PooledConnection::new(connection, place))
     }
 
-    pub(super) fn status(&self) -> PoolStatus {
+    pub(super) fn name(&self) -> &'static str {
+        self.0.settings.name
+    }
+
+    pub(super) fn limits(&self) -> Vec<crate::LimitUsage> {
+        self.0.state.lock().limits(&self.0.settings)
+    }
+
+    pub(super) fn status(&self) -> PoolStats {
         let mut status = self.0.state.lock().status(&self.0.settings);
         status.acquired = self.0.acquired.load(Ordering::Relaxed);
         status
@@ -115,7 +145,7 @@ impl<S: Store> Bounded<S> {
     pub(super) async fn health(&self, deadline: Deadline) -> Health {
         let check = async {
             let mut connection = self.acquire(deadline).await?;
-            connection.check(deadline.at_most(self.0.settings.check_timeout)).await
+            connection.check(deadline.capped(self.0.settings.check_timeout)).await
         };
         match check.await {
             Ok(()) => Health::Healthy,
@@ -142,7 +172,7 @@ impl<S: Store> Bounded<S> {
     pub(super) async fn close(&self, deadline: Deadline) -> usize {
         self.0.shut();
         // Whether time ran out shows in how many are still out.
-        let _ = deadline.bound(self.0.settings.name, "closing", self.0.all_left()).await;
+        let _ = deadline.run(self.0.settings.name, "closing", self.0.all_left()).await;
         self.0.still_out()
     }
 }
@@ -184,7 +214,7 @@ impl<S: Store> Pool<S> {
 
     /// Whether a connection answers; an error when there is no more time or the pool is closed.
     async fn passes(&self, idle: &mut Idle, deadline: Deadline) -> Result<bool> {
-        let patience = deadline.at_most(self.settings.check_timeout);
+        let patience = deadline.capped(self.settings.check_timeout);
         match self.step(patience, "checking a connection", idle.connection.check()).await {
             Ok(checked) => Ok(checked.is_ok()),
             Err(error) if error.kind() == ErrorKind::Timeout && !deadline.has_passed() => Ok(false),
@@ -198,7 +228,7 @@ impl<S: Store> Pool<S> {
         deadline: Deadline,
         place: &mut Place<S>,
     ) -> Result<Box<dyn Connection>> {
-        let patience = deadline.at_most(self.settings.connect_timeout);
+        let patience = deadline.capped(self.settings.connect_timeout);
         let connected = match self.step(patience, "connecting", connecting).await {
             Ok(connected) => connected,
             Err(error) if deadline.has_passed() => Err(self.cut(error)),
@@ -222,7 +252,7 @@ impl<S: Store> Pool<S> {
         tokio::select! {
             biased;
             _ = closing.wait_for(|closing| *closing) => Err(self.shut_down()),
-            done = until.bound(self.settings.name, step, work) => done.map_err(|error| self.described(error)),
+            done = until.run(self.settings.name, step, work) => done.map_err(|error| self.described(error)),
         }
     }
 
@@ -360,7 +390,7 @@ impl<S: Store> Turn<'_, S> {
     /// Waits until it has come.
     async fn come(mut self, deadline: Deadline) -> Result<Came<S>> {
         let pool = self.pool;
-        let too_late = deadline.bound(pool.settings.name, "waiting for a free connection", pending());
+        let too_late = deadline.run(pool.settings.name, "waiting for a free connection", pending());
         tokio::select! {
             // First, so that nobody whose time is over begins what cannot end.
             biased;

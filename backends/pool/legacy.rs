@@ -1,5 +1,8 @@
 //! The pool from before there were bounds.
 
+use crate::{CloseReport, Component, ShutdownPhase};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -7,10 +10,11 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::pool::{
-    Connection, ConnectionPool, Connector, PoolCapabilities, PoolSettings, PoolStatus, PooledConnection,
+    Connection, ConnectionPool, Connector, PoolCapabilities, PoolSettings, PoolStats, PooledConnection,
     ReturnConnection,
 };
-use crate::{Bound, Deadline, Error, ErrorKind, Health, Result, Slot, Slots};
+use crate::support::{OwnedPermit, ResizableSemaphore};
+use crate::{Deadline, Error, ErrorKind, Health, LimitUsage, Result};
 
 /// The name that `pool.backend` chooses this pool by.
 pub const NAME: &str = "legacy";
@@ -25,7 +29,7 @@ struct Inner {
     connector: Arc<dyn Connector>,
     name: &'static str,
     /// Counted, not bounded.
-    slots: Slots,
+    slots: ResizableSemaphore,
     state: Mutex<State>,
 }
 
@@ -52,9 +56,43 @@ impl LegacyPool {
         Self(Arc::new(Inner {
             connector,
             name: settings.name,
-            slots: Slots::new("pool.max_connections", "connections", Slots::MAX),
+            slots: ResizableSemaphore::new("pool.max_connections", "connections", ResizableSemaphore::MAX),
             state: Mutex::default(),
         }))
+    }
+}
+
+#[async_trait]
+impl Component for LegacyPool {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed(self.0.name)
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Connections
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        let state = self.0.state.lock();
+        vec![LimitUsage::new("pool.max_connections", "connections", state.open(), state.peak, None)]
+    }
+
+    fn counters(&self) -> Value {
+        crate::support::counters(&self.stats())
+    }
+
+    async fn health(&self, deadline: Deadline) -> Health {
+        match self.0.ask(deadline).await {
+            Ok(()) => Health::Healthy,
+            Err(error) => Health::Unhealthy { reason: error.to_string() },
+        }
+    }
+
+    async fn close(&self, deadline: Deadline) -> CloseReport {
+        self.0.shut();
+        // Whether time ran out shows in how many are still out.
+        let _ = deadline.run(self.0.name, "closing", self.0.slots.wait_idle()).await;
+        super::closed_with(self.0.slots.used())
     }
 }
 
@@ -65,46 +103,23 @@ impl ConnectionPool for LegacyPool {
         Ok(PooledConnection::new(connection, Box::new(home)))
     }
 
-    fn status(&self) -> PoolStatus {
+    fn stats(&self) -> PoolStats {
         self.0.state.lock().status(self.0.name)
-    }
-
-    async fn health(&self, deadline: Deadline) -> Health {
-        match self.0.ask(deadline).await {
-            Ok(()) => Health::Healthy,
-            Err(error) => Health::Unhealthy { reason: error.to_string() },
-        }
     }
 
     fn capabilities(&self) -> PoolCapabilities {
         PoolCapabilities::default()
     }
-
-    fn set_max_connections(&self, _max: usize) -> Result<()> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            self.0.name,
-            "connections are unbounded; unset ARSHAI_USE_LEGACY_CONNECTIONS or choose another pool.backend \
-             to bound them",
-        ))
-    }
-
-    async fn close(&self, deadline: Deadline) -> usize {
-        self.0.shut();
-        // Whether time ran out shows in how many are still out.
-        let _ = deadline.bound(self.0.name, "closing", self.0.slots.idle()).await;
-        self.0.slots.used()
-    }
 }
 
 impl Inner {
     async fn acquire(self: &Arc<Self>, deadline: Deadline) -> Result<(Box<dyn Connection>, Home)> {
-        let slot = self.slots.try_acquire().map_err(|_| self.closed())?;
+        let slot = self.slots.try_acquire_owned().ok_or_else(|| self.closed())?;
         let mut home = Home { inner: Arc::clone(self), counted: Counted::Nothing, _slot: slot };
         if let Some(connection) = home.take()? {
             return Ok((connection, home));
         }
-        let connected = deadline.bound(self.name, "connecting", self.connector.connect()).await;
+        let connected = deadline.run(self.name, "connecting", self.connector.connect()).await;
         match connected {
             Ok(Ok(connection)) => {
                 home.made()?;
@@ -125,7 +140,7 @@ impl Inner {
 
     async fn ask(self: &Arc<Self>, deadline: Deadline) -> Result<()> {
         let (mut connection, home) = self.acquire(deadline).await?;
-        let answer = deadline.bound(self.name, "checking a connection", connection.check()).await;
+        let answer = deadline.run(self.name, "checking a connection", connection.check()).await;
         let answer = answer.and_then(|answer| answer);
         Box::new(home).give_back(connection, answer.is_ok());
         answer
@@ -152,8 +167,8 @@ impl State {
         self.making + self.out + self.idle.len() as u64
     }
 
-    fn status(&self, name: &'static str) -> PoolStatus {
-        let mut status = PoolStatus::default();
+    fn status(&self, name: &'static str) -> PoolStats {
+        let mut status = PoolStats::default();
         status.name = name;
         status.open = self.open();
         status.idle = self.idle.len() as u64;
@@ -164,7 +179,6 @@ impl State {
         status.reaped = self.reaped;
         status.failed = self.failed;
         status.timed_out = self.timed_out;
-        status.bounds = vec![Bound::new("pool.max_connections", "connections", self.open(), self.peak, None)];
         status
     }
 }
@@ -174,7 +188,7 @@ impl State {
 struct Home {
     inner: Arc<Inner>,
     counted: Counted,
-    _slot: Slot,
+    _slot: OwnedPermit,
 }
 
 /// What a home stands for in the pool's counts.
@@ -276,6 +290,6 @@ impl Drop for LegacyPool {
 
 impl fmt::Debug for LegacyPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LegacyPool").field("status", &self.status()).finish_non_exhaustive()
+        f.debug_struct("LegacyPool").field("status", &self.stats()).finish_non_exhaustive()
     }
 }

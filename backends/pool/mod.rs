@@ -37,7 +37,7 @@ pub(super) fn register(registry: &mut Registry) {
         })
     });
     #[cfg(not(feature = "mobc"))]
-    registry.pool.needs_feature("mobc", "mobc");
+    registry.pool.register_unavailable("mobc", "mobc");
 }
 
 fn factory<F>(build: F) -> Result<Arc<dyn PoolFactory>>
@@ -57,3 +57,9 @@ fn bounded(settings: PoolSettings) -> Result<PoolSettings> {
 
 /// Why a bound of zero is refused.
 const NO_CONNECTIONS: &str = "max_connections = 0 would stop all work; the least is 1";
+
+/// The report of a pool that was closed while `in_use` connections were in use.
+fn closed_with(in_use: usize) -> crate::CloseReport {
+    let lost = (in_use > 0).then(|| format!("{in_use} connections still in use"));
+    crate::CloseReport::new(0, 0, lost.into_iter().collect())
+}

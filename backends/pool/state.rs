@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::pool::{Connection, PoolSettings, PoolStatus};
-use crate::{Bound, Result};
+use crate::pool::{Connection, PoolSettings, PoolStats};
+use crate::{LimitUsage, Result};
 
 /// A connection that waits to be used.
 pub(super) struct Idle {
@@ -90,7 +90,7 @@ struct Waiter {
     woken: Arc<Notify>,
 }
 
-/// What a pool has done; see [`PoolStatus`].
+/// What a pool has done; see [`PoolStats`].
 #[derive(Default)]
 pub(super) struct Counts {
     pub(super) created: u64,
@@ -206,8 +206,8 @@ impl<S: Store> State<S> {
         Some(runtime)
     }
 
-    pub(super) fn status(&self, settings: &PoolSettings) -> PoolStatus {
-        let mut status = PoolStatus::default();
+    pub(super) fn status(&self, settings: &PoolSettings) -> PoolStats {
+        let mut status = PoolStats::default();
         status.name = settings.name;
         status.open = self.open() as u64;
         status.idle = self.store.count() as u64;
@@ -219,13 +219,16 @@ impl<S: Store> State<S> {
         status.failed = self.counts.failed;
         status.timed_out = self.counts.timed_out;
         status.rejected = self.counts.rejected;
-        let bound = |name, unit, used, peak: usize, limit: usize| {
-            Bound::new(name, unit, used, peak as u64, Some(limit as u64))
-        };
-        status.bounds = vec![
-            bound("pool.max_connections", "connections", status.open, self.peak, self.max),
-            bound("pool.max_waiting", "callers", status.waiting, self.peak_waiting, settings.max_waiting),
-        ];
         status
+    }
+
+    pub(super) fn limits(&self, settings: &PoolSettings) -> Vec<LimitUsage> {
+        let usage = |name, unit, used: usize, peak: usize, limit: usize| {
+            LimitUsage::new(name, unit, used as u64, peak as u64, Some(limit as u64))
+        };
+        vec![
+            usage("pool.max_connections", "connections", self.open(), self.peak, self.max),
+            usage("pool.max_waiting", "callers", self.waiting(), self.peak_waiting, settings.max_waiting),
+        ]
     }
 }

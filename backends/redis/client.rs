@@ -1,5 +1,8 @@
 //! The client that everything about Redis stands on.
 
+use crate::{CloseReport, Component, ShutdownPhase};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,8 +28,8 @@ use super::pending::Pending;
 use super::settings::Settings;
 use super::value::RedisValue;
 use super::{COMPONENT, fred};
-use crate::pool::{ConnectionPool, PoolCapabilities, PoolSettings, PoolStatus, PooledConnection};
-use crate::{Bound, BuildContext, Deadline, Error, ErrorKind, Health, Result};
+use crate::pool::{ConnectionPool, PoolCapabilities, PoolSettings, PoolStats, PooledConnection};
+use crate::{BuildContext, Deadline, Error, ErrorKind, Health, LimitUsage, Result};
 
 /// How often a command that Redis refused for a passing reason is tried, the first time included.
 const ATTEMPTS: u32 = 4;
@@ -87,7 +90,7 @@ struct Counts {
 #[non_exhaustive]
 pub struct RedisStats {
     /// Its connections.
-    pub pool: PoolStatus,
+    pub pool: PoolStats,
     /// Commands that ended.
     pub commands: u64,
     /// Those that ended in an error.
@@ -95,7 +98,7 @@ pub struct RedisStats {
     /// Times a command was sent again.
     pub repeated: u64,
     /// Commands under way, and their bytes.
-    pub bounds: Vec<Bound>,
+    pub limits: Vec<LimitUsage>,
 }
 
 impl RedisClient {
@@ -136,7 +139,7 @@ impl RedisClient {
         let mut settings = PoolSettings::new("redis", &config.pool);
         // Connecting is a part of some command: it never has longer than that.
         settings.connect_timeout = settings.connect_timeout.min(redis.command_timeout);
-        let pool = context.pool(connector, settings)?;
+        let pool = context.build_pool(connector, settings)?;
         let lane = |_| Lane::new(Arc::clone(&pool), redis.command_timeout, prepare.clone());
         let client = Self(Arc::new(Inner {
             lanes: (0..shared.max(1)).map(lane).collect(),
@@ -147,7 +150,7 @@ impl RedisClient {
             max_value_bytes: redis.max_value_bytes,
             counts: Counts::default(),
         }));
-        context.watch_pool(Arc::new(client.clone()));
+        context.register(Arc::new(client.clone()));
         Ok(client)
     }
 
@@ -279,7 +282,7 @@ impl RedisClient {
     /// Whether Redis answers by `deadline` (Python: `health_check`). Connects if need be.
     pub async fn health_check(&self, deadline: Deadline) -> Health {
         let ping = self.run("PING", Effect::Read, |redis| async move { redis.ping::<String>(None).await });
-        match deadline.bound(COMPONENT, "PING", ping).await.and_then(|result| result) {
+        match deadline.run(COMPONENT, "PING", ping).await.and_then(|result| result) {
             Ok(_) => Health::Healthy,
             Err(error) => Health::Unhealthy { reason: error.to_string() },
         }
@@ -289,18 +292,17 @@ impl RedisClient {
     #[must_use]
     pub fn stats(&self) -> RedisStats {
         let (inner, mut stats) = (&self.0, RedisStats::default());
-        stats.pool = inner.pool.status();
+        stats.pool = inner.pool.stats();
         stats.commands = inner.counts.commands.load(Ordering::Relaxed);
         stats.errors = inner.counts.errors.load(Ordering::Relaxed);
         stats.repeated = inner.counts.repeated.load(Ordering::Relaxed);
-        stats.bounds.extend(inner.pending.bounds());
         stats
     }
 
     /// Closes the connections: shared ones at once, others when they come back, waiting until `deadline`.
     /// Returns how many were still out. Every later command fails with [`ErrorKind::Closed`]. Dropping the future
     /// stops the waiting.
-    pub async fn close(&self, deadline: Deadline) -> usize {
+    pub async fn close(&self, deadline: Deadline) -> CloseReport {
         self.let_go_from(0);
         let mut closing = pin!(self.0.pool.close(deadline));
         if let Poll::Ready(still_out) = futures_util::poll!(closing.as_mut()) {
@@ -409,34 +411,38 @@ fn expiration(expire: Duration) -> Result<Expiration> {
 
 /// Its connections, those that it shares included.
 #[async_trait]
-impl ConnectionPool for RedisClient {
-    async fn acquire(&self, deadline: Deadline) -> Result<PooledConnection> {
-        self.0.pool.acquire(deadline).await
+impl Component for RedisClient {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed("redis")
     }
 
-    fn status(&self) -> PoolStatus {
-        let mut status = self.0.pool.status();
-        status.bounds.extend(self.0.pending.bounds());
-        status
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Connections
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        let mut limits = self.0.pool.limits();
+        limits.extend(self.0.pending.limits());
+        limits
+    }
+
+    fn counters(&self) -> Value {
+        crate::support::counters(&self.stats())
     }
 
     async fn health(&self, deadline: Deadline) -> Health {
         self.health_check(deadline).await
     }
 
-    fn capabilities(&self) -> PoolCapabilities {
-        self.0.pool.capabilities()
-    }
-
-    fn set_max_connections(&self, max: usize) -> Result<()> {
-        self.0.pool.set_max_connections(max)?;
-        let lanes = lanes_for(self.0.lanes.len(), max);
+    fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        self.0.pool.set_limit(key, max)?;
+        let lanes = lanes_for(self.0.lanes.len(), usize::try_from(max).unwrap_or(usize::MAX));
         self.0.lanes_in_use.store(lanes, Ordering::Relaxed);
         self.let_go_from(lanes);
         Ok(())
     }
 
-    async fn close(&self, deadline: Deadline) -> usize {
+    async fn close(&self, deadline: Deadline) -> CloseReport {
         Self::close(self, deadline).await
     }
 }

@@ -57,7 +57,7 @@ impl RedisConnection {
         let (client, closed) = (link.client().clone(), link.closed().clone());
         self.0.keep(false);
         let result = deadline
-            .bound(COMPONENT, "work on a connection of one's own", async {
+            .run(COMPONENT, "work on a connection of one's own", async {
                 tokio::select! {
                     biased;
                     result = work(client) => result,

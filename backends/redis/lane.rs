@@ -92,7 +92,7 @@ impl Lane {
     async fn connect(&self, deadline: Deadline) -> Result<Arc<SharedLink>> {
         let arrived = Instant::now();
         loop {
-            let mut attempts = deadline.bound(COMPONENT, "connecting to Redis", self.attempts.lock()).await?;
+            let mut attempts = deadline.run(COMPONENT, "connecting to Redis", self.attempts.lock()).await?;
             if let Some(link) = self.current() {
                 return Ok(link);
             }
@@ -128,7 +128,7 @@ impl Lane {
         let link = Arc::new(SharedLink::new(self.pool.acquire(deadline).await?)?);
         if let Some(prepare) = &self.prepare {
             let prepared = prepare.prepare(link.client());
-            let prepared = deadline.bound(COMPONENT, "readying a connection to Redis", prepared).await?;
+            let prepared = deadline.run(COMPONENT, "readying a connection to Redis", prepared).await?;
             prepared.map_err(|error| from_fred(&error, "CLIENT TRACKING"))?;
         }
         *self.current.write() = Some(Arc::clone(&link));

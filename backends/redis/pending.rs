@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::COMPONENT;
-use crate::{Bound, Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, LimitUsage, Result};
 
 /// Commands sent or waiting, bounded in number and in bytes. One more is refused at once.
 #[derive(Debug)]
@@ -37,9 +37,9 @@ impl Gauge {
         true
     }
 
-    fn bound(&self, name: &'static str, unit: &'static str) -> Bound {
+    fn usage(&self, name: &'static str, unit: &'static str) -> LimitUsage {
         let (used, peak) = (self.used.load(Ordering::Relaxed), self.peak.load(Ordering::Relaxed));
-        Bound::new(name, unit, used.min(self.max), peak, Some(self.max))
+        LimitUsage::new(name, unit, used.min(self.max), peak, Some(self.max))
     }
 }
 
@@ -68,10 +68,10 @@ impl Pending {
         Ok(Entered { pending: self, bytes })
     }
 
-    pub(super) fn bounds(&self) -> [Bound; 2] {
+    pub(super) fn limits(&self) -> [LimitUsage; 2] {
         [
-            self.commands.bound("redis.max_commands", "commands"),
-            self.bytes.bound("redis.max_pending_bytes", "bytes"),
+            self.commands.usage("redis.max_commands", "commands"),
+            self.bytes.usage("redis.max_pending_bytes", "bytes"),
         ]
     }
 }
@@ -99,7 +99,7 @@ mod tests {
         let second = pending.enter(40).expect("it fits exactly");
         assert_eq!(pending.enter(0).expect_err("too many commands").kind(), ErrorKind::Capacity);
         drop((first, second));
-        assert!(pending.bounds().iter().all(|bound| bound.used == 0));
+        assert!(pending.limits().iter().all(|bound| bound.used == 0));
         assert!(pending.enter(100).is_ok());
     }
 }

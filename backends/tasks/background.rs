@@ -12,15 +12,16 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::call::{Counters, Ended, Failure, stopped};
-use crate::blocking::panic_message;
+use crate::support::panic_message;
+use crate::support::{OwnedPermit, ResizableSemaphore};
 use crate::tasks::{
     BackgroundFailure, BackgroundFailureListener, FailureKind, Function, FunctionCall, FunctionOutcome,
 };
-use crate::{Deadline, ErrorKind, Slot, Slots};
+use crate::{Deadline, ErrorKind};
 
 /// The background tasks of one executor.
 pub(super) struct Background {
-    slots: Slots,
+    slots: ResizableSemaphore,
     warning_percent: u8,
     /// Tasks in use from which the warning is due; follows the limit.
     warn_at: AtomicUsize,
@@ -39,7 +40,7 @@ impl Background {
     ) -> Self {
         Self {
             counters: Arc::clone(counters),
-            slots: Slots::new("tasks.max_background_tasks", "tasks", max),
+            slots: ResizableSemaphore::new("tasks.max_background_tasks", "tasks", max),
             warning_percent,
             warn_at: AtomicUsize::new(warn_at(max, warning_percent)),
             warned: AtomicBool::new(false),
@@ -47,7 +48,7 @@ impl Background {
         }
     }
 
-    pub(super) fn slots(&self) -> &Slots {
+    pub(super) fn slots(&self) -> &ResizableSemaphore {
         &self.slots
     }
 
@@ -60,10 +61,11 @@ impl Background {
     /// Waits until no task runs, or for `timeout`; gives how many still run.
     pub(super) async fn wait(&self, timeout: Option<Duration>) -> usize {
         match timeout {
-            None => self.slots.idle().await,
+            None => self.slots.wait_idle().await,
             Some(timeout) => {
                 // Whether time ran out shows in how many still run.
-                let _ = Deadline::after(timeout).bound("tasks", "background tasks", self.slots.idle()).await;
+                let _ =
+                    Deadline::after(timeout).run("tasks", "background tasks", self.slots.wait_idle()).await;
             }
         }
         self.slots.used()
@@ -88,9 +90,9 @@ impl Background {
         }
     }
 
-    fn slot(&self) -> Result<Slot, Failure> {
-        self.slots.try_acquire().map_err(|error| {
-            if error.kind() == ErrorKind::Closed {
+    fn slot(&self) -> Result<OwnedPermit, Failure> {
+        self.slots.try_acquire_owned().ok_or_else(|| {
+            if self.slots.is_closed() {
                 return Failure::shut_down();
             }
             self.counters.background_rejected.fetch_add(1, Ordering::Relaxed);
@@ -166,7 +168,7 @@ async fn run(mut running: Running, stop: watch::Receiver<bool>, work: impl Futur
 /// A background task that runs. Its drop is the task's end, however the task came to it.
 struct Running {
     background: Arc<Background>,
-    slot: Option<Slot>,
+    slot: Option<OwnedPermit>,
     function: Function,
     call_id: Option<String>,
     /// Still none when the runtime dropped the task.
@@ -226,7 +228,7 @@ mod tests {
         let background = Background::new(5, 80, None, &Arc::default());
         let mut held = Vec::new();
         let mut take = |background: &Background| {
-            held.push(background.slots.try_acquire());
+            held.push(background.slots.try_acquire_owned());
             background.warn_if_close();
             background.warned.load(Ordering::Relaxed)
         };

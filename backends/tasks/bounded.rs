@@ -1,6 +1,8 @@
 //! The executor that holds every bound.
 
+use crate::{CloseReport, Component, LimitUsage, ShutdownPhase, unsupported_limit_error};
 use std::borrow::Borrow;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::ready;
@@ -18,15 +20,16 @@ use super::background::Background;
 use super::call::{Counters, Ended, Failure, Spawned, call_noting_pace, outcome, resolve, stopped};
 use super::size::fits;
 use super::turn::Turn;
-use crate::blocking::BlockingPool;
 use crate::config::TaskConfig;
 use crate::registry::BuildContext;
+use crate::support::BlockingPool;
+use crate::support::ResizableSemaphore;
 use crate::tasks::{
     BackgroundFailureListener, FailureKind, Function, FunctionBody, FunctionCall, FunctionError,
     FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome, FunctionTask, Functions,
-    TaskCapabilities, TaskExecutor, TaskShutdownReport, TaskStats,
+    TaskCapabilities, TaskExecutor, TaskStats,
 };
-use crate::{Config, Deadline, ErrorKind, Health, Result, Slots};
+use crate::{Config, Deadline, ErrorKind, Health, Result};
 
 /// Runs functions within bounds: calls at once, background tasks, threads, time and result size.
 ///
@@ -110,7 +113,7 @@ impl BoundedExecutorBuilder {
         let Self { config, listener } = self;
         let counters = Arc::default();
         let shared = Shared {
-            calls: Slots::new("tasks.max_concurrency", "calls", config.max_concurrency),
+            calls: ResizableSemaphore::new("tasks.max_concurrency", "calls", config.max_concurrency),
             background: Arc::new(Background::new(
                 config.max_background_tasks,
                 config.background_warning_percent,
@@ -168,7 +171,7 @@ impl fmt::Debug for BoundedExecutor {
 
 /// What the executor shares with its tasks.
 pub(super) struct Shared {
-    pub(super) calls: Slots,
+    pub(super) calls: ResizableSemaphore,
     background: Arc<Background>,
     blocking: BlockingPool,
     /// The functions now on threads, by a number of their call.
@@ -255,9 +258,9 @@ impl Shared {
     }
 
     async fn idle(&self) {
-        self.calls.idle().await;
-        self.background.slots().idle().await;
-        self.blocking.idle().await;
+        self.calls.wait_idle().await;
+        self.background.slots().wait_idle().await;
+        self.blocking.wait_idle().await;
     }
 }
 
@@ -279,6 +282,63 @@ impl<'a> OnThread<'a> {
 impl Drop for OnThread<'_> {
     fn drop(&mut self) {
         self.shared.on_threads.lock().1.remove(&self.number);
+    }
+}
+
+#[async_trait]
+impl Component for BoundedExecutor {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed("tasks")
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Tasks
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        let shared = &self.shared;
+        vec![shared.calls.usage(), shared.background.slots().usage(), shared.blocking.usage()]
+    }
+
+    fn counters(&self) -> Value {
+        crate::support::counters(&self.stats())
+    }
+
+    async fn health(&self, _: Deadline) -> Health {
+        let slots = self.shared.background.slots();
+        if slots.is_closed() {
+            return Health::Unhealthy { reason: "the task executor is shut down".into() };
+        }
+        if slots.used() >= slots.max() {
+            let reason = format!("all {} background tasks are in use", slots.max());
+            return Health::Degraded { reason };
+        }
+        Health::Healthy
+    }
+
+    fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        match key {
+            "tasks.max_background_tasks" => {
+                self.shared.background.set_max(usize::try_from(max).unwrap_or(usize::MAX));
+                Ok(())
+            }
+            _ => Err(unsupported_limit_error("tasks", key)),
+        }
+    }
+
+    async fn close(&self, deadline: Deadline) -> CloseReport {
+        let shared = &self.shared;
+        shared.close();
+        let background = shared.background.slots();
+        let before = background.used();
+        // Whether time ran out shows in what still runs.
+        let _ = deadline.run("tasks", "running calls", shared.idle()).await;
+        let left = background.used();
+        let aborted = left + shared.calls.used();
+        self.stop.send_replace(true);
+        shared.blocking.close();
+        let lost = shared.on_threads.lock().1.values().map(|function| function.name().to_owned()).collect();
+        CloseReport::new(before.saturating_sub(left), aborted, lost)
     }
 }
 
@@ -345,45 +405,11 @@ impl TaskExecutor for BoundedExecutor {
         self.shared.background.wait(timeout).await
     }
 
-    fn set_max_background_tasks(&self, max: usize) -> Result<()> {
-        self.shared.background.set_max(max);
-        Ok(())
-    }
-
     fn stats(&self) -> TaskStats {
-        let shared = &self.shared;
-        let bounds = vec![shared.calls.bound(), shared.background.slots().bound(), shared.blocking.bound()];
-        shared.counters.stats(bounds)
-    }
-
-    async fn health(&self) -> Health {
-        let slots = self.shared.background.slots();
-        if slots.is_closed() {
-            return Health::Unhealthy { reason: "the task executor is shut down".into() };
-        }
-        if slots.used() >= slots.max() {
-            let reason = format!("all {} background tasks are in use", slots.max());
-            return Health::Degraded { reason };
-        }
-        Health::Healthy
+        self.shared.counters.stats()
     }
 
     fn capabilities(&self) -> TaskCapabilities {
         TaskCapabilities::default().bounded(true)
-    }
-
-    async fn shutdown(&self, deadline: Deadline) -> TaskShutdownReport {
-        let shared = &self.shared;
-        shared.close();
-        let background = shared.background.slots();
-        let before = background.used();
-        // Whether time ran out shows in what still runs.
-        let _ = deadline.bound("tasks", "running calls", shared.idle()).await;
-        let left = background.used();
-        let aborted = left + shared.calls.used();
-        self.stop.send_replace(true);
-        shared.blocking.close();
-        let lost = shared.on_threads.lock().1.values().map(|function| function.name().to_owned()).collect();
-        TaskShutdownReport::new(before.saturating_sub(left), aborted, lost)
     }
 }

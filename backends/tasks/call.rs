@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::Bound;
-use crate::blocking::panic_message;
+use crate::LimitUsage;
+use crate::support::panic_message;
 use crate::tasks::{
     FailureKind, Function, FunctionCall, FunctionError, FunctionFuture, FunctionOutcome, Functions, TaskStats,
 };
@@ -238,8 +238,8 @@ impl Counters {
         }
     }
 
-    /// The figures, with these bounds.
-    pub(super) fn stats(&self, bounds: Vec<Bound>) -> TaskStats {
+    /// A snapshot.
+    pub(super) fn stats(&self) -> TaskStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut stats = TaskStats::default();
         stats.succeeded = read(&self.succeeded);
@@ -250,7 +250,6 @@ impl Counters {
         stats.background_succeeded = read(&self.background_succeeded);
         stats.background_failed = read(&self.background_failed);
         stats.background_rejected = read(&self.background_rejected);
-        stats.bounds = bounds;
         stats
     }
 }

@@ -1,5 +1,7 @@
 //! The executor as it was before there were bounds.
 
+use crate::{CloseReport, Component, LimitUsage, ShutdownPhase};
+use std::borrow::Cow;
 use std::fmt;
 use std::future::{Future, ready};
 use std::sync::Arc;
@@ -13,12 +15,13 @@ use tokio::sync::watch;
 use super::background::Background;
 use super::call::{Counters, Ended, Failure, Spawned, duplicate, duplicates, outcome, resolve, stopped};
 use crate::registry::BuildContext;
+use crate::support::ResizableSemaphore;
 use crate::tasks::{
     BackgroundFailureListener, Function, FunctionBody, FunctionCall, FunctionExecutionInput,
     FunctionExecutionResult, FunctionOutcome, FunctionTask, Functions, TaskCapabilities, TaskExecutor,
-    TaskShutdownReport, TaskStats,
+    TaskStats,
 };
-use crate::{Deadline, Error, ErrorKind, Health, Result, Slots};
+use crate::{Deadline, Error, ErrorKind, Health, Result};
 
 /// Runs functions as Python arshai 1.15.0 does: every call at once, any number of background tasks, no
 /// deadlines, no cap on results, and blocking functions on the runtime's shared blocking threads.
@@ -33,7 +36,7 @@ pub struct LegacyExecutor {
 
 struct Shared {
     /// Counted, not bounded.
-    calls: Slots,
+    calls: ResizableSemaphore,
     background: Arc<Background>,
     counters: Arc<Counters>,
 }
@@ -47,8 +50,8 @@ impl LegacyExecutor {
     pub fn new(listener: Option<BackgroundFailureListener>) -> Self {
         let counters = Arc::default();
         let shared = Shared {
-            calls: Slots::new("tasks.max_concurrency", "calls", Slots::MAX),
-            background: Arc::new(Background::new(Slots::MAX, 0, listener, &counters)),
+            calls: ResizableSemaphore::new("tasks.max_concurrency", "calls", ResizableSemaphore::MAX),
+            background: Arc::new(Background::new(ResizableSemaphore::MAX, 0, listener, &counters)),
             counters,
         };
         Self { shared: Arc::new(shared), stop: watch::Sender::new(false) }
@@ -101,7 +104,9 @@ impl Shared {
             return refused(self.background.start(call, &function, stop, work));
         }
         let Ok(runtime) = Handle::try_current() else { return refused(Failure::no_runtime().of(call)) };
-        let Ok(slot) = self.calls.try_acquire() else { return refused(Failure::shut_down().of(call)) };
+        let Some(slot) = self.calls.try_acquire_owned() else {
+            return refused(Failure::shut_down().of(call));
+        };
         let mut task = Spawned(runtime.spawn(async move {
             let _slot = slot;
             let own = function.timeout().map(Deadline::after);
@@ -141,6 +146,48 @@ async fn within(deadline: Option<Deadline>, work: impl Future<Output = Ended>) -
     let Some(deadline) = deadline else { return work.await };
     let left = deadline.remaining();
     tokio::time::timeout_at(deadline.instant(), work).await.unwrap_or_else(|_| Err(Failure::timed_out(left)))
+}
+
+#[async_trait]
+impl Component for LegacyExecutor {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed("tasks")
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Tasks
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        vec![self.shared.calls.usage(), self.shared.background.slots().usage()]
+    }
+
+    fn counters(&self) -> Value {
+        crate::support::counters(&self.stats())
+    }
+
+    async fn health(&self, _: Deadline) -> Health {
+        match self.shared.calls.is_closed() {
+            true => Health::Unhealthy { reason: "the task executor is shut down".into() },
+            false => Health::Healthy,
+        }
+    }
+
+    async fn close(&self, deadline: Deadline) -> CloseReport {
+        let (calls, background) = (&self.shared.calls, self.shared.background.slots());
+        self.shared.close();
+        let before = background.used();
+        let all = async {
+            calls.wait_idle().await;
+            background.wait_idle().await;
+        };
+        // Whether time ran out shows in what still runs.
+        let _ = deadline.run("tasks", "running calls", all).await;
+        let left = background.used();
+        let aborted = left + calls.used();
+        self.stop.send_replace(true);
+        CloseReport::new(before.saturating_sub(left), aborted, Vec::new())
+    }
 }
 
 #[async_trait]
@@ -187,43 +234,11 @@ impl TaskExecutor for LegacyExecutor {
         self.shared.background.wait(timeout).await
     }
 
-    fn set_max_background_tasks(&self, _max: usize) -> Result<()> {
-        Err(Error::new(
-            ErrorKind::Unsupported,
-            "tasks.legacy",
-            "background tasks are unbounded; unset ARSHAI_DISABLE_OPTIMIZATIONS to bound them",
-        ))
-    }
-
     fn stats(&self) -> TaskStats {
-        let bounds = vec![self.shared.calls.bound(), self.shared.background.slots().bound()];
-        self.shared.counters.stats(bounds)
-    }
-
-    async fn health(&self) -> Health {
-        match self.shared.calls.is_closed() {
-            true => Health::Unhealthy { reason: "the task executor is shut down".into() },
-            false => Health::Healthy,
-        }
+        self.shared.counters.stats()
     }
 
     fn capabilities(&self) -> TaskCapabilities {
         TaskCapabilities::default()
-    }
-
-    async fn shutdown(&self, deadline: Deadline) -> TaskShutdownReport {
-        let (calls, background) = (&self.shared.calls, self.shared.background.slots());
-        self.shared.close();
-        let before = background.used();
-        let all = async {
-            calls.idle().await;
-            background.idle().await;
-        };
-        // Whether time ran out shows in what still runs.
-        let _ = deadline.bound("tasks", "running calls", all).await;
-        let left = background.used();
-        let aborted = left + calls.used();
-        self.stop.send_replace(true);
-        TaskShutdownReport::new(before.saturating_sub(left), aborted, Vec::new())
     }
 }

@@ -15,7 +15,7 @@ use super::bounded::Shared;
 use super::call::{
     Ended, Failure, InPlace, Spawned, duplicate, duplicates, outcome, poll_in_place, resolve, stopped,
 };
-use crate::Slot;
+use crate::support::OwnedPermit;
 use crate::tasks::{
     Function, FunctionBody, FunctionCall, FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome,
 };
@@ -38,7 +38,7 @@ pub(super) struct Turn<'a> {
     stretch: Option<(std::time::Instant, std::time::Instant)>,
     deadline: Option<Instant>,
     /// Held from one call to the next while calls end in place.
-    slot: Option<Slot>,
+    slot: Option<OwnedPermit>,
     running: VecDeque<Running>,
     /// What spawned calls hold, and what then tells that all have ended.
     tickets: Option<(Arc<Ticket>, mpsc::Receiver<()>)>,
@@ -132,7 +132,7 @@ impl<'a> Turn<'a> {
         let shared = self.shared;
         if let FunctionBody::Async(body) = function.body()
             && function.pace().is_prompt()
-            && let Some(slot) = self.slot.take().or_else(|| shared.calls.try_acquire().ok())
+            && let Some(slot) = self.slot.take().or_else(|| shared.calls.try_acquire_owned())
         {
             let (began, last) = self.stretch.unwrap_or_else(|| {
                 let now = std::time::Instant::now();
@@ -156,7 +156,7 @@ impl<'a> Turn<'a> {
         // It takes its slot when it is first polled: one taken here would stand idle while the task is queued.
         let function = function.clone();
         self.spawn(index, call, deadline, move |ticket| async move {
-            let _slot = ticket.shared.calls.acquire_borrowed().await.map_err(|_| Failure::shut_down())?;
+            let _slot = ticket.shared.calls.acquire().await.map_err(|_| Failure::shut_down())?;
             Shared::call(&ticket.shared, function, args).await
         });
     }

@@ -99,7 +99,7 @@ fn requests(bench: &mut Bench, path: &'static str, name: &str, callers: usize) {
                             let (client, permits, url) =
                                 (client.clone(), Arc::clone(&permits), Arc::clone(&url));
                             async move {
-                                let _permit = permits.acquire().await.expect("it is open");
+                                let _permit = permits.acquire_owned().await.expect("it is open");
                                 let response = client.get(&*url).send().await.expect("an answer");
                                 assert!(!response.bytes().await.expect("a body").is_empty());
                             }

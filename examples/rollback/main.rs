@@ -110,7 +110,7 @@ fn run(name: &str) -> Result<Outcome, Box<dyn Error>> {
         let memory_us_per_op = time_memory(&runtime).await?;
         let (background_tasks, background_refused) = run_background(&runtime).await;
         let stats = runtime.stats();
-        let connections = stats.bounds().find(|bound| bound.name == "http.max_connections");
+        let connections = stats.limits().find(|bound| bound.name == "http.max_connections");
         Ok(Outcome {
             name: name.to_owned(),
             entries: stats.memory.entries,

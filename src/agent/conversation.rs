@@ -16,7 +16,7 @@ impl Conversation<'_> {
     /// What is remembered, or nothing yet.
     pub(super) async fn recall(&self, deadline: Deadline) -> Result<Option<WorkingMemory>> {
         let input = MemoryInput::working(self.id);
-        let found = deadline.bound(self.component, "reading memory", self.memory.retrieve(&input)).await??;
+        let found = deadline.run(self.component, "reading memory", self.memory.retrieve(&input)).await??;
         Ok(found.into_iter().next())
     }
 
@@ -30,6 +30,6 @@ impl Conversation<'_> {
                 false => self.memory.store(input).await.map(drop),
             }
         };
-        deadline.bound(self.component, "writing memory", keeping).await?
+        deadline.run(self.component, "writing memory", keeping).await?
     }
 }

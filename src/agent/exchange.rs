@@ -40,7 +40,7 @@ impl Toolbox<'_> {
 
     /// Asks for a whole answer, then runs its calls.
     pub(super) async fn exchange(&self, llm: &dyn LlmClient, request: ChatRequest) -> Result<Exchanged> {
-        let response = self.deadline.bound(COMPONENT, "asking the model", llm.chat(request)).await??;
+        let response = self.deadline.run(COMPONENT, "asking the model", llm.chat(request)).await??;
         if response.tool_calls.is_empty() {
             return Ok((response, None));
         }
@@ -70,14 +70,14 @@ impl Toolbox<'_> {
         state: &mut StreamingExecutionState,
         events: &Events,
     ) -> Result<Exchanged> {
-        let mut stream = self.deadline.bound(COMPONENT, "asking the model", llm.stream(request)).await??;
+        let mut stream = self.deadline.run(COMPONENT, "asking the model", llm.stream(request)).await??;
         let mut response = ChatResponse::tools(Vec::new());
         let mut begun = Begun::default();
         loop {
             let next = tokio::select! {
                 // The answer first: what has come of it may start more.
                 biased;
-                next = self.deadline.bound(COMPONENT, "reading the model's answer", stream.next()) => next,
+                next = self.deadline.run(COMPONENT, "reading the model's answer", stream.next()) => next,
                 Some((place, outcome)) = begun.running.next() => {
                     begun.ended(place, outcome, events).await;
                     continue;

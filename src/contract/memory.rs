@@ -29,8 +29,8 @@ use serde_json::json;
 
 use super::random::Random;
 use crate::memory::{
-    Evicted, EvictionCounts, EvictionListener, EvictionReason, MAX_CONVERSATION_ID_BYTES, MemoryInput,
-    MemoryLimits, MemoryManager, MemoryType, WorkingMemory,
+    EvictionListener, MAX_CONVERSATION_ID_BYTES, MemoryInput, MemoryManager, MemoryType, RemovalCause,
+    RemovalCounts, RemovedEntry, WorkingMemory,
 };
 use crate::{Clock, ErrorKind, ManualClock};
 
@@ -74,21 +74,21 @@ struct Bench {
 struct Heard([AtomicU64; 5]);
 
 impl Heard {
-    fn hear(&self, evicted: &Evicted) {
+    fn hear(&self, evicted: &RemovedEntry) {
         let place = match evicted.reason {
-            EvictionReason::Size => 0,
-            EvictionReason::Bytes => 1,
-            EvictionReason::Expired => 2,
-            EvictionReason::Replaced => 3,
-            EvictionReason::Deleted => 4,
+            RemovalCause::MaxEntries => 0,
+            RemovalCause::MaxBytes => 1,
+            RemovalCause::Expired => 2,
+            RemovalCause::Replaced => 3,
+            RemovalCause::Deleted => 4,
         };
         self.0[place].fetch_add(1, SeqCst);
     }
 
-    fn counts(&self) -> EvictionCounts {
-        let [size, bytes, expired, replaced, deleted] =
+    fn counts(&self) -> RemovalCounts {
+        let [over_max_entries, over_max_bytes, expired, replaced, deleted] =
             [0, 1, 2, 3, 4].map(|place| self.0[place].load(SeqCst));
-        EvictionCounts { size, bytes, expired, replaced, deleted }
+        RemovalCounts { over_max_entries, over_max_bytes, expired, replaced, deleted }
     }
 }
 
@@ -104,7 +104,7 @@ impl<M: MemoryManager + 'static, F: Fn(Setup) -> Arc<M>> Maker<F> {
             max_entries,
             max_bytes,
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
-            eviction_listener: Arc::new(move |evicted: Evicted| ears.hear(&evicted)),
+            eviction_listener: Arc::new(move |evicted: RemovedEntry| ears.hear(&evicted)),
         };
         Bench { memory: (self.0)(setup), clock, heard }
     }
@@ -332,7 +332,7 @@ async fn an_expired_entry_is_never_returned(bench: &Bench) {
 
 async fn the_wall_clock_expires_nothing(bench: &Bench) {
     bench.store("a", "text").await;
-    bench.clock.jump_wall(Duration::from_secs(86_400));
+    bench.clock.advance_system_time(Duration::from_secs(86_400));
     assert!(bench.read("a").await.is_some(), "a day's jump of the wall clock changes nothing");
 }
 
@@ -356,7 +356,7 @@ async fn a_full_store_evicts_the_least_recently_used_entry(bench: &Bench) {
         assert!(bench.read(id).await.is_some(), "{id} stays");
     }
     if bench.memory.capabilities().eviction_listener {
-        assert_eq!(bench.heard.counts(), EvictionCounts { size: 1, ..EvictionCounts::default() });
+        assert_eq!(bench.heard.counts(), RemovalCounts { over_max_entries: 1, ..RemovalCounts::default() });
     }
 }
 
@@ -402,11 +402,16 @@ async fn an_entry_larger_than_the_budget_is_refused_and_evicts_nothing(bench: &B
     assert!(bench.memory.stats().bytes <= MIB);
 }
 
+fn set_limits(bench: &Bench, max_entries: Option<u64>, max_bytes: Option<u64>) -> crate::Result<()> {
+    max_entries.map_or(Ok(()), |max| bench.memory.set_limit("memory.max_entries", max))?;
+    max_bytes.map_or(Ok(()), |max| bench.memory.set_limit("memory.max_memory_mb", max))
+}
+
 async fn lowered_limits_hold_at_once(bench: &Bench) {
     for n in 0..1_000 {
         bench.store(&n.to_string(), &"x".repeat(200)).await;
     }
-    let lower = |entries, bytes| bench.memory.set_limits(MemoryLimits::new(entries, bytes));
+    let lower = |entries, bytes| set_limits(bench, entries, bytes);
     lower(Some(100), None).expect("it is bounded");
     assert_eq!(bench.memory.stats().entries, 100, "only as many leave as must");
     lower(None, Some(32 * 1024)).expect("it is bounded");
@@ -419,26 +424,27 @@ async fn lowered_limits_hold_at_once(bench: &Bench) {
     }
     bench.holds(3);
     let stats = bench.memory.stats();
-    for bound in &stats.bounds {
+    for bound in bench.memory.limits() {
         assert!(Some(bound.used) <= bound.limit, "{bound:?}");
         assert!(bound.peak >= bound.used, "{bound:?}");
     }
     if bench.memory.capabilities().eviction_listener {
-        assert_eq!(bench.heard.counts(), stats.evictions, "the listener heard of each");
+        assert_eq!(bench.heard.counts(), stats.removals, "the listener heard of each");
     }
 }
 
 fn senseless_limits_are_refused(bench: &Bench) {
-    for limits in [MemoryLimits::new(Some(0), None), MemoryLimits::new(None, Some(1))] {
-        let error = bench.memory.set_limits(limits).expect_err("a store that can hold nothing is of no use");
+    for (entries, bytes) in [(Some(0), None), (None, Some(1))] {
+        let error =
+            set_limits(bench, entries, bytes).expect_err("a store that can hold nothing is of no use");
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
     }
 }
 
 fn an_unbounded_store_refuses_limits(bench: &Bench) {
-    let error = bench.memory.set_limits(MemoryLimits::new(Some(10), None)).expect_err("it has no bounds");
+    let error = set_limits(bench, Some(10), None).expect_err("it has no bounds");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(bench.memory.stats().bounds.iter().all(|bound| bound.limit.is_none()));
+    assert!(bench.memory.limits().iter().all(|bound| bound.limit.is_none()));
 }
 
 /// What must be true of an entry if it is there at all.
@@ -500,11 +506,11 @@ async fn random_operations_keep_every_promise(bench: &Bench, seed: u64) {
 
 fn check_bounds(bench: &Bench, step: u64) {
     let stats = bench.memory.stats();
-    for bound in &stats.bounds {
+    for bound in bench.memory.limits() {
         assert!(bound.limit.is_none_or(|limit| bound.peak <= limit), "step {step}: {bound:?}");
     }
     if bench.memory.capabilities().eviction_listener {
-        assert_eq!(bench.heard.counts(), stats.evictions, "step {step}: the listener hears of each once");
+        assert_eq!(bench.heard.counts(), stats.removals, "step {step}: the listener hears of each once");
     }
 }
 

@@ -408,7 +408,7 @@ pub async fn a_future_dropped_at_any_await_leaves_nothing(make: Make<'_>) {
         let input = FunctionExecutionInput::new(calls, functions.clone());
         let ended = poll_times(polls, executor.execute_functions(input)).await;
         let idle = || {
-            let bounds = executor.stats().bounds;
+            let bounds = executor.limits();
             running.load(Ordering::SeqCst) == 0 && bounds.iter().all(|bound| bound.used == 0)
         };
         until("a dropped turn leaves nothing running and every slot free", idle).await;
@@ -454,14 +454,14 @@ pub async fn shutdown_waits_then_aborts_and_refuses_what_comes_later(make: Make<
     let calls = vec![call("ends").in_background(), call("never").in_background()];
     run(executor.as_ref(), calls, &functions).await;
     // The task can end only once the shutdown waits.
-    let (report, ()) = tokio::join!(executor.shutdown(Deadline::after(SHORT)), async { gate.notify_one() });
+    let (report, ()) = tokio::join!(executor.close(Deadline::after(SHORT)), async { gate.notify_one() });
     assert_eq!((report.finished, report.aborted), (1, 1), "{report:?}");
     until("an aborted task ends", || executor.active_background_tasks_count() == 0).await;
     let turn = run(executor.as_ref(), vec![call("echo"), call("echo").in_background()], &functions).await;
     assert_eq!(turn.0.failed_functions.len(), 2);
     assert!(turn.0.failed_functions.iter().all(|failed| failed.kind == FailureKind::ShutDown));
-    assert!(!executor.health().await.is_usable());
-    assert_eq!(executor.shutdown(Deadline::after(SHORT)).await.aborted, 0, "a second shutdown finds nothing");
+    assert!(!executor.health(Deadline::after(Duration::from_secs(5))).await.is_usable());
+    assert_eq!(executor.close(Deadline::after(SHORT)).await.aborted, 0, "a second shutdown finds nothing");
 }
 
 /// A background task does not outlive its executor.
@@ -513,7 +513,7 @@ pub async fn waiting_for_a_slot_spends_the_deadline(make: Make<'_>) {
     let (waits, gate) = gated("waits");
     let functions = functions([waits.with_timeout(LONG), echo()]);
     let holds = executor.execute_function_progressively(call("waits"), &functions, &functions, None);
-    until("the first call begins", || executor.stats().bounds.iter().any(|bound| bound.used == 1)).await;
+    until("the first call begins", || executor.limits().iter().any(|bound| bound.used == 1)).await;
     let turn = run(executor.as_ref(), vec![call("echo")], &functions).await;
     assert_eq!(turn.failure(0), Some(FailureKind::TimedOut));
     gate.notify_one();
@@ -592,11 +592,11 @@ pub async fn a_hundred_tools_of_which_most_misbehave_leave_the_others_alone(make
     assert_one_outcome_each(calls.len(), &turn.0);
     assert_eq!(turn.0.regular_results.len(), 10, "the others' results arrive");
     assert!(!exceeded.load(Ordering::SeqCst), "no more than the limit run at once");
-    for bound in executor.stats().bounds {
+    for bound in executor.limits() {
         assert!(bound.limit.is_none_or(|limit| bound.peak <= limit), "{bound:?}");
     }
     let began = Instant::now();
-    let report = executor.shutdown(Deadline::after(SHORT)).await;
+    let report = executor.close(Deadline::after(SHORT)).await;
     assert!(began.elapsed() < LONG / 2, "a shutdown returns by its deadline");
     assert!(!report.lost.is_empty() && report.lost.len() <= 4, "threads that block are named: {report:?}");
     gate.open();

@@ -71,7 +71,7 @@ pub async fn suite<S: VectorStore + 'static>(make: impl Fn(Setup) -> Arc<S>) {
     a_bulk_insert_that_fails_says_what_was_written(&*store()).await;
     a_dropped_insert_is_whole_or_not_there(&*store()).await;
     inserts_and_searches_run_side_by_side(store()).await;
-    connecting_and_disconnecting_may_be_repeated(&*store()).await;
+    a_closed_store_refuses_further_work_and_closes_twice(&*store()).await;
     if store().capabilities().bounded {
         let small: Arc<dyn VectorStore> = make(Setup { max_bytes: 1 << 20 });
         a_full_store_refuses_whole_inserts_and_loses_nothing(&*small).await;
@@ -519,24 +519,20 @@ async fn inserts_and_searches_run_side_by_side(store: Arc<dyn VectorStore>) {
     assert!(ids(&all).is_sorted(), "records are in the order of their ids, whoever inserted them");
 }
 
-async fn connecting_and_disconnecting_may_be_repeated(store: &dyn VectorStore) {
-    let config = pages();
-    for round in 1..3 {
-        store.connect().await.expect("it connects");
-        store.connect().await.expect("it is connected");
-        assert!(store.health().await.is_usable());
-        insert(store, &config, vec![entity(round)]).await;
-        store.disconnect().await.expect("it disconnects");
-        store.disconnect().await.expect("it is disconnected");
-        assert_eq!(count(store, &config).await, round, "another call connects by itself");
-    }
+async fn a_closed_store_refuses_further_work_and_closes_twice(store: &dyn VectorStore) {
+    let soon = || crate::Deadline::after(std::time::Duration::from_secs(5));
+    store.connect().await.expect("it connects");
+    store.connect().await.expect("it is connected");
+    assert!(store.health(soon()).await.is_usable());
+    assert!(store.close(soon()).await.is_clean());
+    assert!(store.close(soon()).await.is_clean());
 }
 
 async fn a_full_store_refuses_whole_inserts_and_loses_nothing(store: &dyn VectorStore) {
     let config = pages();
     let within = || {
         let stats = store.stats();
-        let over = stats.bounds.iter().any(|bound| bound.limit.is_some_and(|limit| bound.peak > limit));
+        let over = store.limits().iter().any(|bound| bound.limit.is_some_and(|limit| bound.peak > limit));
         assert!(!over, "no bound is ever exceeded: {stats:?}");
         stats
     };

@@ -15,10 +15,10 @@ use super::{
     ChatEvent, ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, LlmClient, RetryListener,
     retry_after,
 };
-use crate::bounds::Bound;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
-use crate::slots::{Slot, Slots};
+use crate::limits::LimitUsage;
+use crate::support::{OwnedPermit, ResizableSemaphore};
 
 const COMPONENT: &str = "llm.concurrency";
 
@@ -58,8 +58,8 @@ pub struct Concurrency(Arc<Inner>);
 struct Inner {
     name: String,
     settings: ConcurrencySettings,
-    slots: Slots,
-    waiting: Slots,
+    slots: ResizableSemaphore,
+    waiting: ResizableSemaphore,
     state: Mutex<State>,
     answered: AtomicU64,
     failed: AtomicU64,
@@ -94,7 +94,7 @@ pub struct LlmStats {
     /// How often the provider's complaints lowered the limit.
     pub backoffs: u64,
     /// Requests in flight and requests waiting; the first one's limit is the one in force.
-    pub bounds: Vec<Bound>,
+    pub limits: Vec<LimitUsage>,
 }
 
 impl Concurrency {
@@ -106,8 +106,8 @@ impl Concurrency {
         Self(Arc::new(Inner {
             name: name.into(),
             settings,
-            slots: Slots::new(COMPONENT, "requests", settings.max),
-            waiting: Slots::new("llm.max_waiting", "requests", settings.max_waiting),
+            slots: ResizableSemaphore::new(COMPONENT, "requests", settings.max),
+            waiting: ResizableSemaphore::new("llm.max_waiting", "requests", settings.max_waiting),
             state: Mutex::new(State {
                 limit: settings.max,
                 threshold: settings.max,
@@ -136,7 +136,7 @@ impl Concurrency {
             answered: inner.answered.load(Ordering::Relaxed),
             failed: inner.failed.load(Ordering::Relaxed),
             backoffs: inner.state.lock().falls,
-            bounds: vec![inner.slots.bound(), inner.waiting.bound()],
+            limits: vec![inner.slots.usage(), inner.waiting.usage()],
         }
     }
 
@@ -165,16 +165,16 @@ impl Concurrency {
         Ok(Turn { concurrency: self.clone(), falls, _slot: slot })
     }
 
-    async fn slot(&self, deadline: Deadline) -> Result<Slot> {
+    async fn slot(&self, deadline: Deadline) -> Result<OwnedPermit> {
         let inner = &self.0;
-        if let Ok(slot) = inner.slots.try_acquire() {
+        if let Some(slot) = inner.slots.try_acquire_owned() {
             return Ok(slot);
         }
-        let _waiting = inner.waiting.try_acquire().map_err(|_| {
+        let _waiting = inner.waiting.try_acquire_owned().ok_or_else(|| {
             let message = "too many requests already wait for the provider";
             Error::new(ErrorKind::Capacity, COMPONENT, message).with_context("limit", inner.waiting.max())
         })?;
-        deadline.bound(COMPONENT, "waiting for a turn", inner.slots.acquire()).await?
+        deadline.run(COMPONENT, "waiting for a turn", inner.slots.acquire_owned()).await?
     }
 
     /// The provider answered: a little more may be borne, if what is allowed is used.
@@ -225,7 +225,7 @@ struct Turn {
     concurrency: Concurrency,
     /// How often the number had fallen when the request, or its latest attempt, began.
     falls: Arc<AtomicU64>,
-    _slot: Slot,
+    _slot: OwnedPermit,
 }
 
 impl Turn {

@@ -150,7 +150,7 @@ impl Call<'_> {
     }
 
     async fn read(&self, response: HttpResponse) -> Result<Bytes, Failure> {
-        let body = self.deadline.bound(self.component, "reading the answer", response.body.bytes()).await;
+        let body = self.deadline.run(self.component, "reading the answer", response.body.bytes()).await;
         body.and_then(|read| read).map_err(Failure::last)
     }
 

@@ -48,7 +48,6 @@ const AZURE_WITH_USAGE: &str = "2024-09-01";
 #[derive(Clone)]
 pub struct HttpClientFactory {
     context: BuildContext,
-    registry: Registry,
     settings: LlmConfig,
     shared: Arc<Shared>,
 }
@@ -76,15 +75,20 @@ pub enum ClientLevel {
 impl HttpClientFactory {
     /// A factory with the built-in transports.
     pub fn new(config: impl Into<Arc<Config>>) -> Self {
-        let context = BuildContext::new(config);
+        Self::from_context(BuildContext::new(config))
+    }
+
+    /// A factory with the configuration, clock and backends of `context`.
+    #[must_use]
+    pub fn from_context(context: BuildContext) -> Self {
         let settings = context.config.llm.clone();
-        Self { context, registry: Registry::builtin(), settings, shared: Arc::default() }
+        Self { context, settings, shared: Arc::default() }
     }
 
     /// Chooses the transport among these.
     #[must_use]
     pub fn with_registry(mut self, registry: Registry) -> Self {
-        self.registry = registry;
+        self.context = self.context.with_registry(registry);
         self.shared = Arc::default();
         self
     }
@@ -167,8 +171,8 @@ impl HttpClientFactory {
         let config = &self.context.config;
         let mut doubts = Vec::new();
         let backend = config.http_backend();
-        if self.shared.transport.lock().is_none() && !self.registry.http.contains(backend) {
-            doubts.push(self.registry.http.unknown(backend).message().to_owned());
+        if self.shared.transport.lock().is_none() && !self.context.registry.http.contains(backend) {
+            doubts.push(self.context.registry.http.unknown_backend_error(backend).message().to_owned());
         }
         if config.rollback.legacy_connections() {
             doubts.push(
@@ -283,7 +287,7 @@ impl HttpClientFactory {
                 ClientLevel::Optimized => self.context.config.http_backend(),
                 _ => "ureq",
             };
-            match self.registry.http.build(name, &context) {
+            match self.context.registry.http.build(name, &context) {
                 Ok(transport) => return Ok((level, transport)),
                 Err(error) => {
                     tracing::warn!(

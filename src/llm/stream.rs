@@ -222,7 +222,7 @@ impl Reader {
                 return Ok(None);
             }
             let component = self.answer.component;
-            let chunk = self.deadline.bound(component, "reading the answer", self.body.chunk()).await??;
+            let chunk = self.deadline.run(component, "reading the answer", self.body.chunk()).await??;
             self.take(&chunk.ok_or_else(|| self.answer.cut_short())?)?;
             if self.answer.is_complete {
                 self.drain().await;
@@ -244,7 +244,7 @@ impl Reader {
     async fn drain(&mut self) {
         let rest = async { while let Ok(Some(_)) = self.body.chunk().await {} };
         // A body that does not end costs its connection and nothing else.
-        let _ = tokio::time::timeout_at(self.deadline.at_most(ENDING).instant(), rest).await;
+        let _ = tokio::time::timeout_at(self.deadline.capped(ENDING).instant(), rest).await;
     }
 }
 

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::bounds::{Bound, Health};
+use crate::component::Component;
 use crate::deadline::Deadline;
 use crate::error::Result;
 
@@ -228,7 +228,7 @@ pub enum FailureKind {
 /// `arshai::contract::tasks` (feature `contract`) tests all of this on any backend.
 #[doc(alias = "FunctionOrchestrator")]
 #[async_trait]
-pub trait TaskExecutor: Send + Sync + fmt::Debug {
+pub trait TaskExecutor: Component {
     /// Runs the calls of one turn and waits for the regular ones.
     async fn execute_functions(&self, input: FunctionExecutionInput) -> FunctionExecutionResult;
 
@@ -259,26 +259,20 @@ pub trait TaskExecutor: Send + Sync + fmt::Debug {
     /// Dropping the future stops waiting and nothing else.
     async fn wait_for_background_tasks(&self, timeout: Option<Duration>) -> usize;
 
-    /// Changes the number of background slots while running. Lowering lets running tasks end.
+    /// Changes the number of background tasks: [`Component::set_limit`] of `tasks.max_background_tasks`. Lowering lets
+    /// running tasks complete.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) when background tasks are unbounded.
-    fn set_max_background_tasks(&self, max: usize) -> Result<()>;
+    fn set_max_background_tasks(&self, max: usize) -> Result<()> {
+        self.set_limit("tasks.max_background_tasks", max as u64)
+    }
 
     /// Counters and bounds, as of now.
     fn stats(&self) -> TaskStats;
 
-    /// Whether the executor accepts calls.
-    async fn health(&self) -> Health;
-
     /// What this backend does beyond or short of the contract.
     fn capabilities(&self) -> TaskCapabilities;
-
-    /// Stops accepting calls, waits for running work until `deadline`, aborts the rest.
-    ///
-    /// Calling it again gives the report of what is left by then. Dropping the future leaves the executor
-    /// closed to new calls and the running work running.
-    async fn shutdown(&self, deadline: Deadline) -> TaskShutdownReport;
 }
 
 /// What a task backend does beyond or short of the contract.
@@ -318,28 +312,6 @@ pub struct TaskStats {
     pub background_failed: u64,
     /// Background calls refused because no slot was free.
     pub background_rejected: u64,
-    /// The bounds and how close they are.
-    pub bounds: Vec<Bound>,
-}
-
-/// What became of running work at a shutdown.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct TaskShutdownReport {
-    /// Background tasks that ended by themselves while the shutdown waited.
-    pub finished: usize,
-    /// Calls, regular and background, that were aborted at the deadline.
-    pub aborted: usize,
-    /// Names of functions still running on blocking threads, which cannot be aborted.
-    pub lost: Vec<String>,
-}
-
-impl TaskShutdownReport {
-    /// A report of what finished, what was aborted and what was lost.
-    #[must_use]
-    pub fn new(finished: usize, aborted: usize, lost: Vec<String>) -> Self {
-        Self { finished, aborted, lost }
-    }
 }
 
 /// A background task that failed, as a [`BackgroundFailureListener`] sees it.

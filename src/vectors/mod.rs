@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::bounds::{Bound, Health};
+use crate::component::Component;
 use crate::error::{Error, ErrorKind, Result};
 
 pub use filter::{Filter, MAX_FILTER_BYTES, MAX_FILTER_DEPTH};
@@ -165,18 +165,12 @@ impl Entity {
 /// [`bulk_insert_optimized`]: Self::bulk_insert_optimized
 #[doc(alias = "IVectorDBClient")]
 #[async_trait]
-pub trait VectorStore: Send + Sync + fmt::Debug {
+pub trait VectorStore: Component {
     /// Connects, where there is something to connect to.
     ///
     /// # Errors
     /// `Unavailable` when it cannot be reached.
     async fn connect(&self) -> Result<()>;
-
-    /// Closes the connection, where there is one.
-    ///
-    /// # Errors
-    /// Whatever could not be written any more.
-    async fn disconnect(&self) -> Result<()>;
 
     /// Makes sure that the collection exists.
     ///
@@ -256,9 +250,6 @@ pub trait VectorStore: Send + Sync + fmt::Debug {
 
     /// Counters and bounds, as of now.
     fn stats(&self) -> VectorStats;
-
-    /// Whether the store can do its work now.
-    async fn health(&self) -> Health;
 
     /// What this backend does beyond or short of the contract.
     fn capabilities(&self) -> VectorCapabilities;
@@ -448,14 +439,12 @@ pub struct VectorStats {
     pub bytes: u64,
     /// Searches answered.
     pub searches: u64,
-    /// The bounds and how close they are.
-    pub bounds: Vec<Bound>,
 }
 
 impl VectorStats {
     /// The figures of a store.
     #[must_use]
-    pub fn new(collections: u64, entities: u64, bytes: u64, searches: u64, bounds: Vec<Bound>) -> Self {
-        Self { collections, entities, bytes, searches, bounds }
+    pub fn new(collections: u64, entities: u64, bytes: u64, searches: u64) -> Self {
+        Self { collections, entities, bytes, searches }
     }
 }

@@ -117,13 +117,13 @@ proptest! {
             assert_eq!(stats.background_started, initiated as u64);
             assert_eq!(stats.background_rejected, rejected as u64);
             assert_eq!(stats.background_succeeded + stats.background_failed, initiated as u64);
-            for bound in stats.bounds {
+            for bound in stats.limits {
                 // What was cut off at its deadline is dropped by the runtime a moment later.
                 assert!(bound.limit.is_none_or(|limit| bound.peak <= limit), "{bound:?}");
             }
             let report = executor.shutdown(arshai::Deadline::after(Duration::from_secs(30))).await;
             assert!(report.lost.is_empty() && report.aborted == 0, "{report:?}");
-            assert!(executor.stats().bounds.iter().all(|bound| bound.used == 0));
+            assert!(executor.stats().limits.iter().all(|bound| bound.used == 0));
         });
     }
 }

@@ -29,7 +29,7 @@ fn it_is_registered_by_name() {
     let context = BuildContext::new(Config::default());
     let store = Registry::builtin().vectors.build(EmbeddedStore::NAME, &context).expect("registered");
     assert!(store.capabilities().bounded);
-    let limit = store.stats().bounds[0].limit;
+    let limit = store.stats().limits[0].limit;
     assert_eq!(limit, Some(context.config.vectors.max_memory_mb << 20), "the budget is the configuration's");
 }
 
@@ -132,7 +132,7 @@ proptest! {
 async fn check(store: &EmbeddedStore, configs: &[CollectionConfig; 2], models: &[Model; 2], max_bytes: u64) {
     let stats = store.stats();
     assert_eq!(stats.entities, models.iter().map(|model| model.len() as u64).sum::<u64>());
-    let budget = &stats.bounds[0];
+    let budget = &stats.limits[0];
     assert!(budget.peak <= max_bytes && budget.used == stats.bytes, "{budget:?}");
     let mut bytes = 0;
     for (config, model) in configs.iter().zip(models) {

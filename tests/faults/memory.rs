@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use arshai::backends::memory::{InMemoryManager, LegacyMemoryManager};
-use arshai::memory::{EvictionListener, MemoryInput, MemoryLimits, MemoryManager, MemoryType, WorkingMemory};
+use arshai::memory::{EvictionListener, MemoryInput, MemoryManager, MemoryType, WorkingMemory};
 use arshai::{Clock, ErrorKind, ManualClock};
 use proptest::prelude::*;
 use serde_json::json;
@@ -27,8 +27,8 @@ fn a_panicking_listener_harms_nothing() {
     memory.store(input(9, "again")).expect("replacing calls the listener too");
     memory.delete(&input(9, "")).expect("so does deleting");
     let stats = memory.stats();
-    assert_eq!((stats.entries, stats.evictions.size), (1, 8));
-    assert_eq!((stats.evictions.replaced, stats.evictions.deleted), (1, 1));
+    assert_eq!((stats.entries, stats.removals.over_max_entries), (1, 8));
+    assert_eq!((stats.removals.replaced, stats.removals.deleted), (1, 1));
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn update_keeps_metadata_and_creation_time_in_both_stores() {
     let legacy = LegacyMemoryManager::new(Duration::from_secs(60), Arc::clone(&clock) as _);
     let metadata = json!({"user": "ada"}).as_object().cloned().expect("an object");
     let stored = input("a", "old").with_metadata(metadata.clone());
-    let began = clock.wall();
+    let began = clock.system_time();
     run(legacy.store(stored.clone()));
     bounded.store(stored).expect("it stores");
     clock.advance(Duration::from_secs(5));
@@ -101,7 +101,7 @@ async fn the_background_cleanup_clears_expired_entries_away() {
     assert_eq!(memory.stats().entries, 5_000, "nothing has cleaned up yet");
     tokio::time::sleep(Duration::from_secs(11)).await;
     let stats = memory.stats();
-    assert_eq!((stats.entries, stats.evictions.expired), (0, 5_000));
+    assert_eq!((stats.entries, stats.removals.expired), (0, 5_000));
     assert!(stats.bytes < full / 50, "memory is given back: {} of {full}", stats.bytes);
 }
 
@@ -181,7 +181,7 @@ fn limits_hold_at_every_moment_on_many_threads() {
             }
         });
         let stats = memory.stats();
-        assert!(stats.bounds.iter().all(|bound| Some(bound.peak) <= bound.limit), "{stats:?}");
+        assert!(stats.limits.iter().all(|bound| Some(bound.peak) <= bound.limit), "{stats:?}");
         assert_eq!(refused.load(SeqCst), 0);
         for n in 0..1_000 {
             memory.delete(&input(n, "")).expect("it deletes");
@@ -218,7 +218,7 @@ proptest! {
                 }
             }
             let stats = memory.stats();
-            for bound in &stats.bounds {
+            for bound in &stats.limits {
                 prop_assert!(Some(bound.used) <= bound.limit, "{bound:?}");
             }
         }

@@ -108,7 +108,7 @@ fn a_runtime_dropped_with_live_work_leaves_every_slot_free() {
         };
         drop(runtime);
         let stats = executor.stats();
-        assert!(stats.bounds.iter().all(|bound| bound.used == 0), "{stats:?}");
+        assert!(stats.limits.iter().all(|bound| bound.used == 0), "{stats:?}");
         assert_eq!(stats.background_failed, 10);
         // Both are awaited elsewhere, after their runtime has gone.
         let other = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

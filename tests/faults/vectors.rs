@@ -140,7 +140,7 @@ async fn creating_collections_spends_the_budget_too() {
     assert_eq!(kind, ErrorKind::Capacity);
     let stats = store.stats();
     assert_eq!(stats.collections, created);
-    assert!(stats.bounds[0].peak <= 100_000, "{stats:?}");
+    assert!(stats.limits[0].peak <= 100_000, "{stats:?}");
 }
 
 fn large() -> (Arc<EmbeddedStore>, CollectionConfig, Vec<Entity>) {
@@ -161,7 +161,7 @@ async fn a_large_search_leaves_the_runtime_free_and_may_be_dropped() {
     }
     let hits = store.search_by_vector(&config, SearchRequest::new(vec![1.0; 512])).await.expect("it answers");
     assert_eq!(hits[0][0].score, 9_999.0 * 512.0);
-    let threads = store.stats().bounds.into_iter().find(|bound| bound.unit == "threads").expect("reported");
+    let threads = store.stats().limits.into_iter().find(|bound| bound.unit == "threads").expect("reported");
     assert!(threads.limit.is_some_and(|limit| threads.peak <= limit), "{threads:?}");
 }
 

@@ -76,7 +76,7 @@ async fn it_settles_near_what_the_provider_bears_and_refusals_become_rare() {
     // Without it, 392 of each 400 at once would be refused.
     assert!(refused[1..].iter().all(|refused| *refused < 60), "{refused:?}");
     let stats = concurrency.stats();
-    assert_eq!((stats.answered + stats.failed, stats.bounds[0].used), (2_000, 0));
+    assert_eq!((stats.answered + stats.failed, stats.limits[0].used), (2_000, 0));
     assert!(stats.backoffs > 0);
 }
 

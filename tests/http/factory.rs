@@ -128,7 +128,7 @@ async fn the_runtimes_clients_speak_through_its_transport_and_appear_in_its_stat
     let stats = runtime.stats();
     let names: Vec<_> = stats.llm.iter().map(|llm| (llm.name.as_str(), llm.answered)).collect();
     assert_eq!(names, [("openai/m", 1), ("openrouter/m", 1)]);
-    assert!(stats.bounds().any(|bound| bound.name == "llm.concurrency" && bound.limit == Some(64)));
+    assert!(stats.limits().any(|bound| bound.name == "llm.concurrency" && bound.limit == Some(64)));
     assert!(!format!("{stats:?} {stats}").contains(SENTINEL));
 
     let off = config(|config| {

@@ -55,8 +55,8 @@ pub(crate) fn connections(transport: &UreqTransport) -> (u64, u64) {
     (bound.used, bound.peak)
 }
 
-pub(crate) fn bound(transport: &UreqTransport, name: &str) -> arshai::Bound {
-    let bounds = transport.stats().bounds;
+pub(crate) fn bound(transport: &UreqTransport, name: &str) -> arshai::LimitUsage {
+    let bounds = transport.stats().limits;
     bounds.into_iter().find(|bound| bound.name == name).expect("it is reported")
 }
 

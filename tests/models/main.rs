@@ -87,7 +87,7 @@ async fn every_provider_answers_whole_and_in_a_stream_alike() {
         assert_eq!((streamed.tool_calls.len(), streamed.finish_reason), (2, whole.finish_reason));
     }
     let http = runtime.stats().http.expect("it is compiled in");
-    assert!(http.bounds.iter().all(|bound| bound.used == 0), "{http:?}");
+    assert!(http.limits.iter().all(|bound| bound.used == 0), "{http:?}");
     assert_eq!(http.idle_connections, 1, "sixteen exchanges, one connection");
 }
 

@@ -4,7 +4,6 @@ mod client;
 mod faults;
 mod interop;
 mod memory;
-mod tiered;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -167,7 +167,7 @@ async fn a_runtime_with_memory_in_redis_shows_resizes_and_closes_its_connections
     assert_eq!((pool.name, pool.open), ("redis", server.connections() as u64));
     runtime.set_limits(arshai::Limits::unchanged().max_connections(1)).expect("it is bounded");
     assert!(
-        runtime.stats().bounds().any(|bound| bound.name == "pool.max_connections" && bound.limit == Some(1))
+        runtime.stats().limits().any(|bound| bound.name == "pool.max_connections" && bound.limit == Some(1))
     );
     assert_eq!(runtime.memory().retrieve(&input).await.expect("it retrieves").len(), 1);
     let report = runtime.shutdown(Deadline::after(Duration::from_secs(1))).await;

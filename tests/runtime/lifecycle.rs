@@ -27,7 +27,7 @@ async fn start_background(runtime: &Arshai, count: usize) {
 fn a_runtime_on_defaults_needs_no_executor() {
     let runtime = defaults();
     let stats = runtime.stats();
-    for bound in stats.bounds() {
+    for bound in stats.limits() {
         assert!(bound.limit.is_some_and(|limit| bound.used < limit), "{bound:?}");
     }
     assert_eq!((stats.memory.entries, stats.tasks.background_started), (0, 0));
@@ -47,7 +47,7 @@ fn an_unknown_backend_is_refused_with_the_alternatives() {
 fn a_missing_default_transport_is_an_error_only_when_it_is_used() {
     let mut registry = Registry::builtin();
     registry.http = Registry::empty().http;
-    registry.http.needs_feature("ureq", "ureq");
+    registry.http.register_unavailable("ureq", "ureq");
     let runtime = Arshai::builder(Config::default()).registry(registry).build().expect("HTTP is not used");
     let error = runtime.http().expect_err("not compiled in");
     assert!(error.message().contains("cargo feature \"ureq\""), "{error}");
@@ -73,7 +73,7 @@ async fn limits_change_all_together_or_not_at_all() {
     let both = Limits::unchanged().max_background_tasks(1).max_entries(5);
     let error = runtime.set_limits(both).expect_err("legacy memory has no bound");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    let slots = runtime.stats().tasks.bounds;
+    let slots = runtime.stats().tasks.limits;
     assert!(
         slots.iter().any(|b| b.name == "tasks.max_background_tasks" && b.limit == Some(1000)),
         "{slots:?}"
@@ -98,7 +98,7 @@ async fn lowering_a_limit_below_current_use_takes_effect_at_once() {
     runtime.set_limits(entries).expect("bounded");
     runtime.set_limits(tasks).expect("bounded");
     assert_eq!(runtime.stats().memory.entries, 7);
-    assert_eq!(runtime.stats().memory.evictions.size, 93);
+    assert_eq!(runtime.stats().memory.removals.over_max_entries, 93);
     // Running tasks are not dropped; new ones wait for room.
     assert_eq!(runtime.tasks().active_background_tasks_count(), 10);
     let calls = vec![FunctionCall::new("never", json!({})).in_background()];

@@ -27,7 +27,7 @@ fn original_constructors_work_with_and_without_settings() {
         .max_memory_mb(200)
         .build()
         .expect("valid");
-    let limit = |name| tuned.stats().bounds.iter().find(|bound| bound.name == name).and_then(|b| b.limit);
+    let limit = |name| tuned.stats().limits.iter().find(|bound| bound.name == name).and_then(|b| b.limit);
     assert_eq!(limit("memory.max_entries"), Some(5000));
     assert_eq!(limit("memory.max_memory_mb"), Some(200 << 20));
 }

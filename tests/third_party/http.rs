@@ -1,5 +1,7 @@
 //! A transport of one's own: it answers without a network.
 
+use arshai::{CloseReport, Component, LimitUsage, ShutdownPhase};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arshai::http::{HttpBody, HttpRequest, HttpResponse, HttpStats, HttpTransport};
@@ -9,6 +11,29 @@ use async_trait::async_trait;
 
 #[derive(Debug)]
 struct Canned;
+
+#[async_trait]
+impl Component for Canned {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed("http")
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Transports
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        Vec::new()
+    }
+
+    async fn health(&self, _: Deadline) -> Health {
+        Health::Healthy
+    }
+
+    async fn close(&self, _: Deadline) -> CloseReport {
+        CloseReport::idle()
+    }
+}
 
 #[async_trait]
 impl HttpTransport for Canned {
@@ -21,20 +46,8 @@ impl HttpTransport for Canned {
         })
     }
 
-    fn set_max_connections(&self, _: usize) -> Result<()> {
-        Ok(())
-    }
-
     fn stats(&self) -> HttpStats {
         HttpStats::default()
-    }
-
-    async fn health(&self) -> Health {
-        Health::Healthy
-    }
-
-    async fn shutdown(&self, _: Deadline) -> usize {
-        0
     }
 }
 

@@ -1,5 +1,7 @@
 //! A memory of one's own: a sorted map behind one lock, unbounded.
 
+use arshai::{CloseReport, Component, Deadline, LimitUsage, ShutdownPhase};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -7,8 +9,8 @@ use std::time::Duration;
 
 use arshai::contract::memory::{Setup, suite};
 use arshai::memory::{
-    Evicted, EvictionListener, EvictionReason, MemoryCapabilities, MemoryInput, MemoryLimits, MemoryManager,
-    MemoryStats, MemoryType, WorkingMemory,
+    EvictionListener, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, MemoryType, RemovalCause,
+    RemovedEntry, WorkingMemory,
 };
 use arshai::{Arshai, Clock, Config, Error, ErrorKind, Health, Registry, Result};
 use async_trait::async_trait;
@@ -41,7 +43,7 @@ impl MapMemory {
     fn with<T>(
         &self,
         input: &MemoryInput,
-        work: impl FnOnce(&mut Entries, &mut Vec<Evicted>) -> T,
+        work: impl FnOnce(&mut Entries, &mut Vec<RemovedEntry>) -> T,
     ) -> Result<T> {
         input.check_id()?;
         let mut gone = Vec::new();
@@ -51,7 +53,7 @@ impl MapMemory {
             (self.clock.now() - stored >= self.ttl).then_some(())
         };
         if expired(&entries).is_some() {
-            take(&mut entries, input, EvictionReason::Expired, &mut gone);
+            take(&mut entries, input, RemovalCause::Expired, &mut gone);
         }
         let result = work(&mut entries, &mut gone);
         drop(entries);
@@ -64,7 +66,7 @@ impl MapMemory {
     }
 }
 
-fn take(entries: &mut Entries, input: &MemoryInput, reason: EvictionReason, gone: &mut Vec<Evicted>) {
+fn take(entries: &mut Entries, input: &MemoryInput, reason: RemovalCause, gone: &mut Vec<RemovedEntry>) {
     let Some((memory, _)) = entries.live.remove(&key(input)) else { return };
     left(entries, input, memory, reason, gone);
 }
@@ -73,16 +75,39 @@ fn left(
     entries: &mut Entries,
     input: &MemoryInput,
     memory: WorkingMemory,
-    reason: EvictionReason,
-    gone: &mut Vec<Evicted>,
+    reason: RemovalCause,
+    gone: &mut Vec<RemovedEntry>,
 ) {
-    let counts = &mut entries.stats.evictions;
+    let counts = &mut entries.stats.removals;
     match reason {
-        EvictionReason::Expired => counts.expired += 1,
-        EvictionReason::Deleted => counts.deleted += 1,
+        RemovalCause::Expired => counts.expired += 1,
+        RemovalCause::Deleted => counts.deleted += 1,
         _ => counts.replaced += 1,
     }
-    gone.push(Evicted::new(input.conversation_id.as_str().into(), input.memory_type, memory, reason));
+    gone.push(RemovedEntry::new(input.conversation_id.as_str().into(), input.memory_type, memory, reason));
+}
+
+#[async_trait]
+impl Component for MapMemory {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed("memory")
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Stores
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        Vec::new()
+    }
+
+    async fn health(&self, _: Deadline) -> Health {
+        Health::Healthy
+    }
+
+    async fn close(&self, _: Deadline) -> CloseReport {
+        CloseReport::idle()
+    }
 }
 
 #[async_trait]
@@ -92,7 +117,7 @@ impl MemoryManager for MapMemory {
         let memory = input.last_data("store")?.clone();
         let now = self.clock.now();
         self.with(&input, |entries, gone| {
-            take(entries, &input, EvictionReason::Replaced, gone);
+            take(entries, &input, RemovalCause::Replaced, gone);
             entries.live.insert(key(&input), (memory, now));
         })?;
         Ok(input.key())
@@ -113,12 +138,12 @@ impl MemoryManager for MapMemory {
         self.with(&input, |entries, gone| {
             let Some((held, _)) = entries.live.get_mut(&key(&input)) else { return };
             let earlier = std::mem::replace(held, memory);
-            left(entries, &input, earlier, EvictionReason::Replaced, gone);
+            left(entries, &input, earlier, RemovalCause::Replaced, gone);
         })
     }
 
     async fn delete(&self, input: &MemoryInput) -> Result<()> {
-        self.with(input, |entries, gone| take(entries, input, EvictionReason::Deleted, gone))
+        self.with(input, |entries, gone| take(entries, input, RemovalCause::Deleted, gone))
     }
 
     fn stats(&self) -> MemoryStats {
@@ -129,16 +154,8 @@ impl MemoryManager for MapMemory {
         stats
     }
 
-    async fn health(&self) -> Health {
-        Health::Healthy
-    }
-
     fn capabilities(&self) -> MemoryCapabilities {
         MemoryCapabilities::default().injected_clock(true).eviction_listener(true).counts_entries(true)
-    }
-
-    fn set_limits(&self, _: MemoryLimits) -> Result<()> {
-        Err(Error::new(ErrorKind::Unsupported, "memory.map", "this store has no bounds"))
     }
 }
 

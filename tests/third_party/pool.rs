@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arshai::contract::doubles::{ScriptedConnection, ScriptedConnector};
 use arshai::contract::pool::{crowd, suite};
 use arshai::pool::{
-    Connection, ConnectionPool, Connector, PoolCapabilities, PoolFactory, PoolSettings, PoolStatus,
+    Connection, ConnectionPool, Connector, PoolCapabilities, PoolFactory, PoolSettings, PoolStats,
     PooledConnection, ReturnConnection,
 };
-use arshai::{Bound, BuildContext, Config, Deadline, Error, ErrorKind, Health, Registry, Result};
+use arshai::{BuildContext, Config, Deadline, Error, ErrorKind, Health, LimitUsage, Registry, Result};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
@@ -26,7 +26,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     idle: Vec<Box<dyn Connection>>,
-    figures: PoolStatus,
+    figures: PoolStats,
     peak: u64,
     closed: bool,
 }
@@ -103,7 +103,7 @@ impl Caller {
     }
 
     async fn connect(&mut self, deadline: Deadline) -> Result<Box<dyn Connection>> {
-        let made = deadline.bound("open_pool", "connecting", self.pool.connector.connect()).await;
+        let made = deadline.run("open_pool", "connecting", self.pool.connector.connect()).await;
         let timed_out = made.is_err();
         let made = made.and_then(|made| made);
         let pool = Arc::clone(&self.pool);
@@ -167,12 +167,12 @@ impl ConnectionPool for OpenPool {
         }
     }
 
-    fn status(&self) -> PoolStatus {
+    fn status(&self) -> PoolStats {
         let state = self.0.state();
         let mut status = state.figures.clone();
         status.idle = state.idle.len() as u64;
-        status.bounds =
-            vec![Bound::new("pool.max_connections", "connections", status.open, state.peak, None)];
+        status.limits =
+            vec![LimitUsage::new("pool.max_connections", "connections", status.open, state.peak, None)];
         status
     }
 
@@ -195,7 +195,7 @@ impl ConnectionPool for OpenPool {
     async fn close(&self, deadline: Deadline) -> usize {
         self.0.shut();
         let mut callers = self.0.callers.subscribe();
-        let _ = deadline.bound("open_pool", "closing", callers.wait_for(|callers| *callers == 0)).await;
+        let _ = deadline.run("open_pool", "closing", callers.wait_for(|callers| *callers == 0)).await;
         *self.0.callers.borrow()
     }
 }

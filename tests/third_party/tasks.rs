@@ -1,5 +1,8 @@
 //! A policy as a decorator over the built-in executor: it counts the turns that go through it.
 
+use arshai::{CloseReport, Component, LimitUsage, ShutdownPhase};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,7 +11,7 @@ use arshai::backends::tasks::BoundedExecutor;
 use arshai::contract::tasks::{Setup, contract};
 use arshai::tasks::{
     FunctionCall, FunctionExecutionInput, FunctionExecutionResult, FunctionTask, Functions, TaskCapabilities,
-    TaskExecutor, TaskShutdownReport, TaskStats,
+    TaskExecutor, TaskStats,
 };
 use arshai::{Arshai, Config, Deadline, Health, Registry, Result};
 use async_trait::async_trait;
@@ -17,6 +20,37 @@ use async_trait::async_trait;
 struct Counting {
     inner: Arc<dyn TaskExecutor>,
     turns: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Component for Counting {
+    fn name(&self) -> Cow<'_, str> {
+        self.inner.name()
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        self.inner.shutdown_phase()
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        self.inner.limits()
+    }
+
+    fn counters(&self) -> Value {
+        self.inner.counters()
+    }
+
+    async fn health(&self, deadline: Deadline) -> Health {
+        self.inner.health(deadline).await
+    }
+
+    fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        self.inner.set_limit(key, max)
+    }
+
+    async fn close(&self, deadline: Deadline) -> CloseReport {
+        self.inner.close(deadline).await
+    }
 }
 
 #[async_trait]
@@ -44,24 +78,12 @@ impl TaskExecutor for Counting {
         self.inner.wait_for_background_tasks(timeout).await
     }
 
-    fn set_max_background_tasks(&self, max: usize) -> Result<()> {
-        self.inner.set_max_background_tasks(max)
-    }
-
     fn stats(&self) -> TaskStats {
         self.inner.stats()
     }
 
-    async fn health(&self) -> Health {
-        self.inner.health().await
-    }
-
     fn capabilities(&self) -> TaskCapabilities {
         self.inner.capabilities()
-    }
-
-    async fn shutdown(&self, deadline: Deadline) -> TaskShutdownReport {
-        self.inner.shutdown(deadline).await
     }
 }
 

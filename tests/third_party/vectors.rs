@@ -1,5 +1,8 @@
 //! A policy as a decorator over the built-in store: it keeps an audit of what was deleted.
 
+use arshai::{CloseReport, Component, Deadline, LimitUsage, ShutdownPhase};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex};
 
 use arshai::backends::vectors::EmbeddedStore;
@@ -18,13 +21,40 @@ struct Audited {
 }
 
 #[async_trait]
+impl Component for Audited {
+    fn name(&self) -> Cow<'_, str> {
+        self.inner.name()
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        self.inner.shutdown_phase()
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        self.inner.limits()
+    }
+
+    fn counters(&self) -> Value {
+        self.inner.counters()
+    }
+
+    async fn health(&self, deadline: Deadline) -> Health {
+        self.inner.health(deadline).await
+    }
+
+    fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        self.inner.set_limit(key, max)
+    }
+
+    async fn close(&self, deadline: Deadline) -> CloseReport {
+        self.inner.close(deadline).await
+    }
+}
+
+#[async_trait]
 impl VectorStore for Audited {
     async fn connect(&self) -> Result<()> {
         self.inner.connect().await
-    }
-
-    async fn disconnect(&self) -> Result<()> {
-        self.inner.disconnect().await
     }
 
     async fn get_or_create_collection(&self, config: &CollectionConfig) -> Result<()> {
@@ -78,10 +108,6 @@ impl VectorStore for Audited {
 
     fn stats(&self) -> VectorStats {
         self.inner.stats()
-    }
-
-    async fn health(&self) -> Health {
-        self.inner.health().await
     }
 
     fn capabilities(&self) -> VectorCapabilities {

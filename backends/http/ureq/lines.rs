@@ -18,7 +18,8 @@ use super::errors::{Stage, Step, cut_off};
 use super::names::Names;
 use super::settings::Settings;
 use crate::http::HttpStats;
-use crate::{Clock, Deadline, Result, Slot, Slots};
+use crate::support::{OwnedPermit, ResizableSemaphore};
+use crate::{Clock, Deadline, Result};
 
 /// How long a connection beyond `pool.max_idle` is kept for the next call of a burst. Callers that leave and take
 /// connections all the time would otherwise open one call in six anew (measured: 20 callers, 8 kept idle).
@@ -40,7 +41,7 @@ struct Idle {
 /// All lines of a transport.
 pub(super) struct Switchboard {
     pub(super) settings: Settings,
-    pub(super) connections: Slots,
+    pub(super) connections: ResizableSemaphore,
     pub(super) counters: Counters,
     clock: Arc<dyn Clock>,
     connector: Arc<DefaultConnector>,
@@ -61,7 +62,11 @@ struct Lines {
 impl Switchboard {
     pub(super) fn new(settings: Settings, clock: Arc<dyn Clock>) -> Self {
         Self {
-            connections: Slots::new("http.max_connections", "connections", settings.max_connections),
+            connections: ResizableSemaphore::new(
+                "http.max_connections",
+                "connections",
+                settings.max_connections,
+            ),
             settings,
             counters: Counters::default(),
             connector: Arc::new(DefaultConnector::default()),
@@ -73,7 +78,7 @@ impl Switchboard {
     }
 
     /// A call to `origin` on an idle line if there is one, else on a new one.
-    pub(super) fn dial(self: &Arc<Self>, origin: String, slot: Slot) -> Result<Call> {
+    pub(super) fn dial(self: &Arc<Self>, origin: String, slot: OwnedPermit) -> Result<Call> {
         let mut lines = self.lines.lock();
         if lines.closed {
             return Err(cut_off());
@@ -172,7 +177,7 @@ pub(super) struct Call {
     id: u64,
     switch: Arc<Switch>,
     line: Option<Line>,
-    slot: Option<Slot>,
+    slot: Option<OwnedPermit>,
     pub(super) switchboard: Arc<Switchboard>,
 }
 

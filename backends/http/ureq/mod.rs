@@ -13,6 +13,9 @@ mod lines;
 mod names;
 mod settings;
 
+use crate::{CloseReport, Component, LimitUsage, ShutdownPhase, unsupported_limit_error};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -25,9 +28,10 @@ use self::errors::{error, timed_out};
 use self::exchange::{CHUNKS, Exchange, Head};
 use self::lines::{HangUp, Switchboard};
 use self::settings::Settings;
-use crate::blocking::BlockingPool;
 use crate::http::{HttpBody, HttpRequest, HttpResponse, HttpStats, HttpTransport};
-use crate::{BuildContext, Deadline, Error, ErrorKind, Health, Result, Slot, Slots};
+use crate::support::BlockingPool;
+use crate::support::{OwnedPermit, ResizableSemaphore};
+use crate::{BuildContext, Deadline, Error, ErrorKind, Health, Result};
 
 /// The component's name in errors.
 const COMPONENT: &str = "http.ureq";
@@ -49,7 +53,7 @@ const COMPONENT: &str = "http.ureq";
 /// When it is dropped, exchanges still running are cut.
 pub struct UreqTransport {
     switchboard: Arc<Switchboard>,
-    waiting: Slots,
+    waiting: ResizableSemaphore,
     threads: BlockingPool,
 }
 
@@ -79,31 +83,45 @@ impl UreqTransport {
 
     fn new(settings: Settings, context: &BuildContext) -> Self {
         Self {
-            waiting: Slots::new("http.max_waiting", "requests", settings.max_waiting),
+            waiting: ResizableSemaphore::new("http.max_waiting", "requests", settings.max_waiting),
             threads: BlockingPool::new("http.threads", settings.max_connections),
             switchboard: Arc::new(Switchboard::new(settings, Arc::clone(&context.clock))),
         }
     }
 
     /// Takes a slot for a connection, waiting in the bounded queue if all are taken.
-    async fn connection(&self, deadline: Deadline) -> Result<Slot> {
+    async fn connection(&self, deadline: Deadline) -> Result<OwnedPermit> {
         let slots = &self.switchboard.connections;
-        match slots.try_acquire() {
-            Err(full) if full.kind() == ErrorKind::Capacity => {}
-            taken_or_closed => return taken_or_closed,
+        if let Some(slot) = slots.try_acquire_owned() {
+            return Ok(slot);
         }
-        let Ok(_waiting) = self.waiting.try_acquire() else {
+        let Some(_waiting) = self.waiting.try_acquire_owned() else {
             self.switchboard.counters.rejected();
             let message = format!("rejected: {} requests already wait for a connection", self.waiting.used());
             return Err(error(ErrorKind::Capacity, message).with_context("connections", slots.max()));
         };
         let wait = match self.switchboard.settings.pool_timeout {
-            Some(timeout) => deadline.at_most(timeout),
+            Some(timeout) => deadline.capped(timeout),
             None => deadline,
         };
-        wait.bound(COMPONENT, "waiting for a connection", slots.acquire())
+        wait.run(COMPONENT, "waiting for a connection", slots.acquire_owned())
             .await
             .map_err(|error| error.with_context("connections", slots.max()))?
+    }
+
+    fn set_max_connections(&self, max: usize) -> Result<()> {
+        if self.switchboard.settings.is_legacy() {
+            let message = "the legacy transport keeps its 50 connections; unset ARSHAI_USE_LEGACY_CONNECTIONS and \
+                           ARSHAI_DISABLE_OPTIMIZATIONS to change them";
+            return Err(Error::new(ErrorKind::Unsupported, "http.legacy", message));
+        }
+        if max == 0 {
+            let message = "the number of connections must be at least 1";
+            return Err(error(ErrorKind::InvalidInput, message));
+        }
+        self.threads.set_max_threads(max);
+        self.switchboard.set_max_connections(max);
+        Ok(())
     }
 
     async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse> {
@@ -147,39 +165,24 @@ impl UreqTransport {
 }
 
 #[async_trait]
-impl HttpTransport for UreqTransport {
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse> {
-        let result = self.exchange(request).await;
-        if result.is_err() {
-            self.switchboard.counters.failed();
-        }
-        result
+impl Component for UreqTransport {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed("http")
     }
 
-    fn set_max_connections(&self, max: usize) -> Result<()> {
-        if self.switchboard.settings.is_legacy() {
-            let message = "the legacy transport keeps its 50 connections; unset ARSHAI_USE_LEGACY_CONNECTIONS and \
-                           ARSHAI_DISABLE_OPTIMIZATIONS to change them";
-            return Err(Error::new(ErrorKind::Unsupported, "http.legacy", message));
-        }
-        if max == 0 {
-            let message = "the number of connections must be at least 1";
-            return Err(error(ErrorKind::InvalidInput, message));
-        }
-        self.threads.set_max_threads(max);
-        self.switchboard.set_max_connections(max);
-        Ok(())
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Transports
     }
 
-    fn stats(&self) -> HttpStats {
-        let mut stats = HttpStats::default();
-        self.switchboard.counters.fill(&mut stats);
-        stats.idle_connections = self.switchboard.idle();
-        stats.bounds = vec![self.switchboard.connections.bound(), self.waiting.bound(), self.threads.bound()];
-        stats
+    fn limits(&self) -> Vec<LimitUsage> {
+        vec![self.switchboard.connections.usage(), self.waiting.usage(), self.threads.usage()]
     }
 
-    async fn health(&self) -> Health {
+    fn counters(&self) -> Value {
+        crate::support::counters(&self.stats())
+    }
+
+    async fn health(&self, _: Deadline) -> Health {
         if self.switchboard.connections.is_closed() {
             return Health::Unhealthy { reason: "it is shut down".into() };
         }
@@ -189,8 +192,33 @@ impl HttpTransport for UreqTransport {
         }
     }
 
-    async fn shutdown(&self, deadline: Deadline) -> usize {
-        self.switchboard.shutdown(deadline).await
+    fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        if key != "pool.max_connections" {
+            return Err(unsupported_limit_error(COMPONENT, key));
+        }
+        self.set_max_connections(usize::try_from(max).unwrap_or(usize::MAX))
+    }
+
+    async fn close(&self, deadline: Deadline) -> CloseReport {
+        CloseReport::new(0, self.switchboard.shutdown(deadline).await, Vec::new())
+    }
+}
+
+#[async_trait]
+impl HttpTransport for UreqTransport {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse> {
+        let result = self.exchange(request).await;
+        if result.is_err() {
+            self.switchboard.counters.failed();
+        }
+        result
+    }
+
+    fn stats(&self) -> HttpStats {
+        let mut stats = HttpStats::default();
+        self.switchboard.counters.fill(&mut stats);
+        stats.idle_connections = self.switchboard.idle();
+        stats
     }
 }
 

@@ -9,7 +9,8 @@ use secrecy::ExposeSecret;
 
 use super::errors::error;
 use crate::config::Config;
-use crate::{ErrorKind, Result, Slots};
+use crate::support::ResizableSemaphore;
+use crate::{ErrorKind, Result};
 
 /// What the transport was told.
 pub(super) struct Settings {
@@ -63,7 +64,7 @@ impl Settings {
             max_connections: 50,
             max_idle: 20,
             idle_timeout: Duration::from_secs(30),
-            max_waiting: Slots::MAX,
+            max_waiting: ResizableSemaphore::MAX,
             pool_timeout: None,
             ..self
         }

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use crate::Bound;
-use crate::memory::EvictionReason;
+use crate::LimitUsage;
+use crate::memory::RemovalCause;
 
 /// Entries and bytes in use, their limits and their peaks. Room is reserved before it is used, so that what
 /// is in use never exceeds a limit, not even for a moment.
@@ -49,9 +49,9 @@ impl Meter {
         }
     }
 
-    fn bound(&self, name: &'static str, unit: &'static str) -> Bound {
+    fn usage(&self, name: &'static str, unit: &'static str) -> LimitUsage {
         let [used, peak, limit] = [&self.used, &self.peak, &self.limit].map(|figure| figure.load(SeqCst));
-        Bound::new(name, unit, used, peak, Some(limit))
+        LimitUsage::new(name, unit, used, peak, Some(limit))
     }
 
     fn excess(&self) -> bool {
@@ -68,13 +68,13 @@ impl Budget {
     ///
     /// # Errors
     /// Which of the two limits is in the way.
-    pub(super) fn reserve(&self, entries: u64, bytes: u64) -> Result<(), EvictionReason> {
+    pub(super) fn reserve(&self, entries: u64, bytes: u64) -> Result<(), RemovalCause> {
         if entries > 0 && !self.entries.reserve(entries) {
-            return Err(EvictionReason::Size);
+            return Err(RemovalCause::MaxEntries);
         }
         if bytes > 0 && !self.bytes.reserve(bytes) {
             self.entries.release(entries);
-            return Err(EvictionReason::Bytes);
+            return Err(RemovalCause::MaxBytes);
         }
         Ok(())
     }
@@ -102,18 +102,18 @@ impl Budget {
     }
 
     /// Which limit is exceeded, after it was lowered.
-    pub(super) fn excess(&self) -> Option<EvictionReason> {
+    pub(super) fn excess(&self) -> Option<RemovalCause> {
         match (self.entries.excess(), self.bytes.excess()) {
-            (true, _) => Some(EvictionReason::Size),
-            (_, true) => Some(EvictionReason::Bytes),
+            (true, _) => Some(RemovalCause::MaxEntries),
+            (_, true) => Some(RemovalCause::MaxBytes),
             _ => None,
         }
     }
 
-    pub(super) fn bounds(&self) -> [Bound; 2] {
+    pub(super) fn limits(&self) -> [LimitUsage; 2] {
         [
-            self.entries.bound("memory.max_entries", "entries"),
-            self.bytes.bound("memory.max_memory_mb", "bytes"),
+            self.entries.usage("memory.max_entries", "entries"),
+            self.bytes.usage("memory.max_memory_mb", "bytes"),
         ]
     }
 }

@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::store::Store;
-use crate::backends::memory::background::Background;
+use crate::support::LazyTask;
 
 /// Clears expired entries away, at intervals, for as long as the store is there.
 pub(super) struct Cleanup {
     interval: Duration,
-    task: Background,
+    task: LazyTask,
 }
 
 impl Cleanup {
     pub(super) fn every(interval: Duration) -> Self {
-        Self { interval, task: Background::default() }
+        Self { interval, task: LazyTask::default() }
     }
 
     /// Makes sure that the task runs, if called inside a runtime.

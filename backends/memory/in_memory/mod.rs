@@ -13,6 +13,9 @@ mod shard;
 mod size;
 mod store;
 
+use crate::{CloseReport, Component, Deadline, LimitUsage, ShutdownPhase};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,8 +26,8 @@ use cleanup::Cleanup;
 use store::{Store, Write, WriteKind};
 
 use crate::memory::{
-    MemoryCapabilities, MemoryInput, MemoryLimits, MemoryManager, MemoryRecord, MemoryStats, MemoryType,
-    WorkingMemory, check_conversation_id,
+    MemoryCapabilities, MemoryInput, MemoryManager, MemoryRecord, MemoryStats, MemoryType, WorkingMemory,
+    check_conversation_id,
 };
 use crate::{BuildContext, Health, Result};
 
@@ -217,6 +220,37 @@ impl fmt::Debug for InMemoryManager {
 }
 
 #[async_trait]
+impl Component for InMemoryManager {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed("memory")
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Stores
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        self.store.limits()
+    }
+
+    fn counters(&self) -> Value {
+        crate::support::counters(&self.stats())
+    }
+
+    async fn health(&self, _: Deadline) -> Health {
+        Health::Healthy
+    }
+
+    fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        self.store.set_limit(key, max)
+    }
+
+    async fn close(&self, _: Deadline) -> CloseReport {
+        CloseReport::idle()
+    }
+}
+
+#[async_trait]
 impl MemoryManager for InMemoryManager {
     async fn store(&self, input: MemoryInput) -> Result<String> {
         self.cleanup.start(&self.store);
@@ -239,19 +273,11 @@ impl MemoryManager for InMemoryManager {
         Self::stats(self)
     }
 
-    async fn health(&self) -> Health {
-        Health::Healthy
-    }
-
     fn capabilities(&self) -> MemoryCapabilities {
         MemoryCapabilities::default()
             .bounded(true)
             .injected_clock(true)
             .eviction_listener(true)
             .counts_entries(true)
-    }
-
-    fn set_limits(&self, limits: MemoryLimits) -> Result<()> {
-        self.store.set_limits(limits)
     }
 }

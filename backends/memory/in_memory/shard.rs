@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::expiry::ExpiryList;
 use super::key::{Carried, Key, Wanted};
 use super::size;
-use crate::memory::{EvictionCounts, EvictionReason, WorkingMemory};
+use crate::memory::{RemovalCause, RemovalCounts, WorkingMemory};
 
 /// A node of the map on the heap: key, entry and two links.
 const NODE: usize = size::chunk(size_of::<(Key, Entry)>() + 2 * size_of::<usize>());
@@ -57,7 +57,7 @@ pub(super) fn first_entry_bytes() -> usize {
 pub(super) struct Departure {
     pub(super) key: Key,
     pub(super) memory: WorkingMemory,
-    pub(super) reason: EvictionReason,
+    pub(super) reason: RemovalCause,
     /// Only kept to be dropped outside the lock.
     _metadata: Option<Box<Map<String, Value>>>,
 }
@@ -109,7 +109,7 @@ pub(super) struct Shard {
     pub(super) accounted_bytes: usize,
     /// Entries the budget believes are here.
     pub(super) accounted_entries: usize,
-    pub(super) counts: EvictionCounts,
+    pub(super) counts: RemovalCounts,
 }
 
 impl Shard {
@@ -157,7 +157,7 @@ impl Shard {
         };
         if found.get().expires <= now {
             let (key, entry) = found.remove_entry();
-            self.departed(key, entry, EvictionReason::Expired, gone);
+            self.departed(key, entry, RemovalCause::Expired, gone);
             return None;
         }
         found.key_mut().untouch();
@@ -212,7 +212,7 @@ impl Shard {
     ) {
         self.counts.replaced += 1;
         let key = Key::new(wanted);
-        gone.push(Departure { key, memory, reason: EvictionReason::Replaced, _metadata });
+        gone.push(Departure { key, memory, reason: RemovalCause::Replaced, _metadata });
     }
 
     /// Removes the entry of that key.
@@ -224,7 +224,7 @@ impl Shard {
         };
         let (key, entry) = found.remove_entry();
         let live = entry.expires > now;
-        let reason = if live { EvictionReason::Deleted } else { EvictionReason::Expired };
+        let reason = if live { RemovalCause::Deleted } else { RemovalCause::Expired };
         self.departed(key, entry, reason, gone);
         self.give_back();
     }
@@ -233,7 +233,7 @@ impl Shard {
     pub(super) fn clear(&mut self, gone: &mut Departures) {
         while let Some(oldest) = self.map.front_entry() {
             let (key, entry) = oldest.remove_entry();
-            self.departed(key, entry, EvictionReason::Deleted, gone);
+            self.departed(key, entry, RemovalCause::Deleted, gone);
         }
         self.give_back();
     }
@@ -260,7 +260,7 @@ impl Shard {
             unreachable!("the expiry list holds exactly the entries of the map");
         };
         let (key, entry) = found.remove_entry();
-        self.departed(key, entry, EvictionReason::Expired, gone);
+        self.departed(key, entry, RemovalCause::Expired, gone);
         true
     }
 
@@ -269,7 +269,7 @@ impl Shard {
     /// left to remove, unused memory is given back. Says whether anything was gained.
     pub(super) fn evict(
         &mut self,
-        reason: EvictionReason,
+        reason: RemovalCause,
         spared: usize,
         now: u64,
         gone: &mut Departures,
@@ -300,7 +300,7 @@ impl Shard {
     }
 
     /// Settles the accounts for an entry that was taken out of the map.
-    fn departed(&mut self, key: Key, entry: Entry, reason: EvictionReason, gone: &mut Departures) {
+    fn departed(&mut self, key: Key, entry: Entry, reason: RemovalCause, gone: &mut Departures) {
         self.expiry.remove(key.slot());
         self.payload -= entry.heap_bytes() + Key::heap_bytes(key.id().len());
         self.counts.add(reason);

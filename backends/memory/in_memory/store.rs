@@ -16,8 +16,7 @@ use super::key::{Key, Wanted};
 use super::shard::{Departures, Entry, Shard, first_entry_bytes, text_bytes};
 use super::size;
 use crate::memory::{
-    Evicted, EvictionListener, EvictionReason, MemoryLimits, MemoryRecord, MemoryStats, MemoryType,
-    WorkingMemory,
+    EvictionListener, MemoryRecord, MemoryStats, MemoryType, RemovalCause, RemovedEntry, WorkingMemory,
 };
 use crate::{Clock, Error, ErrorKind, Result};
 
@@ -98,7 +97,7 @@ impl Store {
             clock,
             listener,
         };
-        store.check_limits(MemoryLimits::new(Some(max_entries), Some(max_bytes)), ErrorKind::Config)?;
+        store.check_limits(Some(max_entries), Some(max_bytes), ErrorKind::Config)?;
         Ok(store)
     }
 
@@ -107,13 +106,13 @@ impl Store {
         (size::chunk(size_of_val(&*self.cells)) + size_of::<Self>()) as u64
     }
 
-    fn check_limits(&self, limits: MemoryLimits, kind: ErrorKind) -> Result<()> {
-        if limits.max_entries == Some(0) {
+    fn check_limits(&self, max_entries: Option<u64>, max_bytes: Option<u64>, kind: ErrorKind) -> Result<()> {
+        if max_entries == Some(0) {
             let message = "max_entries is 0; a store needs room for at least one entry";
             return Err(Error::new(kind, NAME_IN_ERRORS, message));
         }
         let least = self.base_bytes() + 1024;
-        if limits.max_bytes.is_some_and(|bytes| bytes < least) {
+        if max_bytes.is_some_and(|bytes| bytes < least) {
             let message = format!("the memory budget is too small; this store needs at least {least} bytes");
             return Err(Error::new(kind, NAME_IN_ERRORS, message));
         }
@@ -134,7 +133,7 @@ impl Store {
     }
 
     fn wall_micros(&self) -> u64 {
-        let since = self.clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = self.clock.system_time().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
     }
 
@@ -256,7 +255,7 @@ impl Store {
         need: impl Fn(&Shard) -> (usize, usize),
         spared: usize,
         round: &mut Round,
-    ) -> Result<(), EvictionReason> {
+    ) -> Result<(), RemovalCause> {
         for evicted in 0.. {
             self.settle(at, shard);
             let (entries, bytes) = need(shard);
@@ -275,7 +274,7 @@ impl Store {
     }
 
     /// Evicts one entry from another shard, from one that has its fair share of them if it can.
-    fn evict_elsewhere(&self, at: usize, reason: EvictionReason, round: &mut Round) -> bool {
+    fn evict_elsewhere(&self, at: usize, reason: RemovalCause, round: &mut Round) -> bool {
         let cells = self.cells.len();
         let start = self.hand.fetch_add(1, Relaxed);
         for fair in [true, false] {
@@ -311,8 +310,12 @@ impl Store {
         for departure in gone.drain() {
             let Some(listener) = &self.listener else { continue };
             let key = &departure.key;
-            let evicted =
-                Evicted::new(key.conversation_id(), key.memory_type(), departure.memory, departure.reason);
+            let evicted = RemovedEntry::new(
+                key.conversation_id(),
+                key.memory_type(),
+                departure.memory,
+                departure.reason,
+            );
             if catch_unwind(AssertUnwindSafe(|| listener(evicted))).is_err() {
                 tracing::error!("the eviction listener panicked; the store is unharmed");
             }
@@ -372,9 +375,9 @@ impl Store {
         nudge_allocator();
     }
 
-    pub(super) fn set_limits(&self, limits: MemoryLimits) -> Result<()> {
-        self.check_limits(limits, ErrorKind::InvalidInput)?;
-        self.budget.set_limits(limits.max_entries, limits.max_bytes);
+    fn set_limits(&self, max_entries: Option<u64>, max_bytes: Option<u64>) -> Result<()> {
+        self.check_limits(max_entries, max_bytes, ErrorKind::InvalidInput)?;
+        self.budget.set_limits(max_entries, max_bytes);
         let mut round = Round { gone: Departures::default(), now: self.now(), desperate: false };
         while let Some(reason) = self.budget.excess() {
             if !self.evict_elsewhere(usize::MAX, reason, &mut round) {
@@ -385,17 +388,28 @@ impl Store {
         Ok(())
     }
 
+    pub(super) fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        match key {
+            "memory.max_entries" => self.set_limits(Some(max), None),
+            "memory.max_memory_mb" => self.set_limits(None, Some(max)),
+            _ => Err(crate::unsupported_limit_error("memory.in_memory", key)),
+        }
+    }
+
+    pub(super) fn limits(&self) -> Vec<crate::LimitUsage> {
+        self.budget.limits().into()
+    }
+
     pub(super) fn stats(&self) -> MemoryStats {
-        let bounds = self.budget.bounds();
+        let bounds = self.budget.limits();
         let mut stats = MemoryStats::default();
         stats.entries = bounds[0].used;
         stats.bytes = bounds[1].used;
         for cell in &self.cells {
             stats.hits += cell.hits.load(Relaxed);
             stats.misses += cell.misses.load(Relaxed);
-            stats.evictions += cell.shard.read().counts;
+            stats.removals += cell.shard.read().counts;
         }
-        stats.bounds = bounds.into();
         stats
     }
 }

@@ -96,7 +96,7 @@ impl Codec {
 
     /// Local time without offset and with microseconds, as Python's `datetime.now().isoformat()`.
     fn now(&self) -> String {
-        let now = Timestamp::try_from(self.clock.wall()).unwrap_or(Timestamp::MIN);
+        let now = Timestamp::try_from(self.clock.system_time()).unwrap_or(Timestamp::MIN);
         format!("{:.6}", self.zone.to_datetime(now))
     }
 }

@@ -3,6 +3,9 @@
 mod codec;
 mod commands;
 
+use crate::{CloseReport, Component, LimitUsage, ShutdownPhase};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,9 +18,7 @@ pub(super) use codec::Codec;
 pub(super) use commands::{Commands, Replaced};
 
 use crate::backends::redis::RedisClient;
-use crate::memory::{
-    MemoryCapabilities, MemoryInput, MemoryLimits, MemoryManager, MemoryStats, WorkingMemory,
-};
+use crate::memory::{MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, WorkingMemory};
 use crate::{BuildContext, Deadline, Error, ErrorKind, Health, Result};
 
 /// The name that `memory.backend` chooses this backend by.
@@ -80,6 +81,33 @@ impl RedisMemoryManager {
 }
 
 #[async_trait]
+impl Component for RedisMemoryManager {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed("memory")
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Stores
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        Vec::new()
+    }
+
+    fn counters(&self) -> Value {
+        crate::support::counters(&self.stats())
+    }
+
+    async fn health(&self, deadline: Deadline) -> Health {
+        self.client().health_check(deadline).await
+    }
+
+    async fn close(&self, _: Deadline) -> CloseReport {
+        CloseReport::idle()
+    }
+}
+
+#[async_trait]
 impl MemoryManager for RedisMemoryManager {
     async fn store(&self, input: MemoryInput) -> Result<String> {
         input.check_id()?;
@@ -124,16 +152,8 @@ impl MemoryManager for RedisMemoryManager {
         stats
     }
 
-    async fn health(&self) -> Health {
-        self.client().health_check(Deadline::after(HEALTH_TIMEOUT)).await
-    }
-
     fn capabilities(&self) -> MemoryCapabilities {
         MemoryCapabilities::default().update_renews_ttl(true)
-    }
-
-    fn set_limits(&self, _: MemoryLimits) -> Result<()> {
-        Err(no_limits())
     }
 }
 

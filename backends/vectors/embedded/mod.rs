@@ -3,6 +3,9 @@
 mod collection;
 mod row;
 
+use crate::{CloseReport, Component, Deadline, ShutdownPhase};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;
@@ -15,12 +18,12 @@ use parking_lot::{Mutex, RwLock};
 
 use self::collection::Collection;
 use self::row::{Row, check_dense, check_sparse, invalid};
-use crate::blocking::BlockingPool;
+use crate::support::BlockingPool;
 use crate::vectors::{
     BulkInsertReport, CollectionConfig, CollectionStats, Entity, Filter, Hit, HybridRequest, Progress,
     SearchRequest, VectorCapabilities, VectorStats, VectorStore,
 };
-use crate::{Bound, BuildContext, Error, ErrorKind, Health, Result};
+use crate::{BuildContext, Error, ErrorKind, Health, LimitUsage, Result};
 
 /// The most results of a query, and the most hits of a search: Milvus's.
 const MAX_RESULTS: usize = 16_384;
@@ -200,12 +203,38 @@ fn check_limit(limit: usize) -> Result<()> {
 }
 
 #[async_trait]
-impl VectorStore for EmbeddedStore {
-    async fn connect(&self) -> Result<()> {
-        Ok(())
+impl Component for EmbeddedStore {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed("vectors")
     }
 
-    async fn disconnect(&self) -> Result<()> {
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Stores
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        let used = *self.budget.used.lock();
+        let budget =
+            LimitUsage::new("vectors.max_memory_mb", "bytes", used.bytes, used.peak, Some(self.budget.limit));
+        vec![budget, self.threads.usage()]
+    }
+
+    fn counters(&self) -> Value {
+        crate::support::counters(&self.stats())
+    }
+
+    async fn health(&self, _: Deadline) -> Health {
+        Health::Healthy
+    }
+
+    async fn close(&self, _: Deadline) -> CloseReport {
+        CloseReport::idle()
+    }
+}
+
+#[async_trait]
+impl VectorStore for EmbeddedStore {
+    async fn connect(&self) -> Result<()> {
         Ok(())
     }
 
@@ -310,14 +339,7 @@ impl VectorStore for EmbeddedStore {
         let used = *self.budget.used.lock();
         let entities = collections.values().map(|collection| collection.read().len() as u64).sum();
         let searches = self.searches.load(Ordering::Relaxed);
-        let budget =
-            Bound::new("vectors.max_memory_mb", "bytes", used.bytes, used.peak, Some(self.budget.limit));
-        let bounds = vec![budget, self.threads.bound()];
-        VectorStats::new(collections.len() as u64, entities, used.bytes, searches, bounds)
-    }
-
-    async fn health(&self) -> Health {
-        Health::Healthy
+        VectorStats::new(collections.len() as u64, entities, used.bytes, searches)
     }
 
     fn capabilities(&self) -> VectorCapabilities {

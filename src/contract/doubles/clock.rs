@@ -33,7 +33,7 @@ impl Clock for TokioClock {
         self.origin.elapsed()
     }
 
-    fn wall(&self) -> SystemTime {
+    fn system_time(&self) -> SystemTime {
         self.wall + self.now()
     }
 }

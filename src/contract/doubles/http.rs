@@ -1,5 +1,7 @@
 //! A transport that sends nothing: it remembers what it was asked and answers as told.
 
+use crate::{CloseReport, Component, LimitUsage, ShutdownPhase};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::pending;
@@ -67,6 +69,30 @@ impl ScriptedTransport {
 }
 
 #[async_trait]
+impl Component for ScriptedTransport {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed("http")
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Transports
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        Vec::new()
+    }
+
+    async fn health(&self, _: Deadline) -> Health {
+        Health::Healthy
+    }
+
+    async fn close(&self, _: Deadline) -> CloseReport {
+        self.closed.store(true, Ordering::Release);
+        CloseReport::idle()
+    }
+}
+
+#[async_trait]
 impl HttpTransport for ScriptedTransport {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse> {
         if self.closed.load(Ordering::Acquire) {
@@ -81,27 +107,14 @@ impl HttpTransport for ScriptedTransport {
                 let body = HttpBody::full(body);
                 Ok(HttpResponse { status: parts.status, headers: parts.headers, body })
             }
-            (Some(Step::Hang), Some(deadline)) => deadline.bound(COMPONENT, "hanging", pending()).await?,
+            (Some(Step::Hang), Some(deadline)) => deadline.run(COMPONENT, "hanging", pending()).await?,
             (Some(Step::Hang), None) => pending().await,
             (None, _) => Err(Error::new(ErrorKind::Internal, COMPONENT, "the script has no further answer")),
         }
     }
 
-    fn set_max_connections(&self, _: usize) -> Result<()> {
-        Err(Error::new(ErrorKind::Unsupported, COMPONENT, "it has no connections"))
-    }
-
     fn stats(&self) -> HttpStats {
         HttpStats::default()
-    }
-
-    async fn health(&self) -> Health {
-        Health::Healthy
-    }
-
-    async fn shutdown(&self, _: Deadline) -> usize {
-        self.closed.store(true, Ordering::Release);
-        0
     }
 }
 

@@ -1,13 +1,14 @@
 //! Doubles for conversation memory.
 
+use crate::{CloseReport, Component, Deadline, LimitUsage, ShutdownPhase};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use async_trait::async_trait;
 
-use crate::memory::{
-    MemoryCapabilities, MemoryInput, MemoryLimits, MemoryManager, MemoryStats, WorkingMemory,
-};
+use crate::memory::{MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, WorkingMemory};
 use crate::{Error, ErrorKind, Health, Result};
 
 /// Memory that cannot be reached: every operation fails with the kind it was made with, and it is unhealthy.
@@ -25,6 +26,33 @@ impl FailingMemory {
 
     fn failure<T>(self) -> Result<T> {
         Err(Error::new(self.kind, "memory.failing", "this test double always fails"))
+    }
+}
+
+#[async_trait]
+impl Component for FailingMemory {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed("memory")
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Stores
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        Vec::new()
+    }
+
+    async fn health(&self, _: Deadline) -> Health {
+        Health::unhealthy("this test double always fails")
+    }
+
+    fn set_limit(&self, _: &str, _: u64) -> Result<()> {
+        self.failure()
+    }
+
+    async fn close(&self, _: Deadline) -> CloseReport {
+        CloseReport::idle()
     }
 }
 
@@ -50,16 +78,8 @@ impl MemoryManager for FailingMemory {
         MemoryStats::default()
     }
 
-    async fn health(&self) -> Health {
-        Health::Unhealthy { reason: "this test double always fails".into() }
-    }
-
     fn capabilities(&self) -> MemoryCapabilities {
         MemoryCapabilities::default()
-    }
-
-    fn set_limits(&self, _limits: MemoryLimits) -> Result<()> {
-        self.failure()
     }
 }
 
@@ -107,6 +127,37 @@ impl CountingMemory {
 }
 
 #[async_trait]
+impl Component for CountingMemory {
+    fn name(&self) -> Cow<'_, str> {
+        self.inner.name()
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        self.inner.shutdown_phase()
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        self.inner.limits()
+    }
+
+    fn counters(&self) -> Value {
+        self.inner.counters()
+    }
+
+    async fn health(&self, deadline: Deadline) -> Health {
+        self.inner.health(deadline).await
+    }
+
+    fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        self.inner.set_limit(key, max)
+    }
+
+    async fn close(&self, deadline: Deadline) -> CloseReport {
+        self.inner.close(deadline).await
+    }
+}
+
+#[async_trait]
 impl MemoryManager for CountingMemory {
     async fn store(&self, input: MemoryInput) -> Result<String> {
         self.store.fetch_add(1, SeqCst);
@@ -132,15 +183,7 @@ impl MemoryManager for CountingMemory {
         self.inner.stats()
     }
 
-    async fn health(&self) -> Health {
-        self.inner.health().await
-    }
-
     fn capabilities(&self) -> MemoryCapabilities {
         self.inner.capabilities()
-    }
-
-    fn set_limits(&self, limits: MemoryLimits) -> Result<()> {
-        self.inner.set_limits(limits)
     }
 }

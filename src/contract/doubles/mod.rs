@@ -5,7 +5,6 @@ mod http;
 mod llm;
 mod memory;
 mod pool;
-mod tasks;
 mod vectors;
 
 pub use clock::TokioClock;
@@ -13,5 +12,4 @@ pub use http::ScriptedTransport;
 pub use llm::ScriptedLlm;
 pub use memory::{CountingMemory, FailingMemory, MemoryCalls};
 pub use pool::{Scripted, ScriptedConnection, ScriptedConnector};
-pub use tasks::ScriptedExecutor;
 pub use vectors::{CountingVectors, FailingVectors, VectorCalls};

@@ -1,5 +1,8 @@
 //! Doubles for vector storage.
 
+use crate::{CloseReport, Component, Deadline, LimitUsage, ShutdownPhase};
+use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -30,12 +33,31 @@ impl FailingVectors {
 }
 
 #[async_trait]
-impl VectorStore for FailingVectors {
-    async fn connect(&self) -> Result<()> {
-        self.failure()
+impl Component for FailingVectors {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed("vectors")
     }
 
-    async fn disconnect(&self) -> Result<()> {
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Stores
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        Vec::new()
+    }
+
+    async fn health(&self, _: Deadline) -> Health {
+        Health::unhealthy("this test double always fails")
+    }
+
+    async fn close(&self, _: Deadline) -> CloseReport {
+        CloseReport::idle()
+    }
+}
+
+#[async_trait]
+impl VectorStore for FailingVectors {
+    async fn connect(&self) -> Result<()> {
         self.failure()
     }
 
@@ -94,10 +116,6 @@ impl VectorStore for FailingVectors {
         VectorStats::default()
     }
 
-    async fn health(&self) -> Health {
-        Health::Unhealthy { reason: "this test double always fails".into() }
-    }
-
     fn capabilities(&self) -> VectorCapabilities {
         VectorCapabilities::default()
     }
@@ -147,13 +165,40 @@ impl CountingVectors {
 }
 
 #[async_trait]
+impl Component for CountingVectors {
+    fn name(&self) -> Cow<'_, str> {
+        self.inner.name()
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        self.inner.shutdown_phase()
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        self.inner.limits()
+    }
+
+    fn counters(&self) -> Value {
+        self.inner.counters()
+    }
+
+    async fn health(&self, deadline: Deadline) -> Health {
+        self.inner.health(deadline).await
+    }
+
+    fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        self.inner.set_limit(key, max)
+    }
+
+    async fn close(&self, deadline: Deadline) -> CloseReport {
+        self.inner.close(deadline).await
+    }
+}
+
+#[async_trait]
 impl VectorStore for CountingVectors {
     async fn connect(&self) -> Result<()> {
         self.inner.connect().await
-    }
-
-    async fn disconnect(&self) -> Result<()> {
-        self.inner.disconnect().await
     }
 
     async fn get_or_create_collection(&self, config: &CollectionConfig) -> Result<()> {
@@ -216,10 +261,6 @@ impl VectorStore for CountingVectors {
 
     fn stats(&self) -> VectorStats {
         self.inner.stats()
-    }
-
-    async fn health(&self) -> Health {
-        self.inner.health().await
     }
 
     fn capabilities(&self) -> VectorCapabilities {

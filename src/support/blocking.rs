@@ -10,9 +10,9 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use crate::bounds::Bound;
 use crate::error::{Error, ErrorKind, Result};
-use crate::slots::{Slot, Slots};
+use crate::limits::LimitUsage;
+use crate::support::{OwnedPermit, ResizableSemaphore};
 
 /// How long an idle thread stays before it ends.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// the pool has slots, and end after ten idle seconds or when the pool is dropped. Work that has begun cannot
 /// be interrupted: its thread and its slot stay in use until it returns.
 pub struct BlockingPool {
-    slots: Slots,
+    slots: ResizableSemaphore,
     shared: Arc<Shared>,
 }
 
@@ -49,7 +49,7 @@ impl BlockingPool {
     #[must_use]
     pub fn new(name: &'static str, max_threads: usize) -> Self {
         Self {
-            slots: Slots::new(name, "threads", max_threads),
+            slots: ResizableSemaphore::new(name, "threads", max_threads),
             shared: Arc::new(Shared { name, state: Mutex::default(), wake: Condvar::new() }),
         }
     }
@@ -67,14 +67,14 @@ impl BlockingPool {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        let slot = self.slots.acquire().await?;
+        let slot = self.slots.acquire_owned().await?;
         self.start(slot, work)?.await.unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Closed, self.shared.name, "the pool ended before the work began"))
         })
     }
 
     /// Hands `work` to a thread now, holding `slot` until it has returned.
-    fn start<T, F>(&self, slot: Slot, work: F) -> Result<oneshot::Receiver<Result<T>>>
+    fn start<T, F>(&self, slot: OwnedPermit, work: F) -> Result<oneshot::Receiver<Result<T>>>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
@@ -106,13 +106,13 @@ impl BlockingPool {
 
     /// The figures of the bound.
     #[must_use]
-    pub fn bound(&self) -> Bound {
-        self.slots.bound()
+    pub fn usage(&self) -> LimitUsage {
+        self.slots.usage()
     }
 
     /// Waits until no work runs. Dropping the future stops waiting and nothing else.
-    pub async fn idle(&self) {
-        self.slots.idle().await;
+    pub async fn wait_idle(&self) {
+        self.slots.wait_idle().await;
     }
 
     /// Refuses further work. Work that has begun runs on; idle threads end.
@@ -221,7 +221,7 @@ mod tests {
             calls.spawn(async move { pool.run(std::thread::yield_now).await.is_ok() });
         }
         assert!(calls.join_all().await.into_iter().all(|ok| ok));
-        assert!(pool.bound().peak <= 3);
+        assert!(pool.usage().peak <= 3);
         assert!(pool.shared.state.lock().threads <= 3);
     }
 

@@ -1,4 +1,4 @@
-//! A task that a store keeps running beside it.
+//! A background task that ends with its owner.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,27 +6,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
-/// Starts a store's one background task when there is a runtime to run it, and ends it with the store.
-#[derive(Default)]
-pub(super) struct Background {
+/// Starts one background task when there is a runtime to run it on, and aborts it when dropped.
+#[derive(Debug, Default)]
+pub struct LazyTask {
     running: Arc<AtomicBool>,
     task: Mutex<Option<AbortHandle>>,
 }
 
-/// Says that the task no longer runs, whichever way it ended: its runtime may have been shut down, and then
-/// the next one starts it again. One that panicked is not started again.
-struct Running(Arc<AtomicBool>);
+/// Records that the task has ended: its runtime may have been shut down, and then
+/// the next call starts it again. One that panicked is not started again.
+struct RunningGuard(Arc<AtomicBool>);
 
-impl Drop for Running {
+impl Drop for RunningGuard {
     fn drop(&mut self) {
         self.0.store(std::thread::panicking(), Ordering::Release);
     }
 }
 
-impl Background {
-    /// Makes sure that the task runs, if called inside a runtime.
+impl LazyTask {
+    /// Ensures that the task is running, if called inside a runtime.
     #[inline]
-    pub(super) fn ensure<W>(&self, work: impl FnOnce() -> W)
+    pub fn ensure<W>(&self, work: impl FnOnce() -> W)
     where
         W: Future<Output = ()> + Send + 'static,
     {
@@ -45,7 +45,7 @@ impl Background {
         if self.running.swap(true, Ordering::AcqRel) {
             return;
         }
-        let running = Running(Arc::clone(&self.running));
+        let running = RunningGuard(Arc::clone(&self.running));
         let work = work();
         let work = async move {
             let _running = running;
@@ -55,7 +55,7 @@ impl Background {
     }
 }
 
-impl Drop for Background {
+impl Drop for LazyTask {
     fn drop(&mut self) {
         if let Some(task) = self.task.get_mut().take() {
             task.abort();

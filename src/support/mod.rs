@@ -1,0 +1,28 @@
+//! Building blocks for backends: each mechanism once.
+//!
+//! An application needs none of this. A backend author finds here what the built-in backends are made of:
+//! resizable limits ([`ResizableSemaphore`], [`PermitQueue`], [`UsageMeter`]), threads for blocking work
+//! ([`BlockingPool`]), idle resources ([`IdleStack`]), retry delays ([`Backoff`]) and a background task that ends
+//! with its owner ([`LazyTask`]). Cancellation is [`tokio_util::sync::CancellationToken`].
+
+mod backoff;
+mod blocking;
+mod idle_stack;
+mod lazy_task;
+mod permit_queue;
+mod semaphore;
+mod usage_meter;
+
+pub use backoff::Backoff;
+pub use blocking::{BlockingPool, panic_message};
+pub use idle_stack::IdleStack;
+pub use lazy_task::LazyTask;
+pub use permit_queue::PermitQueue;
+pub use semaphore::{OwnedPermit, Permit, ResizableSemaphore};
+pub use usage_meter::UsageMeter;
+
+/// Statistics as the JSON that [`Component::counters`](crate::Component::counters) returns.
+#[must_use]
+pub fn counters(stats: &impl serde::Serialize) -> serde_json::Value {
+    serde_json::to_value(stats).unwrap_or_default()
+}
