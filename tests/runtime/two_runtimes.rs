@@ -17,7 +17,7 @@ async fn what_one_remembers_the_other_does_not() {
     let input = MemoryInput::working("c").with_data("only here");
     one.memory().store(input.clone()).await.expect("stored");
     assert!(other.memory().retrieve(&input).await.expect("retrieved").is_empty());
-    assert_eq!(other.stats().memory.entries, 0);
+    assert_eq!(other.memory().stats().entries, 0);
 }
 
 #[tokio::test]
@@ -38,8 +38,8 @@ async fn limits_of_one_do_not_touch_the_other() {
             runtime.memory().store(MemoryInput::working(conversation).with_data("x")).await.expect("stored");
         }
     }
-    assert_eq!(one.stats().memory.entries, 2);
-    assert_eq!(other.stats().memory.entries, 4);
+    assert_eq!(one.memory().stats().entries, 2);
+    assert_eq!(other.memory().stats().entries, 4);
 
     let log =
         Functions::new().with(Function::new("log", |_: Value| async { Ok::<_, std::io::Error>(json!(1)) }));
