@@ -320,7 +320,9 @@ impl ArshaiBuilder {
                 *backend = PASSED_BY_VALUE.to_owned();
             }
         }
-        for (key, name) in LEGACY_BACKENDS.into_iter().filter(|(key, name)| !context.registry.contains(key, name)) {
+        for (key, name) in
+            LEGACY_BACKENDS.into_iter().filter(|(key, name)| !context.registry.contains(key, name))
+        {
             config.without_legacy_backend(key, name);
         }
         context.config = Arc::new(config.effective());

@@ -248,8 +248,7 @@ impl Effective {
         if !self.config.llm.adaptive_concurrency {
             let cause = self.cause("llm.adaptive_concurrency");
             self.set("llm.max_concurrency", &cause, |config| config.llm.max_concurrency = UNLIMITED_COUNT);
-        } else if self.config.http.backend != PASSED_BY_VALUE
-            && self.config.llm.max_concurrency > connections
+        } else if self.config.http.backend != PASSED_BY_VALUE && self.config.llm.max_concurrency > connections
         {
             // More requests would only wait for a connection.
             let cause = Source::Key { key: "pool.max_connections" };

@@ -158,11 +158,7 @@ impl Loading {
         config.pool.max_idle = machine.max_idle();
         config.memory.max_memory_mb = machine.memory_mb(config.memory.max_memory_mb, 2);
         config.vectors.max_memory_mb = machine.memory_mb(config.vectors.max_memory_mb, 4);
-        let adaptive = [
-            "pool.max_idle",
-            "memory.max_memory_mb",
-            "vectors.max_memory_mb",
-        ];
+        let adaptive = ["pool.max_idle", "memory.max_memory_mb", "vectors.max_memory_mb"];
         self.sources.extend(adaptive.map(|key| (key, Source::Adaptive)));
     }
 
@@ -356,7 +352,8 @@ impl Loading {
             let Some(value) = effective.get(key).filter(|_| is_explicit) else { continue };
             if let by @ (Source::Rollback { .. } | Source::Key { .. }) = &value.source {
                 let by = by.to_string();
-                self.warnings.push(format!("{key} ({source}) is overridden ({by}); effective value: {}", value.value));
+                self.warnings
+                    .push(format!("{key} ({source}) is overridden ({by}); effective value: {}", value.value));
             }
         }
     }

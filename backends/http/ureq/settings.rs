@@ -60,11 +60,7 @@ impl Settings {
 
     /// Without a limit of waiting requests or of their wait, as in Python arshai.
     pub(super) fn legacy(self) -> Self {
-        Self {
-            max_waiting: ResizableSemaphore::MAX,
-            pool_timeout: None,
-            ..self
-        }
+        Self { max_waiting: ResizableSemaphore::MAX, pool_timeout: None, ..self }
     }
 
     /// Whether this is the pool that Python arshai has.
