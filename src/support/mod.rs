@@ -14,7 +14,7 @@ mod semaphore;
 mod usage_meter;
 
 pub use backoff::Backoff;
-pub use blocking::{BlockingPool, panic_message};
+pub use blocking::{BlockingPool, JobHandle, panic_message};
 pub use idle_stack::IdleStack;
 pub use lazy_task::LazyTask;
 pub use permit_queue::PermitQueue;

@@ -12,13 +12,23 @@ use super::{OwnedPermit, ResizableSemaphore};
 pub struct PermitQueue {
     permits: ResizableSemaphore,
     waiting: ResizableSemaphore,
+    component: &'static str,
+    step: &'static str,
 }
 
 impl PermitQueue {
     /// Hands out `permits`; `waiting` limits the callers that wait for one.
     #[must_use]
     pub fn new(permits: ResizableSemaphore, waiting: ResizableSemaphore) -> Self {
-        Self { permits, waiting }
+        let component = permits.key();
+        Self { permits, waiting, component, step: "waiting for a permit" }
+    }
+
+    /// Sets the component and the step that errors name; by default the permits' key and "waiting for a permit".
+    #[must_use]
+    pub fn with_step(mut self, component: &'static str, step: &'static str) -> Self {
+        (self.component, self.step) = (component, step);
+        self
     }
 
     /// Takes a permit, waiting for one until `deadline`. Dropping the future leaves the queue.
@@ -31,14 +41,15 @@ impl PermitQueue {
             return Ok(permit);
         }
         if self.permits.is_closed() {
-            return Err(self.permits.closed_error());
+            return Err(self.closed_error());
         }
         let Some(_waiting) = self.waiting.try_acquire_owned() else {
             return Err(self.queue_full_error());
         };
-        let waited =
-            deadline.run(self.permits.key(), "waiting for a permit", self.permits.acquire_owned()).await;
-        waited.unwrap_or_else(|timeout| Err(self.timeout_error(timeout)))
+        match deadline.run(self.component, self.step, self.permits.acquire_owned()).await {
+            Ok(acquired) => acquired.map_err(|_| self.closed_error()),
+            Err(timeout) => Err(self.timeout_error(timeout)),
+        }
     }
 
     /// The permits.
@@ -64,9 +75,13 @@ impl PermitQueue {
         self.permits.close();
     }
 
+    fn closed_error(&self) -> Error {
+        Error::new(ErrorKind::Closed, self.component, "closed").not_sent()
+    }
+
     fn queue_full_error(&self) -> Error {
         let message = format!("queue is full: {} callers wait already", self.waiting.max());
-        Error::new(ErrorKind::Capacity, self.permits.key(), message)
+        Error::new(ErrorKind::Capacity, self.component, message)
             .with_context("setting", self.waiting.key())
             .not_sent()
     }
@@ -97,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_queue_refuses_immediately_and_a_waiting_caller_times_out_naming_the_setting() {
+    async fn a_full_queue_rejects_immediately_and_a_waiting_caller_times_out_naming_the_setting() {
         let queue = queue(1, 1);
         let held = queue.acquire(soon()).await.expect("free");
         let waiting = queue.acquire(soon());
