@@ -18,7 +18,7 @@ use crate::vectors::VectorStore;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct BuildContext {
-    /// The whole configuration, rollback flags applied.
+    /// The [effective](Config::effective) configuration: rollback flags are applied.
     pub config: Arc<Config>,
     /// The clock for expiry.
     pub clock: Arc<dyn Clock>,
@@ -36,7 +36,7 @@ impl BuildContext {
     #[must_use]
     pub fn new(config: impl Into<Arc<Config>>) -> Self {
         Self {
-            config: config.into(),
+            config: Arc::new(config.into().effective()),
             clock: Arc::new(SystemClock::new()),
             eviction_listener: None,
             background_failure_listener: None,
@@ -205,6 +205,19 @@ impl Registry {
         let mut registry = Self::empty();
         crate::backends::register_builtins(&mut registry);
         registry
+    }
+}
+
+impl Registry {
+    /// Whether there is a backend of that name for this configuration key.
+    pub(crate) fn contains(&self, key: &str, name: &str) -> bool {
+        match key {
+            "memory.backend" => self.memory.contains(name),
+            "tasks.backend" => self.tasks.contains(name),
+            "http.backend" => self.http.contains(name),
+            "vectors.backend" => self.vectors.contains(name),
+            _ => self.pool.contains(name),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::agent::ChatAgent;
 use crate::clock::Clock;
 use crate::component::{CloseReport, Component, Components, unsupported_limit_error};
-use crate::config::Config;
+use crate::config::{Config, LEGACY_BACKENDS, PASSED_BY_VALUE};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
@@ -39,7 +39,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> arshai::Result<()> {
 /// let runtime = Arshai::builder(Config::default()).build()?;
-/// let input = MemoryInput::working("conversation-1").with_data("likes short answers");
+/// let input = MemoryInput::working_memory("conversation-1").with_data("likes short answers");
 /// runtime.memory().store(input.clone()).await?;
 /// assert_eq!(runtime.memory().retrieve(&input).await?[0].as_str(), "likes short answers");
 /// # Ok(()) }
@@ -64,7 +64,8 @@ impl Arshai {
     /// A builder with this configuration.
     pub fn builder(config: Config) -> ArshaiBuilder {
         ArshaiBuilder {
-            context: BuildContext::new(config),
+            context: BuildContext::new(Config::default()),
+            config,
             memory: None,
             tasks: None,
             http: None,
@@ -80,7 +81,8 @@ impl Arshai {
         Self::builder(Config::load()?).build()
     }
 
-    /// The configuration it was built from. Limits changed at run time are in [`stats`](Self::stats).
+    /// The [effective](Config::effective) configuration it was built from. Limits changed at run time are in
+    /// [`stats`](Self::stats).
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.0.config
@@ -240,6 +242,7 @@ impl fmt::Debug for Arshai {
 /// Builds an [`Arshai`]. Backends are chosen by name from the configuration, or passed by value.
 #[must_use]
 pub struct ArshaiBuilder {
+    config: Config,
     context: BuildContext,
     memory: Option<Arc<dyn MemoryManager>>,
     tasks: Option<Arc<dyn TaskExecutor>>,
@@ -305,20 +308,36 @@ impl ArshaiBuilder {
     /// [`ErrorKind::UnknownBackend`] for a name that is not registered, listing the registered ones; errors from the
     /// backends' factories.
     pub fn build(self) -> Result<Arshai> {
-        let Self { context, memory, tasks, http, vectors } = self;
+        let Self { mut config, mut context, memory, tasks, http, vectors } = self;
+        for (is_passed, backend) in [
+            (memory.is_some(), &mut config.memory.backend),
+            (tasks.is_some(), &mut config.tasks.backend),
+            (http.is_some(), &mut config.http.backend),
+            (vectors.is_some(), &mut config.vectors.backend),
+        ] {
+            if is_passed {
+                *backend = PASSED_BY_VALUE.to_owned();
+            }
+        }
+        for (key, name) in
+            LEGACY_BACKENDS.into_iter().filter(|(key, name)| !context.registry.contains(key, name))
+        {
+            config.without_legacy_backend(key, name);
+        }
+        context.config = Arc::new(config.effective());
         let (config, registry) = (Arc::clone(&context.config), Arc::clone(&context.registry));
         let defaults = Config::default();
         let memory = match memory {
             Some(memory) => memory,
-            None => registry.memory.build(memory_backend(&config), &context)?,
+            None => registry.memory.build(&config.memory.backend, &context)?,
         };
         let tasks = match tasks {
             Some(tasks) => tasks,
-            None => registry.tasks.build(task_backend(&config), &context)?,
+            None => registry.tasks.build(&config.tasks.backend, &context)?,
         };
         let http = match http {
             Some(http) => Some(http),
-            None => build_optional(&registry.http, config.http_backend(), &defaults.http.backend, &context)?,
+            None => build_optional(&registry.http, &config.http.backend, &defaults.http.backend, &context)?,
         };
         let vectors = match vectors {
             Some(vectors) => Some(vectors),
@@ -365,23 +384,6 @@ impl ArshaiBuilder {
 impl fmt::Debug for ArshaiBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ArshaiBuilder").field("context", &self.context).finish_non_exhaustive()
-    }
-}
-
-/// A rollback flag swaps the in-process store for its twin; memory that lives elsewhere stays where it is.
-fn memory_backend(config: &Config) -> &str {
-    match config.memory.backend.as_str() {
-        "in_memory" if config.rollback.legacy_memory() => "legacy",
-        "redis" | "tiered" if config.rollback.legacy_connections() => "redis_legacy",
-        "tiered" if config.rollback.legacy_memory() => "redis",
-        name => name,
-    }
-}
-
-fn task_backend(config: &Config) -> &str {
-    match config.tasks.backend.as_str() {
-        "bounded" if config.rollback.legacy_tasks() => "legacy",
-        name => name,
     }
 }
 

@@ -53,7 +53,7 @@ pub enum Effect {
 ///   [`connection`](Self::connection) gives one of one's own. Together they are never more than
 ///   `pool.max_connections` to each server. Nothing connects before it is needed.
 /// - **Deadlines.** Every command ends by `redis.command_timeout`, waiting and reconnecting included.
-/// - **Bounds.** At most `redis.max_commands` commands of at most `redis.max_pending_bytes` bytes are under
+/// - **Bounds.** At most `redis.max_pending_commands` commands of at most `redis.max_pending_bytes` bytes are under
 ///   way; one more is refused at once with [`ErrorKind::Capacity`]. No value larger than
 ///   `redis.max_value_bytes` is written, or read into memory.
 /// - **Failures.** A connection that breaks, or that answers nothing for as long as a command may take, is
@@ -108,7 +108,7 @@ impl RedisClient {
     /// [`ErrorKind::Config`] for a URL that cannot be used, without repeating it;
     /// [`ErrorKind::UnknownBackend`] for a pool that is not there.
     pub fn from_context(context: &BuildContext) -> Result<Self> {
-        Self::build(context, Settings::new(&context.config)?, context.config.redis.shared_connections, None)
+        Self::build(context, Settings::new(&context.config)?, 1, None)
     }
 
     /// A client whose ordinary commands travel over one connection, which `prepare` readies each time it is made
@@ -138,14 +138,14 @@ impl RedisClient {
         let connector = Arc::new(RedisConnector::new(settings));
         let mut settings = PoolSettings::new("redis", &config.pool);
         // Connecting is a part of some command: it never has longer than that.
-        settings.connect_timeout = settings.connect_timeout.min(redis.command_timeout);
+        settings.connect_timeout = redis.connect_timeout.min(redis.command_timeout);
         let pool = context.build_pool(connector, settings)?;
         let lane = |_| Lane::new(Arc::clone(&pool), redis.command_timeout, prepare.clone());
         let client = Self(Arc::new(Inner {
             lanes: (0..shared.max(1)).map(lane).collect(),
             lanes_in_use: AtomicUsize::new(lanes_for(shared, config.pool.max_connections)),
             pool,
-            pending: Pending::new(redis.max_commands, redis.max_pending_bytes),
+            pending: Pending::new(redis.max_pending_commands, redis.max_pending_bytes),
             command_timeout: redis.command_timeout,
             max_value_bytes: redis.max_value_bytes,
             counts: Counts::default(),

@@ -59,7 +59,7 @@ impl Pending {
     pub(super) fn enter(&self, bytes: usize) -> Result<Entered<'_>> {
         let bytes = bytes as u64;
         if !self.commands.take(1) {
-            return Err(full("redis.max_commands", self.commands.max));
+            return Err(full("redis.max_pending_commands", self.commands.max));
         }
         if !self.bytes.take(bytes) {
             self.commands.used.fetch_sub(1, Ordering::Relaxed);
@@ -70,7 +70,7 @@ impl Pending {
 
     pub(super) fn limits(&self) -> [LimitUsage; 2] {
         [
-            self.commands.usage("redis.max_commands", "commands"),
+            self.commands.usage("redis.max_pending_commands", "commands"),
             self.bytes.usage("redis.max_pending_bytes", "bytes"),
         ]
     }

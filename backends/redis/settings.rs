@@ -43,7 +43,7 @@ impl Settings {
         encrypt(&mut fred, redis)?;
         Ok(Self {
             config: fred,
-            connect_timeout: config.pool.connection_timeout,
+            connect_timeout: redis.connect_timeout,
             command_timeout: redis.command_timeout,
         })
     }
