@@ -21,7 +21,7 @@ use std::time::Duration;
 use arshai::agent::{Agent, AgentInput, ChatAgent};
 use arshai::config::{ConfigLoader, Machine};
 use arshai::memory::MemoryInput;
-use arshai::tasks::{Function, FunctionError, Functions};
+use arshai::tasks::{Function, FunctionError, FunctionOutcome, Functions};
 use arshai::vectors::{CollectionConfig, Entity, SearchRequest, VectorStore};
 use arshai::{Arshai, Deadline};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -53,10 +53,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("> {question}");
         let output = agent.process(AgentInput::new(question).in_conversation(conversation)).await?;
         println!("{}", output.text);
-        let tools: usize = output.tool_results.iter().map(|results| results.regular_results.len()).sum();
+        let is_result = |outcome: &&FunctionOutcome| matches!(outcome, FunctionOutcome::Completed(_));
+        let tools = output.tool_results.iter().flatten().filter(is_result).count();
         println!(
-            "  ({} exchanges, {tools} tool results, {} tokens)\n",
-            output.turns, output.usage.total_tokens
+            "  ({} model calls, {tools} tool results, {} tokens)\n",
+            output.model_calls, output.usage.total_tokens
         );
     }
 
