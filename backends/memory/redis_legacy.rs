@@ -101,7 +101,7 @@ impl Component for LegacyRedisMemoryManager {
 #[async_trait]
 impl MemoryManager for LegacyRedisMemoryManager {
     async fn store(&self, input: MemoryInput) -> Result<String> {
-        input.check_id()?;
+        input.validate()?;
         let empty = Map::new();
         let metadata = input.metadata.as_ref().unwrap_or(&empty);
         let json = self.codec.encode(input.last_data("store")?, metadata)?;
@@ -110,7 +110,7 @@ impl MemoryManager for LegacyRedisMemoryManager {
     }
 
     async fn retrieve(&self, input: &MemoryInput) -> Result<Vec<WorkingMemory>> {
-        input.check_id()?;
+        input.validate()?;
         let json = self.get(input.key()).await?;
         if json.is_empty() {
             self.misses.fetch_add(1, Ordering::Relaxed);
@@ -121,7 +121,7 @@ impl MemoryManager for LegacyRedisMemoryManager {
     }
 
     async fn update(&self, input: MemoryInput) -> Result<()> {
-        input.check_id()?;
+        input.validate()?;
         let memory = input.last_data("update")?;
         let held = self.get(input.key()).await?;
         if held.is_empty() {
@@ -133,7 +133,7 @@ impl MemoryManager for LegacyRedisMemoryManager {
     }
 
     async fn delete(&self, input: &MemoryInput) -> Result<()> {
-        input.check_id()?;
+        input.validate()?;
         let key = input.key();
         self.on_a_connection(|redis| async move { redis.del::<i64, _>(key).await }).await.map(|_| ())
     }

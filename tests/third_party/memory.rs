@@ -45,7 +45,7 @@ impl MapMemory {
         input: &MemoryInput,
         work: impl FnOnce(&mut Entries, &mut Vec<RemovedEntry>) -> T,
     ) -> Result<T> {
-        input.check_id()?;
+        input.validate()?;
         let mut gone = Vec::new();
         let mut entries = self.entries.lock().expect("no operation panics");
         let expired = |entries: &Entries| {
@@ -113,7 +113,7 @@ impl Component for MapMemory {
 #[async_trait]
 impl MemoryManager for MapMemory {
     async fn store(&self, input: MemoryInput) -> Result<String> {
-        input.check_id()?;
+        input.validate()?;
         let memory = input.last_data("store")?.clone();
         let now = self.clock.now();
         self.with(&input, |entries, gone| {
@@ -133,7 +133,7 @@ impl MemoryManager for MapMemory {
     }
 
     async fn update(&self, input: MemoryInput) -> Result<()> {
-        input.check_id()?;
+        input.validate()?;
         let memory = input.last_data("update")?.clone();
         self.with(&input, |entries, gone| {
             let Some((held, _)) = entries.live.get_mut(&key(&input)) else { return };

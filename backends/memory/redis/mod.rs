@@ -110,7 +110,7 @@ impl Component for RedisMemoryManager {
 #[async_trait]
 impl MemoryManager for RedisMemoryManager {
     async fn store(&self, input: MemoryInput) -> Result<String> {
-        input.check_id()?;
+        input.validate()?;
         let empty = Map::new();
         let metadata = input.metadata.as_ref().unwrap_or(&empty);
         let json = self.codec.encode(input.last_data("store")?, metadata)?;
@@ -120,7 +120,7 @@ impl MemoryManager for RedisMemoryManager {
     }
 
     async fn retrieve(&self, input: &MemoryInput) -> Result<Vec<WorkingMemory>> {
-        input.check_id()?;
+        input.validate()?;
         let json = self.commands.read(&input.key()).await?;
         if json.is_empty() {
             self.misses.fetch_add(1, Ordering::Relaxed);
@@ -131,7 +131,7 @@ impl MemoryManager for RedisMemoryManager {
     }
 
     async fn update(&self, input: MemoryInput) -> Result<()> {
-        input.check_id()?;
+        input.validate()?;
         let memory = input.last_data("update")?;
         let updated = update(&self.commands, &self.codec, &input.key(), memory).await?;
         if updated.is_none() {
@@ -141,7 +141,7 @@ impl MemoryManager for RedisMemoryManager {
     }
 
     async fn delete(&self, input: &MemoryInput) -> Result<()> {
-        input.check_id()?;
+        input.validate()?;
         self.commands.delete(&input.key()).await.map(|_| ())
     }
 
