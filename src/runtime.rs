@@ -374,8 +374,7 @@ impl fmt::Debug for ArshaiBuilder {
 fn memory_backend(config: &Config) -> &str {
     match config.memory.backend.as_str() {
         "in_memory" if config.rollback.legacy_memory() => "legacy",
-        "redis" | "tiered" if config.rollback.legacy_connections() => "redis_legacy",
-        "tiered" if config.rollback.legacy_memory() => "redis",
+        "redis" if config.rollback.legacy_connections() => "redis_legacy",
         name => name,
     }
 }

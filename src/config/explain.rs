@@ -140,9 +140,6 @@ pub(super) fn rolled_back(config: &Config, key: &str) -> Option<(&'static str, &
         "cleanup_interval" if memory => (MEMORY, "on each operation"),
         "pool.backend" if rollback.legacy_connections() => (CONNECTIONS, "legacy"),
         "pool.max_waiting" if rollback.legacy_connections() => (CONNECTIONS, "unbounded"),
-        "redis.shared_connections" if rollback.legacy_connections() => {
-            (CONNECTIONS, "a connection per caller")
-        }
         "pool.max_connections" if rollback.legacy_connections() => (CONNECTIONS, "HTTP 50, Redis unbounded"),
         "pool.max_idle" if rollback.legacy_connections() => (CONNECTIONS, "20"),
         "pool.idle_timeout" if rollback.legacy_connections() => (CONNECTIONS, "30 s"),

@@ -122,7 +122,6 @@ keys! {
     list "http.insecure_hosts" None, Kind::List { example: "models.internal,10.0.0.5" }, http.insecure_hosts;
     optional_url "http.proxy" None, Kind::Url { schemes: &PROXY, example: "http://proxy.internal:3128" }, http.proxy;
     url "redis.url" Some("REDIS_URL"), Kind::Url { schemes: &REDIS, example: "redis://localhost:6379/1" }, redis.url;
-    number "redis.shared_connections" None, count(1, 2), redis.shared_connections;
     duration "redis.command_timeout" None, seconds(5), redis.command_timeout, "s";
     number "redis.max_commands" None, count(1, 10_000), redis.max_commands;
     number "redis.max_pending_bytes" None, count(1, 67_108_864), redis.max_pending_bytes, "bytes";

@@ -134,8 +134,6 @@ pub struct HttpConfig {
 pub struct RedisConfig {
     /// Its URL, which may hold a password.
     pub url: SecretString,
-    /// Connections that all callers share for ordinary commands, of the pool's `max_connections`.
-    pub shared_connections: usize,
     /// How long a command may take, reconnecting included.
     pub command_timeout: Duration,
     /// The most commands sent or waiting at once; one more is refused at once.
@@ -434,7 +432,6 @@ impl Default for Config {
             },
             redis: RedisConfig {
                 url: "redis://localhost:6379/1".into(),
-                shared_connections: 2,
                 command_timeout: Duration::from_secs(5),
                 max_commands: 10_000,
                 max_pending_bytes: 64 << 20,
