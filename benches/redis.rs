@@ -69,7 +69,7 @@ fn store_and_retrieve(bench: &mut Bench, server: &RedisServer, threads: &str, ca
                         commands(&ours, callers, each, move |caller| {
                             let (memory, text) = (Arc::clone(&memory), Arc::clone(&text));
                             async move {
-                                let input = MemoryInput::working(caller.to_string());
+                                let input = MemoryInput::working_memory(caller.to_string());
                                 memory
                                     .store(input.clone().with_data(arshai::memory::WorkingMemory::new(text)))
                                     .await

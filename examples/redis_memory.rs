@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let client = RedisClient::from_context(&context)?;
     let memory = Arc::new(RedisMemoryManager::new(client.clone(), &context)?);
 
-    let conversation = MemoryInput::working("redis-memory-example");
+    let conversation = MemoryInput::working_memory("redis-memory-example");
     match memory.retrieve(&conversation).await?.first() {
         Some(held) => println!("remembered: {}", held.as_str()),
         None => println!("nothing is remembered yet"),

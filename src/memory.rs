@@ -159,13 +159,13 @@ impl MemoryInput {
     }
 
     /// The working memory of a conversation, with nothing to store.
-    pub fn working(conversation_id: impl Into<String>) -> Self {
-        Self::new(conversation_id).with_type(MemoryType::WorkingMemory)
+    pub fn working_memory(conversation_id: impl Into<String>) -> Self {
+        Self::new(conversation_id).with_memory_type(MemoryType::WorkingMemory)
     }
 
     /// Chooses the memory type.
     #[must_use]
-    pub fn with_type(mut self, memory_type: MemoryType) -> Self {
+    pub fn with_memory_type(mut self, memory_type: MemoryType) -> Self {
         self.memory_type = memory_type;
         self
     }

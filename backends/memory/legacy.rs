@@ -115,7 +115,7 @@ impl LegacyMemoryManager {
     /// Everything kept of a conversation's memory: text, metadata, times.
     #[must_use]
     pub fn record(&self, memory_type: MemoryType, conversation_id: &str) -> Option<MemoryRecord> {
-        let key = MemoryInput::new(conversation_id).with_type(memory_type).key();
+        let key = MemoryInput::new(conversation_id).with_memory_type(memory_type).key();
         let inner = self.inner.lock();
         let entry = inner.entries.get(&key).filter(|entry| entry.expires > self.clock.now())?;
         let Entry { memory, metadata, created_at, last_update, .. } = entry;

@@ -53,7 +53,7 @@ use Idempotency::{Idempotent, NonIdempotent};
 ///   [`dedicated_connection`](Self::dedicated_connection) hands out others. Together they never exceed
 ///   `pool.max_connections`, to each server. Nothing connects before it is needed.
 /// - **Deadlines.** Every command ends by `redis.command_timeout`, including waiting and reconnecting.
-/// - **Limits.** At most `redis.max_commands` commands of at most `redis.max_pending_bytes` bytes are in flight;
+/// - **Limits.** At most `redis.max_pending_commands` commands of at most `redis.max_pending_bytes` bytes are in flight;
 ///   further commands fail immediately with [`ErrorKind::Capacity`]. No value larger than `redis.max_value_bytes` is
 ///   written, or read into memory.
 /// - **Failures.** A connection that breaks, or receives no response for as long as a command may take, is replaced,
@@ -110,13 +110,13 @@ impl RedisClient {
         let redis = &context.config.redis;
         let mut pool = PoolSettings::new(COMPONENT, &context.config.pool);
         // Connecting is part of a command.
-        pool.connect_timeout = pool.connect_timeout.min(redis.command_timeout);
+        pool.connect_timeout = redis.connect_timeout.min(redis.command_timeout);
         let connector = RedisConnector::new(Settings::new(&context.config)?);
         let pool = context.build_pool(Arc::new(connector), pool)?;
         let client = Self(Arc::new(Inner {
             shared: ConnectionManager::new(Arc::clone(&pool), redis.command_timeout),
             pool,
-            in_flight: InFlightLimit::new(redis.max_commands, redis.max_pending_bytes),
+            in_flight: InFlightLimit::new(redis.max_pending_commands, redis.max_pending_bytes),
             command_timeout: redis.command_timeout,
             max_value_bytes: redis.max_value_bytes,
             counters: Counters::default(),

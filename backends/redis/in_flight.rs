@@ -21,7 +21,7 @@ pub(super) struct InFlightGuard<'a> {
 impl InFlightLimit {
     pub(super) fn new(max_commands: usize, max_bytes: usize) -> Self {
         Self {
-            commands: UsageMeter::new("redis.max_commands", "commands", max_commands as u64),
+            commands: UsageMeter::new("redis.max_pending_commands", "commands", max_commands as u64),
             bytes: UsageMeter::new("redis.max_pending_bytes", "bytes", max_bytes as u64),
         }
     }

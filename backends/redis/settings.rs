@@ -48,7 +48,7 @@ impl Settings {
         }
         fred.fail_fast = true;
         configure_tls(&mut fred, redis)?;
-        let connect_timeout = config.pool.connection_timeout.min(redis.command_timeout);
+        let connect_timeout = redis.connect_timeout.min(redis.command_timeout);
         Ok(Self { config: fred, connect_timeout })
     }
 

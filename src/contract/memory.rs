@@ -180,9 +180,10 @@ pub async fn suite<M: MemoryManager + 'static>(make: impl Fn(Setup) -> Arc<M>) {
 
 async fn what_is_stored_is_retrieved_under_its_key(bench: &Bench) {
     assert_eq!(bench.read("a").await, None);
-    let key = bench.memory.store(MemoryInput::working("a").with_data("hello")).await.expect("it stores");
+    let key =
+        bench.memory.store(MemoryInput::working_memory("a").with_data("hello")).await.expect("it stores");
     assert_eq!(key, "memory:WORKING_MEMORY:a", "the key is Python's");
-    assert_eq!(read(&*bench.memory, &MemoryInput::working("a")).await.as_deref(), Some("hello"));
+    assert_eq!(read(&*bench.memory, &MemoryInput::working_memory("a")).await.as_deref(), Some("hello"));
     let long = "ü".repeat(MAX_CONVERSATION_ID_BYTES / 2);
     bench.store(&long, "").await;
     assert_eq!(bench.read(&long).await.as_deref(), Some(""), "the longest id and the shortest text");
@@ -190,7 +191,8 @@ async fn what_is_stored_is_retrieved_under_its_key(bench: &Bench) {
 
 async fn conversations_and_types_never_see_each_other(bench: &Bench) {
     let types = [MemoryType::ShortTermMemory, MemoryType::LongTermMemory, MemoryType::WorkingMemory];
-    let inputs = types.iter().flat_map(|kind| ["a", "b"].map(|id| MemoryInput::new(id).with_type(*kind)));
+    let inputs =
+        types.iter().flat_map(|kind| ["a", "b"].map(|id| MemoryInput::new(id).with_memory_type(*kind)));
     let inputs: Vec<_> = inputs.collect();
     for input in &inputs {
         bench.memory.store(input.clone().with_data(input.key())).await.expect("it stores");

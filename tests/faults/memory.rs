@@ -13,7 +13,7 @@ use serde_json::json;
 const WORKING: MemoryType = MemoryType::WorkingMemory;
 
 fn input(id: impl ToString, text: &str) -> MemoryInput {
-    MemoryInput::working(id.to_string()).with_data(text)
+    MemoryInput::working_memory(id.to_string()).with_data(text)
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn the_largest_entry_that_fits_is_stored_at_the_price_of_all_others() {
     }
     let fits = |bytes: usize| {
         let large = WorkingMemory::new("x".repeat(bytes));
-        memory.store(MemoryInput::working("large").with_data(large)).is_ok()
+        memory.store(MemoryInput::working_memory("large").with_data(large)).is_ok()
     };
     let (mut low, mut high) = (0, 256 * 1024);
     while low + 1 < high {

@@ -62,7 +62,7 @@ async fn update_renews_the_time_to_live_and_keeps_what_is_not_ours() {
     let held = r#"{"data": {"working_memory": "old", "extra": [1]}, "metadata": {"a": {"b": null}}, "created_at": "then", "last_update": "then", "added": 1}"#;
     let client = memory.client();
     client.set_key("memory:WORKING_MEMORY:a", held, Some(Duration::from_secs(100))).await.expect("it is set");
-    memory.update(MemoryInput::working("a").with_data("new")).await.expect("it updates");
+    memory.update(MemoryInput::working_memory("a").with_data("new")).await.expect("it updates");
     let Some(arshai::backends::redis::RedisValue::Json(value)) =
         client.get_key("memory:WORKING_MEMORY:a").await.expect("it is there")
     else {
@@ -78,7 +78,7 @@ async fn update_renews_the_time_to_live_and_keeps_what_is_not_ours() {
 async fn an_update_never_brings_back_what_was_deleted_meanwhile() {
     let server = server();
     let memory = manager(config(&server.url()));
-    let input = MemoryInput::working("a");
+    let input = MemoryInput::working_memory("a");
     for round in 0..200 {
         memory.store(input.clone().with_data("old")).await.expect("it stores");
         let update = tokio::spawn({
@@ -97,7 +97,7 @@ async fn an_update_never_brings_back_what_was_deleted_meanwhile() {
 async fn updates_at_once_end_as_one_of_them_whole_and_lose_no_metadata() {
     let server = server();
     let memory = manager(config(&server.url()));
-    let input = MemoryInput::working("a");
+    let input = MemoryInput::working_memory("a");
     let metadata = json!({"owner": "ada"}).as_object().cloned().expect("an object");
     memory.store(input.clone().with_data("0").with_metadata(metadata)).await.expect("it stores");
     let updates = (0..20).map(|n| {
@@ -161,7 +161,7 @@ async fn a_runtime_with_memory_in_redis_shows_resizes_and_closes_its_connections
     config.memory.backend = "redis".into();
     let runtime = Arshai::builder(config).build().expect("it builds");
     assert_eq!(server.connections(), 0, "nothing connects before it is needed");
-    let input = MemoryInput::working("a").with_data("text");
+    let input = MemoryInput::working_memory("a").with_data("text");
     runtime.memory().store(input.clone()).await.expect("it stores");
     let pool = &runtime.stats().pools[0];
     assert_eq!((pool.name, pool.open), ("redis", server.connections() as u64));
@@ -181,7 +181,7 @@ async fn a_runtime_with_memory_in_redis_shows_resizes_and_closes_its_connections
 #[tokio::test]
 async fn switching_the_connection_flag_at_a_restart_loses_nothing_both_ways() {
     let server = server();
-    let input = MemoryInput::working("a");
+    let input = MemoryInput::working_memory("a");
     for (round, legacy) in [false, true, false].into_iter().enumerate() {
         let mut config = config(&server.url());
         config.memory.backend = "redis".into();

@@ -60,7 +60,7 @@ const NAME_IN_ERRORS: &str = "memory.in_memory";
 ///
 /// # fn main() -> arshai::Result<()> {
 /// let memory = InMemoryManager::builder().max_entries(1_000).build()?;
-/// memory.store(MemoryInput::working("conversation-1").with_data("The user is called Ada."))?;
+/// memory.store(MemoryInput::working_memory("conversation-1").with_data("The user is called Ada."))?;
 /// let held = memory.get(MemoryType::WorkingMemory, "conversation-1").expect("just stored");
 /// assert_eq!(held.as_str(), "The user is called Ada.");
 /// # Ok(())
