@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fred::socket2::TcpKeepalive;
 use fred::types::Builder;
-use fred::types::config::{Config as FredConfig, ConnectionConfig, PerformanceConfig, TcpConfig};
+use fred::types::config::{Config as FredConfig, ConnectionConfig, TcpConfig};
 use secrecy::ExposeSecret;
 use url::Url;
 
@@ -54,11 +54,8 @@ impl Settings {
 
     /// A client that is not connected.
     pub(super) fn client(&self) -> fred::clients::Client {
-        // Commands have no timeout of fred's: it would also end blocking commands on dedicated connections. Their
-        // callers wait until a deadline.
-        let mut performance = PerformanceConfig::default();
-        // Allocated per connection, at some 800 bytes each; events are used only while connecting.
-        performance.broadcast_channel_capacity = 32;
+        // fred's own command timeout stays off: it would also end blocking commands on dedicated connections. Every
+        // command has a deadline of its caller instead.
         let mut connection = ConnectionConfig::default();
         connection.connection_timeout = self.connect_timeout;
         connection.internal_command_timeout = self.connect_timeout;
@@ -71,7 +68,7 @@ impl Settings {
             ..TcpConfig::default()
         };
         let mut builder = Builder::from_config(self.config.clone());
-        builder.set_performance_config(performance).set_connection_config(connection);
+        builder.set_connection_config(connection);
         builder.build().expect("fred builds a client from any configuration")
     }
 }
