@@ -5,8 +5,6 @@ pub mod legacy;
 mod notifier;
 #[cfg(feature = "redis")]
 pub mod redis;
-#[cfg(feature = "redis")]
-pub mod redis_legacy;
 
 use std::sync::Arc;
 
@@ -15,8 +13,6 @@ pub use in_memory::InMemoryManager;
 pub use legacy::LegacyMemoryManager;
 #[cfg(feature = "redis")]
 pub use redis::RedisMemoryManager;
-#[cfg(feature = "redis")]
-pub use redis_legacy::LegacyRedisMemoryManager;
 
 /// Adds the memory backends.
 pub(super) fn register(registry: &mut Registry) {
@@ -28,15 +24,18 @@ pub(super) fn register(registry: &mut Registry) {
     #[cfg(feature = "redis")]
     {
         let memory = &mut registry.memory;
-        memory.register(redis::NAME, |context| Ok(Arc::new(RedisMemoryManager::from_context(context)?)));
-        memory.register(redis_legacy::NAME, |context| {
-            Ok(Arc::new(LegacyRedisMemoryManager::from_context(context)?))
+        memory.register(RedisMemoryManager::NAME, |context| {
+            Ok(Arc::new(RedisMemoryManager::from_context(context)?))
+        });
+        memory.register(RedisMemoryManager::LEGACY_NAME, |context| {
+            Ok(Arc::new(RedisMemoryManager::legacy(context)?))
         });
     }
     #[cfg(not(feature = "redis"))]
     for name in ["redis", "redis_legacy"] {
         registry.memory.register_unavailable(name, "redis");
     }
+    registry.memory.register_removed("tiered", "redis");
 }
 
 fn warn_entry_missing(input: &crate::memory::MemoryInput) {
