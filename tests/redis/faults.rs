@@ -254,11 +254,11 @@ async fn commands_are_retried_while_the_server_loads_its_data() {
         .setting("loading-process-events-interval-bytes", "1024")
         .start();
     let client = client(config(&server.url()));
-    for n in 0..300 {
+    for n in 0..600 {
         client.set_key(&n.to_string(), "x".repeat(100), None).await.expect("it sets");
     }
-    // Each key now takes 10 ms to load.
-    server.command(&["CONFIG", "SET", "key-load-delay", "10000"]);
+    // Loading now takes 3 s, in which the server responds every 0.3 s.
+    server.command(&["CONFIG", "SET", "key-load-delay", "5000"]);
     let mut loading = server.raw();
     loading.send(&["DEBUG", "RELOAD"]).expect("it is sent");
     let error = loop {
@@ -270,6 +270,7 @@ async fn commands_are_retried_while_the_server_loads_its_data() {
     };
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(has_code(&error, "LOADING"), "{error}");
+    assert_eq!(client.stats().retries, 3);
     let used = async { while client.set_key("k", "v", None).await.is_err() {} };
     tokio::time::timeout(20 * SECOND, used).await.expect("it takes writes again");
 }
