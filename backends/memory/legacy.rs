@@ -129,7 +129,11 @@ impl LegacyMemoryManager {
     pub fn metadata(&self, memory_type: MemoryType, conversation_id: &str) -> Option<Map<String, Value>> {
         let key = MemoryInput::new(conversation_id).with_memory_type(memory_type).key();
         let inner = self.inner.lock();
-        inner.entries.get(&key).filter(|entry| entry.expires > self.clock.now()).map(|entry| entry.metadata.clone())
+        inner
+            .entries
+            .get(&key)
+            .filter(|entry| entry.expires > self.clock.now())
+            .map(|entry| entry.metadata.clone())
     }
 
     /// Validates the input, removes expired entries and runs `work` under the lock, then calls the listener.

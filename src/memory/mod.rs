@@ -73,7 +73,11 @@ pub trait MemoryManager: Component {
     ///
     /// # Errors
     /// As for [`store`](Self::store).
-    async fn compare_and_set(&self, input: MemoryInput, expected: Option<&WorkingMemory>) -> Result<CasOutcome>;
+    async fn compare_and_set(
+        &self,
+        input: MemoryInput,
+        expected: Option<&WorkingMemory>,
+    ) -> Result<CasOutcome>;
 
     /// Removes an entry.
     ///

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cleanup::Cleanup;
 use super::store::Store;
-use super::{InMemoryManager, COMPONENT};
+use super::{COMPONENT, InMemoryManager};
 use crate::memory::EvictionListener;
 use crate::{Clock, Error, ErrorKind, Result, SystemClock};
 
@@ -96,7 +96,11 @@ impl InMemoryManagerBuilder {
         }
         let limits = (self.max_entries, self.max_bytes);
         let store = Store::new(limits, self.ttl, self.clock, self.listener)?;
-        Ok(InMemoryManager { store: Arc::new(store), cleanup: Cleanup::every(self.cleanup_interval), closed: false.into() })
+        Ok(InMemoryManager {
+            store: Arc::new(store),
+            cleanup: Cleanup::every(self.cleanup_interval),
+            closed: false.into(),
+        })
     }
 }
 

@@ -178,7 +178,11 @@ impl InMemoryManager {
     ///
     /// # Errors
     /// As [`InMemoryManager::store`].
-    pub fn compare_and_set(&self, input: MemoryInput, expected: Option<&WorkingMemory>) -> Result<CasOutcome> {
+    pub fn compare_and_set(
+        &self,
+        input: MemoryInput,
+        expected: Option<&WorkingMemory>,
+    ) -> Result<CasOutcome> {
         input.validate()?;
         self.check_open()?;
         let memory = input.last_data("update")?.clone();

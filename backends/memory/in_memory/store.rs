@@ -226,13 +226,9 @@ impl Store {
         if alone <= budget {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::TooLarge,
-            COMPONENT,
-            "the entry is larger than the whole memory budget",
-        )
-        .with_context("entry_bytes", heap_bytes)
-        .with_context("budget_bytes", budget))
+        Err(Error::new(ErrorKind::TooLarge, COMPONENT, "the entry is larger than the whole memory budget")
+            .with_context("entry_bytes", heap_bytes)
+            .with_context("budget_bytes", budget))
     }
 
     /// Gives up when room is wanted and, again and again, there is nothing to evict: every other thread holds

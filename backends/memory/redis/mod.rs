@@ -83,7 +83,13 @@ impl RedisMemoryManager {
 
     fn with_commands(commands: Box<dyn EntryCommands>, context: &BuildContext) -> Self {
         let codec = Codec::new(Arc::clone(&context.clock));
-        Self { commands, codec, closed: AtomicBool::new(false), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        Self {
+            commands,
+            codec,
+            closed: AtomicBool::new(false),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
     }
 
     fn validate(&self, input: &MemoryInput) -> Result<()> {

@@ -8,9 +8,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::memory::{CasOutcome, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, WorkingMemory};
-use crate::{
-    CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase,
-};
+use crate::{CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase};
 
 /// Unreachable memory: every operation fails with the configured error kind, and health is unhealthy.
 #[derive(Debug, Clone, Copy)]

@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{Factory, Fixture, Setup};
-use crate::memory::{CasOutcome, MAX_CONVERSATION_ID_BYTES, MemoryInput, MemoryManager, MemoryType, WorkingMemory};
+use crate::memory::{
+    CasOutcome, MAX_CONVERSATION_ID_BYTES, MemoryInput, MemoryManager, MemoryType, WorkingMemory,
+};
 use crate::{Deadline, ErrorKind};
 
 pub(super) async fn run<F, Fut>(factory: &Factory<F>)
@@ -158,7 +160,10 @@ async fn rejected(fixture: &Fixture, input: &MemoryInput) -> ErrorKind {
         memory.delete(input).await.expect_err("delete rejects it"),
     ];
     let id = &input.conversation_id;
-    assert!(errors.iter().all(|error| id.len() < 2 || !error.to_string().contains(id)), "the id is not repeated");
+    assert!(
+        errors.iter().all(|error| id.len() < 2 || !error.to_string().contains(id)),
+        "the id is not repeated"
+    );
     assert!(errors.iter().all(|error| error.kind() == errors[0].kind()), "{errors:?}");
     errors[0].kind()
 }

@@ -23,7 +23,8 @@ where
         a_full_store_evicts_the_least_recently_used_entry(&factory.make(3, 64 * MIB).await).await;
         replacing_in_a_full_store_evicts_nothing(&factory.make(3, 64 * MIB).await).await;
         for capacity in [1, 2, 3, 10, 100] {
-            eviction_follows_the_order_of_use_exactly(&factory.make(capacity, 64 * MIB).await, capacity).await;
+            eviction_follows_the_order_of_use_exactly(&factory.make(capacity, 64 * MIB).await, capacity)
+                .await;
         }
         a_write_that_grows_a_full_store_is_readable(&factory.make(10_000, MIB).await).await;
         an_entry_larger_than_the_limit_is_rejected_and_evicts_nothing(&factory.make(1_000, MIB).await).await;
@@ -259,7 +260,10 @@ pub(super) async fn random_operations(fixture: &Fixture, seed: u64, move_clock: 
             }
         }
         let removals = fixture.memory.stats().removals;
-        assert!(evicted <= removals.over_max_entries + removals.over_max_bytes, "step {step}: an entry was lost");
+        assert!(
+            evicted <= removals.over_max_entries + removals.over_max_bytes,
+            "step {step}: an entry was lost"
+        );
         for limit in fixture.memory.limits() {
             assert!(limit.limit.is_none_or(|max| limit.used <= max), "step {step}: {limit:?}");
         }
