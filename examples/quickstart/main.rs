@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arshai::agent::{Agent, AgentInput, ChatAgent};
-use arshai::config::{ConfigLoader, Machine};
+use arshai::config::{ConfigLoader, HostResources};
 use arshai::memory::MemoryInput;
 use arshai::tasks::{Function, FunctionError, Functions};
 use arshai::vectors::{CollectionConfig, Entity, SearchRequest, VectorStore};
@@ -92,7 +92,7 @@ fn configuration() -> Result<arshai::Config, Box<dyn Error>> {
         variables.push(("OPENAI_API_KEY".into(), "loopback".into()));
         variables.push(("OPENAI_BASE_URL".into(), format!("http://{address}/v1").into()));
     }
-    Ok(ConfigLoader::new().vars(variables).machine(Machine::detect()).load()?)
+    Ok(ConfigLoader::new().vars(variables).host_resources(HostResources::detect()).load()?)
 }
 
 /// Reads, embeds and inserts the documents; gives how many passages there are.

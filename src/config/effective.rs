@@ -56,8 +56,8 @@ impl Config {
     /// ```
     #[must_use]
     pub fn effective(&self) -> Self {
-        let sources = KEYS.iter().map(|key| (key.path, self.source_of(key))).collect();
-        let mut effective = Effective { config: self.clone(), sources, annotations: BTreeMap::new() };
+        let mut effective =
+            Effective { config: self.clone(), sources: self.sources(), annotations: BTreeMap::new() };
         effective.select_legacy_backends();
         effective.apply_legacy_values();
         effective.mark_unused();

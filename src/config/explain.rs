@@ -115,16 +115,13 @@ pub struct Explanation {
 impl Explanation {
     pub(super) fn from_config(config: &Config) -> Self {
         let config = config.effective();
+        let sources = config.sources();
         let keys = KEYS.iter().map(|key| ExplainedValue {
             key: Cow::Borrowed(key.path),
             env_var: key.env_var(),
             description: key.doc.trim(),
-            value: match config.provenance.annotations.get(key.path) {
-                Some(Annotation::NotUsed) => "not used".to_owned(),
-                Some(Annotation::HttpOnly) => format!("{} (HTTP only)", key.display(&config)),
-                None => key.display(&config),
-            },
-            source: config.source_of(key),
+            value: key.explained(&config),
+            source: sources[key.path].clone(),
         });
         let backends = config.backends.explain().map(|(key, value, source)| ExplainedValue {
             key: Cow::Owned(key.to_owned()),
@@ -155,15 +152,32 @@ impl fmt::Display for Explanation {
 }
 
 impl Config {
-    /// Where a key's value came from. The fields are public: what differs from what was loaded, code has changed.
-    pub(super) fn source_of(&self, key: &Key) -> ValueSource {
-        let is_unchanged = match &self.provenance.loaded {
-            Some(loaded) => key.is_same(self, loaded),
-            None => key.is_same(self, &Self::default()),
+    /// Where the value of each key came from. The fields are public: what differs from what was loaded, code has
+    /// changed.
+    pub(super) fn sources(&self) -> BTreeMap<&'static str, ValueSource> {
+        let defaults;
+        let loaded = match &self.provenance.loaded {
+            Some(loaded) => &**loaded,
+            None => {
+                defaults = Self::default();
+                &defaults
+            }
         };
-        match is_unchanged {
+        let source = |key: &Key| match key.is_same(self, loaded) {
             true => self.provenance.sources.get(key.path).cloned().unwrap_or(ValueSource::Default),
             false => ValueSource::Code,
+        };
+        KEYS.iter().map(|key| (key.path, source(key))).collect()
+    }
+}
+
+impl Key {
+    /// The value as the effective configuration has it, secrets redacted.
+    pub(super) fn explained(&self, effective: &Config) -> String {
+        match effective.provenance.annotations.get(self.path) {
+            Some(Annotation::NotUsed) => "not used".to_owned(),
+            Some(Annotation::HttpOnly) => format!("{} (HTTP only)", self.display(effective)),
+            None => self.display(effective),
         }
     }
 }

@@ -353,20 +353,22 @@ impl LoadState {
 
     /// A rollback flag must work in an emergency, so it wins over explicit settings, with a warning.
     fn warn_overridden(&mut self) {
-        let effective = self.config.explain();
-        for (&key, source) in &self.sources {
-            // Choosing a built-in backend and the flag for its legacy implementation is no contradiction.
-            let is_explicit = source.is_explicit() && !key.ends_with(".backend");
-            let Some(value) = effective.get(key).filter(|_| is_explicit) else { continue };
-            let by = match &value.source {
+        let effective = self.config.effective();
+        for key in KEYS {
+            let Some(source) = self.sources.get(key.path).filter(|source| source.is_explicit()) else {
+                continue;
+            };
+            let by = match &effective.provenance.sources[key.path] {
                 ValueSource::Rollback { flag } => flag,
                 ValueSource::Key { key } => key,
                 _ => continue,
             };
-            let value = &value.value;
-            self.report
-                .warnings
-                .push(format!("{key} ({source}) is overridden by {by}; effective value: {value}"));
+            // Choosing a built-in backend and the flag for its legacy implementation is no contradiction.
+            if !key.path.ends_with(".backend") {
+                let (path, value) = (key.path, key.explained(&effective));
+                let warning = format!("{path} ({source}) is overridden by {by}; effective value: {value}");
+                self.report.warnings.push(warning);
+            }
         }
     }
 

@@ -72,9 +72,10 @@ impl Config {
     /// As [`load`](Self::load).
     pub fn validate(&self) -> Result<()> {
         let invalid = sections::KEYS.iter().filter(|key| !(key.get)(self).is_valid(&key.spec));
+        let sources = self.sources();
         let problems = invalid.map(|key| Problem {
             name: key.path.to_owned(),
-            location: self.source_of(key).to_string(),
+            location: sources[key.path].to_string(),
             found: (!key.is_secret()).then(|| problems::truncate_for_display(key.display(self))),
             expected: key.expected(),
         });
