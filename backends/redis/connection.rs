@@ -46,7 +46,7 @@ impl RedisConnection {
         F: FnOnce(Client) -> Fut,
         Fut: Future<Output = Result<T, FredError>>,
     {
-        let spent = !self.0.is_kept();
+        let spent = !self.0.is_reusable();
         let Some(link) = self.0.get_mut::<RedisLink>().filter(|_| !spent) else {
             return Err(Error::new(
                 ErrorKind::Closed,
@@ -55,7 +55,7 @@ impl RedisConnection {
             ));
         };
         let (client, closed) = (link.client().clone(), link.closed().clone());
-        self.0.keep(false);
+        self.0.set_reusable(false);
         let result = deadline
             .run(COMPONENT, "work on a connection of one's own", async {
                 tokio::select! {
@@ -67,7 +67,7 @@ impl RedisConnection {
             .await?;
         match result {
             Ok(done) => {
-                self.0.keep(true);
+                self.0.set_reusable(true);
                 Ok(done)
             }
             Err(error) => Err(from_fred(&error, "work on a connection of one's own")),

@@ -38,7 +38,7 @@ impl SharedLink {
         };
         let (client, closed) = (link.client().clone(), link.closed().clone());
         // Whatever ends its time here, commands may be under way on it: it is never used again.
-        home.keep(false);
+        home.set_reusable(false);
         Ok(Self {
             client,
             closed,
