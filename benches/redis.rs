@@ -1,8 +1,7 @@
 //! Storing and retrieving a conversation of 1 KiB in Redis, against bare clients doing the same work by hand:
-//! the same JSON, the same two commands. And reading a copy of it beside the in-process store.
+//! the same JSON, the same two commands.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use arshai::backends::memory::RedisMemoryManager;
 use arshai::backends::redis::fred;
