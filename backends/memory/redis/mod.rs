@@ -123,7 +123,7 @@ impl Component for RedisMemoryManager {
         self.client().health_check(deadline).await
     }
 
-    /// Nothing to do: entries are in Redis, and the client closes as a component of its own.
+    /// Nothing to do: entries are in Redis, and the client is a separate component.
     async fn close(&self, _: Deadline) -> CloseReport {
         CloseReport::idle()
     }
