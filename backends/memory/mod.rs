@@ -2,6 +2,7 @@
 
 pub mod in_memory;
 pub mod legacy;
+mod notifier;
 #[cfg(feature = "redis")]
 pub mod redis;
 
@@ -15,12 +16,11 @@ pub use redis::RedisMemoryManager;
 
 /// Adds the memory backends.
 pub(super) fn register(registry: &mut Registry) {
-    registry
-        .memory
-        .register(in_memory::NAME, |context| Ok(Arc::new(InMemoryManager::from_context(context)?)));
-    registry
-        .memory
-        .register(legacy::NAME, |context| Ok(Arc::new(LegacyMemoryManager::from_context(context))));
+    let memory = &mut registry.memory;
+    memory.register(InMemoryManager::NAME, |context| Ok(Arc::new(InMemoryManager::from_context(context)?)));
+    memory.register(LegacyMemoryManager::NAME, |context| {
+        Ok(Arc::new(LegacyMemoryManager::from_context(context)))
+    });
     #[cfg(feature = "redis")]
     {
         let memory = &mut registry.memory;
@@ -36,4 +36,8 @@ pub(super) fn register(registry: &mut Registry) {
         registry.memory.register_unavailable(name, "redis");
     }
     registry.memory.register_removed("tiered", "redis");
+}
+
+fn warn_entry_missing(input: &crate::memory::MemoryInput) {
+    tracing::warn!(memory_type = %input.memory_type, "No existing data found to update");
 }

@@ -9,6 +9,8 @@ use arshai::memory::{MemoryInput, MemoryManager};
 use arshai::{Arshai, BuildContext, Config, Deadline, ErrorKind};
 use serde_json::json;
 
+use arshai_test_support::RedisServer;
+
 use crate::{config, server};
 
 fn context(url: &str, setup: &Setup) -> BuildContext {
@@ -17,38 +19,36 @@ fn context(url: &str, setup: &Setup) -> BuildContext {
     BuildContext::new(config).with_clock(Arc::clone(&setup.clock))
 }
 
+async fn redis(server: &RedisServer, setup: Setup) -> Arc<dyn MemoryManager> {
+    server.command(&["FLUSHALL"]);
+    Arc::new(RedisMemoryManager::from_context(&context(&server.url(), &setup)).expect("it is valid"))
+}
+
+async fn legacy_redis(server: &RedisServer, setup: Setup) -> Arc<dyn MemoryManager> {
+    server.command(&["FLUSHALL"]);
+    let mut context = context(&server.url(), &setup);
+    let mut config = Config::clone(&context.config);
+    config.pool.backend = "legacy".into();
+    context.config = Arc::new(config);
+    Arc::new(RedisMemoryManager::legacy(&context).expect("it is valid"))
+}
+
 #[tokio::test]
 async fn memory_in_redis_keeps_the_contract() {
     let server = server();
-    memory::suite(|setup| {
-        server.command(&["FLUSHALL"]);
-        Arc::new(RedisMemoryManager::from_context(&context(&server.url(), &setup)).expect("it is valid"))
-    })
-    .await;
+    memory::suite(|setup| redis(&server, setup)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn memory_in_redis_keeps_the_contract_on_many_threads() {
     let server = server();
-    memory::suite(|setup| {
-        server.command(&["FLUSHALL"]);
-        Arc::new(RedisMemoryManager::from_context(&context(&server.url(), &setup)).expect("it is valid"))
-    })
-    .await;
+    memory::suite(|setup| redis(&server, setup)).await;
 }
 
 #[tokio::test]
 async fn the_legacy_commands_keep_the_contract() {
     let server = server();
-    memory::suite(|setup| {
-        server.command(&["FLUSHALL"]);
-        let mut context = context(&server.url(), &setup);
-        let mut config = Config::clone(&context.config);
-        config.pool.backend = "legacy".into();
-        context.config = Arc::new(config);
-        Arc::new(RedisMemoryManager::legacy(&context).expect("it is valid"))
-    })
-    .await;
+    memory::suite(|setup| legacy_redis(&server, setup)).await;
 }
 
 fn manager(config: Config) -> Arc<RedisMemoryManager> {

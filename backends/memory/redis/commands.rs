@@ -4,15 +4,16 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::interfaces::LuaInterface;
-use fred::types::Value;
+use fred::interfaces::{KeysInterface, LuaInterface};
+use fred::types::{Expiration, SetOptions, Value};
 
 use super::COMPONENT;
 use crate::backends::redis::{Idempotency, RedisClient, fred};
+use crate::memory::CasOutcome;
 use crate::{Deadline, Error, ErrorKind, Result};
 
-/// Turns an entry into its replacement.
-pub(super) type EditEntry<'a> = &'a (dyn Fn(&[u8]) -> Result<Bytes> + Send + Sync);
+/// Turns an entry into its replacement; `None` leaves it unchanged.
+pub(super) type EditEntry<'a> = &'a (dyn Fn(&[u8]) -> Result<Option<Bytes>> + Send + Sync);
 
 /// How entries are read and written.
 #[async_trait]
@@ -24,24 +25,30 @@ pub(super) trait EntryCommands: fmt::Debug + Send + Sync {
     /// Stores an entry and starts its TTL.
     async fn set(&self, key: &str, entry: Bytes) -> Result<()>;
 
-    /// Replaces an entry and restarts its TTL; `false` if it does not exist.
-    async fn update(&self, key: &str, edit: EditEntry<'_>) -> Result<bool>;
+    /// Stores an entry only if there is none.
+    async fn create(&self, key: &str, entry: Bytes) -> Result<bool>;
+
+    /// Replaces an entry and restarts its TTL; a conflict if `edit` leaves it unchanged.
+    async fn update(&self, key: &str, edit: EditEntry<'_>) -> Result<CasOutcome>;
 
     async fn delete(&self, key: &str) -> Result<()>;
 }
 
 /// Replaces an entry if it is still the expected one: 0 it is missing, 1 it differs, 2 it was replaced.
-const COMPARE_AND_SET: &str = "\
+pub(super) const COMPARE_AND_SET: &str = "\
 local entry = redis.call('GET', KEYS[1])
 if not entry then return 0 end
 if entry ~= ARGV[1] then return 1 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 return 2";
 
-enum CasOutcome {
-    Missing,
-    Conflict,
-    Updated,
+/// The outcome of [`COMPARE_AND_SET`].
+pub(super) fn cas_outcome(reply: i64) -> CasOutcome {
+    match reply {
+        0 => CasOutcome::Missing,
+        1 => CasOutcome::Conflict,
+        _ => CasOutcome::Updated,
+    }
 }
 
 /// Commands on the shared connection; `update` compares and sets.
@@ -66,20 +73,34 @@ impl EntryCommands for SharedCommands {
         self.client.set_key(key, entry, Some(ttl)).await
     }
 
+    async fn create(&self, key: &str, entry: Bytes) -> Result<bool> {
+        self.client.check_size(entry.len())?;
+        let bytes = key.len() + entry.len();
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let expire = Some(Expiration::EX(self.ttl_seconds));
+        let reply: Option<String> = self
+            .client
+            .command("SET", Idempotency::NonIdempotent, self.client.deadline(), bytes, |redis| {
+                let (key, entry, expire) = (key.clone(), entry.clone(), expire.clone());
+                async move { redis.set(key, entry, expire, Some(SetOptions::NX), false).await }
+            })
+            .await?;
+        Ok(reply.is_some())
+    }
+
     /// Reads, edits and compares until no other process has written in between; one deadline covers all of it.
-    async fn update(&self, key: &str, edit: EditEntry<'_>) -> Result<bool> {
+    async fn update(&self, key: &str, edit: EditEntry<'_>) -> Result<CasOutcome> {
         let deadline = self.client.deadline();
         loop {
-            let Some(entry) = self.read(key, deadline).await? else { return Ok(false) };
-            let replacement = edit(&entry)?;
+            let Some(entry) = self.read(key, deadline).await? else { return Ok(CasOutcome::Missing) };
+            let Some(replacement) = edit(&entry)? else { return Ok(CasOutcome::Conflict) };
             match self.compare_and_set(key, entry, replacement, deadline).await? {
-                CasOutcome::Updated => return Ok(true),
-                CasOutcome::Missing => return Ok(false),
                 CasOutcome::Conflict if deadline.has_passed() => {
                     let message = "update gave up: too many concurrent writes to this conversation";
                     return Err(Error::new(ErrorKind::Timeout, COMPONENT, message).not_sent());
                 }
                 CasOutcome::Conflict => {}
+                outcome => return Ok(outcome),
             }
         }
     }
@@ -115,10 +136,6 @@ impl SharedCommands {
                 async move { redis.eval(COMPARE_AND_SET, key, arguments).await }
             })
             .await?;
-        Ok(match outcome {
-            0 => CasOutcome::Missing,
-            1 => CasOutcome::Conflict,
-            _ => CasOutcome::Updated,
-        })
+        Ok(cas_outcome(outcome))
     }
 }

@@ -6,10 +6,9 @@ mod legacy;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use codec::Codec;
@@ -17,7 +16,7 @@ use commands::{EntryCommands, SharedCommands};
 use legacy::LegacyCommands;
 
 use crate::backends::redis::RedisClient;
-use crate::memory::{MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, WorkingMemory};
+use crate::memory::{CasOutcome, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, WorkingMemory};
 use crate::{
     BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
     ShutdownPhase, support,
@@ -33,8 +32,8 @@ const COMPONENT: &str = "memory.redis";
 /// - **Format.** `SET memory:<TYPE>:<id> <json> EX <ttl>`, the JSON with `data.working_memory`, `metadata`,
 ///   `created_at` and `last_update`, local times without offset. `update` keeps unknown fields byte for byte.
 /// - **Time.** Entries expire after the TTL in whole seconds, counted by Redis from the last `store` or `update`.
-/// - **Atomicity.** `update` compares and sets: it cannot bring back an entry deleted meanwhile or lose what another
-///   process wrote beside the text. [`legacy`](Self::legacy) reads and then writes instead.
+/// - **Atomicity.** `update` compares and sets: it cannot restore an entry that was deleted concurrently or lose what
+///   another process wrote beside the text.
 /// - **Limits, deadlines, failures.** Those of [`RedisClient`], one deadline per operation. A write whose connection
 ///   was lost is not sent again; its error has [`Outcome::Unknown`](crate::Outcome::Unknown).
 /// - **Invalid values.** A key that holds another type, or a value that is not an entry, is
@@ -43,6 +42,7 @@ const COMPONENT: &str = "memory.redis";
 pub struct RedisMemoryManager {
     commands: Box<dyn EntryCommands>,
     codec: Codec,
+    closed: AtomicBool,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -70,8 +70,8 @@ impl RedisMemoryManager {
         Ok(Self::with_commands(Box::new(SharedCommands { client, ttl_seconds }), context))
     }
 
-    /// Builds a manager with the legacy commands: a connection per operation, without deadlines, retries or
-    /// compare-and-set. Keys and JSON are the same.
+    /// Builds a manager with the legacy commands: a connection per operation, without deadlines or retries. Keys and
+    /// JSON are the same.
     ///
     /// # Errors
     /// As [`from_context`](Self::from_context).
@@ -83,7 +83,21 @@ impl RedisMemoryManager {
 
     fn with_commands(commands: Box<dyn EntryCommands>, context: &BuildContext) -> Self {
         let codec = Codec::new(Arc::clone(&context.clock));
-        Self { commands, codec, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        Self {
+            commands,
+            codec,
+            closed: AtomicBool::new(false),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
+    }
+
+    fn validate(&self, input: &MemoryInput) -> Result<()> {
+        input.validate()?;
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(Error::new(ErrorKind::Closed, COMPONENT, "closed")),
+            false => Ok(()),
+        }
     }
 
     /// The underlying client.
@@ -123,8 +137,9 @@ impl Component for RedisMemoryManager {
         self.client().health_check(deadline).await
     }
 
-    /// Nothing to do: entries are in Redis, and the client is a separate component.
+    /// Only rejects further operations: entries are in Redis, and the client is a separate component.
     async fn close(&self, _: Deadline) -> CloseReport {
+        self.closed.store(true, Ordering::Release);
         CloseReport::idle()
     }
 }
@@ -132,7 +147,7 @@ impl Component for RedisMemoryManager {
 #[async_trait]
 impl MemoryManager for RedisMemoryManager {
     async fn store(&self, input: MemoryInput) -> Result<String> {
-        input.check_id()?;
+        self.validate(&input)?;
         let empty = Map::new();
         let metadata = input.metadata.as_ref().unwrap_or(&empty);
         let entry = self.codec.encode(input.last_data("store")?, metadata)?;
@@ -142,7 +157,7 @@ impl MemoryManager for RedisMemoryManager {
     }
 
     async fn retrieve(&self, input: &MemoryInput) -> Result<Vec<WorkingMemory>> {
-        input.check_id()?;
+        self.validate(input)?;
         let Some(entry) = self.commands.get(&input.key()).await? else {
             self.misses.fetch_add(1, Ordering::Relaxed);
             return Ok(Vec::new());
@@ -152,18 +167,42 @@ impl MemoryManager for RedisMemoryManager {
     }
 
     async fn update(&self, input: MemoryInput) -> Result<()> {
-        input.check_id()?;
+        self.validate(&input)?;
         let memory = input.last_data("update")?;
-        let replace_text = |entry: &[u8]| -> Result<Bytes> { self.codec.replace_text(entry, memory) };
-        if !self.commands.update(&input.key(), &replace_text).await? {
-            tracing::warn!(memory_type = %input.memory_type, "No existing data found to update");
+        let replace_text = |entry: &[u8]| self.codec.replace_text(entry, memory).map(Some);
+        if self.commands.update(&input.key(), &replace_text).await? == CasOutcome::Missing {
+            super::warn_entry_missing(&input);
         }
         Ok(())
     }
 
+    async fn compare_and_set(
+        &self,
+        input: MemoryInput,
+        expected: Option<&WorkingMemory>,
+    ) -> Result<CasOutcome> {
+        self.validate(&input)?;
+        let memory = input.last_data("update")?;
+        let Some(expected) = expected else {
+            let entry = self.codec.encode(memory, &input.metadata.clone().unwrap_or_default())?;
+            let created = self.commands.create(&input.key(), entry).await?;
+            return Ok(if created { CasOutcome::Updated } else { CasOutcome::Conflict });
+        };
+        let replace_expected = |entry: &[u8]| match self.codec.decode_text(entry)? == *expected {
+            true => self.codec.replace_text(entry, memory).map(Some),
+            false => Ok(None),
+        };
+        self.commands.update(&input.key(), &replace_expected).await
+    }
+
     async fn delete(&self, input: &MemoryInput) -> Result<()> {
-        input.check_id()?;
+        self.validate(input)?;
         self.commands.delete(&input.key()).await
+    }
+
+    /// Nothing to do: Redis has every acknowledged write.
+    async fn flush(&self) -> Result<()> {
+        Ok(())
     }
 
     fn stats(&self) -> MemoryStats {
