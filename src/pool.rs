@@ -152,7 +152,7 @@ impl PoolSettings {
             max_idle: config.max_idle,
             max_waiting: config.max_waiting,
             idle_timeout: config.idle_timeout,
-            connect_timeout: config.connection_timeout,
+            connect_timeout: config.connect_timeout,
             check_after: Duration::from_secs(1),
             check_timeout: Duration::from_secs(1),
         }

@@ -9,7 +9,7 @@ use crate::pool::{Connection, Connector, PoolSettings};
 use crate::{Clock, SystemClock};
 
 /// The name that `pool.backend` chooses this pool by.
-pub const NAME: &str = "lean";
+pub const NAME: &str = "bounded";
 
 /// A bounded pool that hands out the connection used last.
 ///

@@ -64,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     runtime.tasks().wait_for_background_tasks(Some(Duration::from_secs(5))).await;
-    let remembered = runtime.memory().retrieve(&MemoryInput::working(conversation)).await?;
+    let remembered = runtime.memory().retrieve(&MemoryInput::working_memory(conversation)).await?;
     let remembered = remembered.first().map_or("nothing", |memory| memory.as_str());
     println!("What is remembered of the conversation:\n{remembered}\n");
     println!("Every bound, and how close it came:\n{}", runtime.stats());

@@ -128,7 +128,7 @@ async fn fill_memory(runtime: &Arshai) -> arshai::Result<()> {
     let text = "what this user likes and what was said ".repeat(25);
     // The legacy store scans all it holds on every operation: filling it is quadratic, as it was.
     for conversation in 0..CONVERSATIONS {
-        let input = MemoryInput::working(format!("conversation-{conversation}"));
+        let input = MemoryInput::working_memory(format!("conversation-{conversation}"));
         runtime.memory().store(input.with_data(text.as_str())).await?;
     }
     Ok(())
@@ -138,7 +138,7 @@ async fn fill_memory(runtime: &Arshai) -> arshai::Result<()> {
 async fn time_memory(runtime: &Arshai) -> arshai::Result<f64> {
     let began = Instant::now();
     for operation in 0..TIMED_OPERATIONS {
-        let input = MemoryInput::working(format!("conversation-{}", CONVERSATIONS - 1 - operation));
+        let input = MemoryInput::working_memory(format!("conversation-{}", CONVERSATIONS - 1 - operation));
         if operation % 2 == 0 {
             runtime.memory().retrieve(&input).await?;
         } else {

@@ -15,7 +15,7 @@ pub(super) struct Conversation<'a> {
 impl Conversation<'_> {
     /// What is remembered, or nothing yet.
     pub(super) async fn recall(&self, deadline: Deadline) -> Result<Option<WorkingMemory>> {
-        let input = MemoryInput::working(self.id);
+        let input = MemoryInput::working_memory(self.id);
         let found = deadline.run(self.component, "reading memory", self.memory.retrieve(&input)).await??;
         Ok(found.into_iter().next())
     }
@@ -23,7 +23,7 @@ impl Conversation<'_> {
     /// Writes what is to be remembered. A memory that existed is updated, so that one deleted meanwhile stays
     /// deleted.
     pub(super) async fn keep(&self, memory: WorkingMemory, existed: bool, deadline: Deadline) -> Result<()> {
-        let input = MemoryInput::working(self.id).with_data(memory);
+        let input = MemoryInput::working_memory(self.id).with_data(memory);
         let keeping = async {
             match existed {
                 true => self.memory.update(input).await,

@@ -1,6 +1,6 @@
 //! Where every value came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Config;
+use super::effective::Annotation;
 use super::keys::KEYS;
 
 /// Where a value came from.
@@ -31,7 +32,12 @@ pub enum Source {
         /// Its name.
         name: String,
     },
-    /// A rollback flag took its place.
+    /// It follows from another key.
+    Key {
+        /// The other key.
+        key: &'static str,
+    },
+    /// A rollback flag replaced it.
     Rollback {
         /// The flag's variable.
         flag: &'static str,
@@ -48,6 +54,7 @@ impl fmt::Display for Source {
             Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
             Self::File { path, line: None } => write!(f, "{}", path.display()),
             Self::Variable { name } => f.write_str(name),
+            Self::Key { key } => write!(f, "follows {key}"),
             Self::Rollback { flag } => write!(f, "rollback flag {flag}"),
             Self::Code => f.write_str("code"),
         }
@@ -60,7 +67,10 @@ pub(super) struct Origin {
     /// The configuration as it was loaded, to tell what code has changed since; `None` for the defaults.
     pub loaded: Option<Arc<Config>>,
     pub sources: Arc<BTreeMap<&'static str, Source>>,
+    pub annotations: Arc<BTreeMap<&'static str, Annotation>>,
     pub warnings: Arc<[String]>,
+    /// Legacy backends, by key and name, that do not exist.
+    pub missing_backends: BTreeSet<(&'static str, &'static str)>,
 }
 
 /// One value in force.
@@ -86,21 +96,15 @@ pub struct Explanation {
 
 impl Explanation {
     pub(super) fn of(config: &Config) -> Self {
-        let loaded = config.origin.loaded.clone().unwrap_or_default();
+        let config = config.effective();
         let values = KEYS.iter().map(|key| {
-            let explained =
-                |value, source| Explained { key: key.path, variable: key.variable, value, source };
-            if let Some((flag, value)) = rolled_back(config, key.path) {
-                return explained(value.to_owned(), Source::Rollback { flag });
-            }
-            let value = (key.show)(config);
-            // The fields are public: what differs from what was loaded, the application has changed.
-            let source = if value == (key.show)(&loaded) {
-                config.origin.sources.get(key.path).cloned().unwrap_or(Source::Default)
-            } else {
-                Source::Code
+            let value = match config.origin.annotations.get(key.path) {
+                Some(Annotation::NotUsed) => "not used".to_owned(),
+                Some(Annotation::HttpOnly) => format!("{} (HTTP only)", (key.show)(&config)),
+                None => (key.show)(&config),
             };
-            explained(value, source)
+            let source = config.source_of(key.path);
+            Explained { key: key.path, variable: key.variable, value, source }
         });
         Self { values: values.collect() }
     }
@@ -123,43 +127,15 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// What a rollback flag puts in place of a key's value, and which flag.
-pub(super) fn rolled_back(config: &Config, key: &str) -> Option<(&'static str, &'static str)> {
-    const MEMORY: &str = "ARSHAI_USE_LEGACY_MEMORY";
-    const CONNECTIONS: &str = "ARSHAI_USE_LEGACY_CONNECTIONS";
-    const ALL: &str = "ARSHAI_DISABLE_OPTIMIZATIONS";
-    let rollback = config.rollback;
-    let by = |flag| if rollback.disable_optimizations { ALL } else { flag };
-    // A flag swaps our own backends for their twins; another backend keeps its limits.
-    let memory = rollback.legacy_memory() && config.memory.backend == "in_memory";
-    let tasks = rollback.legacy_tasks() && config.tasks.backend == "bounded";
-    let http = rollback.legacy_connections() && config.http.backend == "ureq";
-    let (flag, instead) = match key {
-        "memory.backend" if memory => (MEMORY, "legacy"),
-        "memory.max_memory_mb" | "memory.max_entries" if memory => (MEMORY, "unbounded"),
-        "cleanup_interval" if memory => (MEMORY, "on each operation"),
-        "pool.backend" if rollback.legacy_connections() => (CONNECTIONS, "legacy"),
-        "pool.max_waiting" if rollback.legacy_connections() => (CONNECTIONS, "unbounded"),
-        "redis.shared_connections" if rollback.legacy_connections() => {
-            (CONNECTIONS, "a connection per caller")
+impl Config {
+    /// Where the value of this key came from. The fields are public: what differs from what was loaded, the application
+    /// has changed.
+    pub(super) fn source_of(&self, path: &str) -> Source {
+        let loaded = self.origin.loaded.clone().unwrap_or_default();
+        let is_unchanged = |key: &&super::keys::Key| (key.show)(self) == (key.show)(&loaded);
+        match KEYS.iter().find(|key| key.path == path).filter(is_unchanged) {
+            Some(_) => self.origin.sources.get(path).cloned().unwrap_or(Source::Default),
+            None => Source::Code,
         }
-        "pool.max_connections" if rollback.legacy_connections() => (CONNECTIONS, "HTTP 50, Redis unbounded"),
-        "pool.max_idle" if rollback.legacy_connections() => (CONNECTIONS, "20"),
-        "pool.idle_timeout" if rollback.legacy_connections() => (CONNECTIONS, "30 s"),
-        "pool.connection_timeout" if rollback.legacy_connections() => (CONNECTIONS, "none"),
-        "http.backend" if http => (CONNECTIONS, "legacy"),
-        "http.pool_timeout" if http => (CONNECTIONS, "the request's own"),
-        "http.max_waiting" if http => (CONNECTIONS, "unbounded"),
-        "tasks.backend" if tasks => (ALL, "legacy"),
-        "tasks.max_background_tasks" | "tasks.max_concurrency" | "tasks.max_result_bytes" if tasks => {
-            (ALL, "unbounded")
-        }
-        "tasks.background_warning_percent" | "tasks.timeout" if tasks => (ALL, "none"),
-        "tasks.max_blocking_threads" if tasks => (ALL, "tokio's own"),
-        "milvus.batch_size" if rollback.disable_optimizations => (ALL, "50"),
-        "llm.adaptive_concurrency" if rollback.disable_optimizations => (ALL, "false"),
-        "llm.max_concurrency" if rollback.disable_optimizations => (ALL, "unbounded"),
-        _ => return None,
-    };
-    Some((by(flag), instead))
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Config;
-use super::parse::{Kind, MOST, Parsed, WEB};
+use super::parse::{Kind, LONGEST_SECONDS, MOST, Parsed, WEB};
 
 /// One key of the configuration.
 pub(super) struct Key {
@@ -94,12 +94,12 @@ keys! {
     duration "memory.ttl" Some("ARSHAI_MEMORY_TTL"), seconds(43_200), memory.ttl, "s";
     string "memory.backend" Some("ARSHAI_MEMORY_BACKEND"), text("in_memory"), memory.backend;
     duration "cleanup_interval" Some("ARSHAI_CLEANUP_INTERVAL"), seconds(300), cleanup_interval, "s";
-    string "pool.backend" None, text("lean"), pool.backend;
+    string "pool.backend" None, text("bounded"), pool.backend;
     number "pool.max_connections" Some("ARSHAI_MAX_CONNECTIONS"), count(1, 20), pool.max_connections;
     number "pool.max_idle" None, count(0, 8), pool.max_idle;
     number "pool.max_waiting" None, count(0, 1_000), pool.max_waiting;
-    duration "pool.idle_timeout" None, seconds(30), pool.idle_timeout, "s";
-    duration "pool.connection_timeout" Some("ARSHAI_CONNECTION_TIMEOUT"), seconds(30), pool.connection_timeout, "s";
+    duration "pool.idle_timeout" None, seconds(15), pool.idle_timeout, "s";
+    duration "pool.connect_timeout" Some("ARSHAI_CONNECTION_TIMEOUT"), seconds(30), pool.connect_timeout, "s";
     string "tasks.backend" None, text("bounded"), tasks.backend;
     number "tasks.max_background_tasks" Some("ARSHAI_MAX_BACKGROUND_TASKS"), count(0, 1_000), tasks.max_background_tasks;
     number "tasks.background_warning_percent" None, Kind::Number { least: 1, most: 100, example: 80 },
@@ -122,14 +122,15 @@ keys! {
     list "http.insecure_hosts" None, Kind::List { example: "models.internal,10.0.0.5" }, http.insecure_hosts;
     optional_url "http.proxy" None, Kind::Url { schemes: &PROXY, example: "http://proxy.internal:3128" }, http.proxy;
     url "redis.url" Some("REDIS_URL"), Kind::Url { schemes: &REDIS, example: "redis://localhost:6379/1" }, redis.url;
-    number "redis.shared_connections" None, count(1, 2), redis.shared_connections;
+    duration "redis.connect_timeout" None, seconds(30), redis.connect_timeout, "s";
     duration "redis.command_timeout" None, seconds(5), redis.command_timeout, "s";
-    number "redis.max_commands" None, count(1, 10_000), redis.max_commands;
+    number "redis.max_pending_commands" None, count(1, 10_000), redis.max_pending_commands;
     number "redis.max_pending_bytes" None, count(1, 67_108_864), redis.max_pending_bytes, "bytes";
     number "redis.max_value_bytes" None, count(1, 16_777_216), redis.max_value_bytes, "bytes";
     optional "redis.ca_file" None, text("/etc/ssl/redis-ca.pem"), redis.ca_file;
     string "milvus.host" Some("MILVUS_HOST"), text("localhost"), milvus.host;
     number "milvus.port" Some("MILVUS_PORT"), Kind::Number { least: 1, most: 65_535, example: 19_530 }, milvus.port;
+    duration "milvus.connect_timeout" None, seconds(30), milvus.connect_timeout, "s";
     string "milvus.db_name" Some("MILVUS_DB_NAME"), text("default"), milvus.db_name;
     number "milvus.batch_size" Some("MILVUS_BATCH_SIZE"), count(1, 1_000), milvus.batch_size;
     secret "milvus.token" Some("MILVUS_TOKEN"), Kind::Secret, milvus.token;
@@ -167,7 +168,7 @@ keys! {
 // a slip in the table above, which a test that sets every key would find, and keeps the type's empty value.
 
 mod number {
-    use super::Parsed;
+    use super::{MOST, Parsed};
 
     pub(super) fn set<T: TryFrom<u64> + Default>(value: Parsed) -> T {
         match value {
@@ -178,7 +179,10 @@ mod number {
     }
 
     pub(super) fn show(value: &impl ToString) -> String {
-        value.to_string()
+        match value.to_string() {
+            most if most == MOST.to_string() => "unlimited".to_owned(),
+            number => number,
+        }
     }
 }
 
@@ -190,7 +194,10 @@ mod duration {
     }
 
     pub(super) fn show(value: &Duration) -> String {
-        value.as_secs().to_string()
+        match value.as_secs() {
+            super::LONGEST_SECONDS => "unlimited".to_owned(),
+            seconds => seconds.to_string(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use figment::value::{Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::Config;
-use super::explain::{Origin, Source, rolled_back};
+use super::explain::{Origin, Source};
 use super::file;
 use super::keys::{KEYS, Key, LOADER_VARIABLES, PYTHON_PREFIX, PYTHON_VARIABLES};
 use super::machine::Machine;
@@ -30,7 +30,7 @@ use crate::error::Result;
 ///     .set("memory.ttl", 7200)
 ///     .load()?;
 /// assert_eq!(config.memory.max_entries, 5000);
-/// assert_eq!(config.pool.max_connections, 16);
+/// assert_eq!(config.pool.max_idle, 8);
 /// # Ok::<_, arshai::Error>(())
 /// ```
 #[derive(Debug, Default)]
@@ -137,7 +137,8 @@ impl ConfigLoader {
         }
         loading.name_default_server(vars.mcp_server_url);
         loading.settle_servers();
-        loading.warn_of_overridden();
+        loading.remember();
+        loading.warn_overridden();
         loading.finish(self.strict || vars.strict)
     }
 }
@@ -153,20 +154,11 @@ struct FromVariables {
 
 impl Loading {
     fn adapt(&mut self, machine: Machine) {
-        let (max, idle, seconds) = machine.connections();
         let config = &mut self.config;
-        config.pool.max_connections = max;
-        config.pool.max_idle = idle;
-        config.pool.idle_timeout = std::time::Duration::from_secs(seconds);
+        config.pool.max_idle = machine.max_idle();
         config.memory.max_memory_mb = machine.memory_mb(config.memory.max_memory_mb, 2);
         config.vectors.max_memory_mb = machine.memory_mb(config.vectors.max_memory_mb, 4);
-        let adaptive = [
-            "pool.max_connections",
-            "pool.max_idle",
-            "pool.idle_timeout",
-            "memory.max_memory_mb",
-            "vectors.max_memory_mb",
-        ];
+        let adaptive = ["pool.max_idle", "memory.max_memory_mb", "vectors.max_memory_mb"];
         self.sources.extend(adaptive.map(|key| (key, Source::Adaptive)));
     }
 
@@ -350,22 +342,25 @@ impl Loading {
         }
     }
 
-    /// A rollback flag must work in an emergency, so it wins over explicit settings, and says so.
-    fn warn_of_overridden(&mut self) {
+    /// A rollback flag must work in an emergency, so it wins over explicit settings, with a warning.
+    fn warn_overridden(&mut self) {
+        let effective = self.config.explain();
         for (&key, source) in &self.sources {
-            // Choosing the in-process store and the flag for its twin is no contradiction.
-            let explicit =
+            // Choosing a built-in backend and the flag for its legacy implementation is no contradiction.
+            let is_explicit =
                 !matches!(source, Source::Default | Source::Adaptive) && !key.ends_with(".backend");
-            let Some((flag, instead)) = rolled_back(&self.config, key).filter(|_| explicit) else { continue };
-            let what = format!("{key} ({source}) has no effect while {flag} is set: {instead}");
-            self.dubious.push(Problem {
-                name: key.to_owned(),
-                place: source.to_string(),
-                found: None,
-                expected: format!("it has no effect while {flag} is set; remove one of the two"),
-            });
-            self.warnings.push(what);
+            let Some(value) = effective.get(key).filter(|_| is_explicit) else { continue };
+            if let by @ (Source::Rollback { .. } | Source::Key { .. }) = &value.source {
+                let by = by.to_string();
+                self.warnings
+                    .push(format!("{key} ({source}) is overridden ({by}); effective value: {}", value.value));
+            }
         }
+    }
+
+    fn remember(&mut self) {
+        let loaded = Some(Arc::new(self.config.clone()));
+        self.config.origin = Origin { loaded, sources: Arc::new(self.sources.clone()), ..Origin::default() };
     }
 
     fn finish(mut self, strict: bool) -> Result<Config> {
@@ -378,9 +373,7 @@ impl Loading {
         for warning in &self.warnings {
             tracing::warn!(component = "config", "{warning}");
         }
-        let loaded = Some(Arc::new(self.config.clone()));
-        let (sources, warnings) = (Arc::new(self.sources), self.warnings.into());
-        self.config.origin = Origin { loaded, sources, warnings };
+        self.config.origin.warnings = self.warnings.into();
         Ok(self.config)
     }
 }

@@ -43,14 +43,10 @@ impl Machine {
         Self { cores, in_container, memory_limit: groups.memory_limit().filter(|_| in_container) }
     }
 
-    /// The most connections of a pool, idle connections kept, and seconds an idle one is kept.
-    pub(super) fn connections(self) -> (usize, usize, u64) {
+    /// Idle connections that a pool keeps.
+    pub(super) fn max_idle(self) -> usize {
         let cores = self.cores.max(1);
-        if self.in_container {
-            (10.min(2 * cores), 5.min(cores), 15)
-        } else {
-            (20.min(4 * cores), 8.min(2 * cores), 30)
-        }
+        if self.in_container { 5.min(cores) } else { 8.min(2 * cores) }
     }
 
     /// `default_mb`, or the `share`th part of the container's memory limit if that is less.
@@ -108,11 +104,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn limits_adapt_to_cores_and_to_the_container() {
-        assert_eq!(Machine::new(2).connections(), (8, 4, 30));
-        assert_eq!(Machine::new(64).connections(), (20, 8, 30));
-        assert_eq!(Machine::container(2, None).connections(), (4, 2, 15));
-        assert_eq!(Machine::container(64, None).connections(), (10, 5, 15));
+    fn idle_connections_follow_cores() {
+        assert_eq!([Machine::new(2).max_idle(), Machine::new(64).max_idle()], [4, 8]);
+        let container = |cores| Machine::container(cores, None).max_idle();
+        assert_eq!([container(2), container(64)], [2, 5]);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! A wrong value is an error that names the variable or key, what was expected and an example; all of them are
 //! reported together. [`Config::explain`] shows every value in force and where it came from.
 
+mod effective;
 mod explain;
 mod file;
 mod keys;
@@ -19,6 +20,7 @@ mod servers;
 
 use std::ffi::OsString;
 
+pub(crate) use effective::{LEGACY_BACKENDS, PASSED_BY_VALUE};
 pub use explain::{Explained, Explanation, Source};
 pub use loader::ConfigLoader;
 pub use machine::Machine;

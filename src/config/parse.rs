@@ -32,6 +32,9 @@ pub(super) const WEB: [&str; 2] = ["http", "https"];
 /// The largest count: no machine holds more, and no arithmetic on it overflows.
 pub(super) const MOST: u64 = u32::MAX as u64;
 
+/// The longest duration: a century, which can be added to any clock.
+pub(super) const LONGEST_SECONDS: u64 = 3_155_760_000;
+
 /// A value that fits its key.
 #[derive(Debug, Clone)]
 pub(super) enum Parsed {
@@ -142,8 +145,7 @@ impl Kind {
     fn number(self, number: u64) -> Option<Parsed> {
         let (least, most) = match self {
             Self::Number { least, most, .. } => (least, most),
-            // A century: longer than anybody waits, and safe to add to any clock.
-            _ => (1, 3_155_760_000),
+            _ => (1, LONGEST_SECONDS),
         };
         (least..=most).contains(&number).then_some(Parsed::Number(number))
     }

@@ -66,8 +66,8 @@ pub struct PoolConfig {
     pub max_waiting: usize,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
-    /// How long connecting may take (MCP and Redis).
-    pub connection_timeout: Duration,
+    /// Timeout for connecting to Redis, Milvus, an MCP server or by HTTP, unless that section sets its own.
+    pub connect_timeout: Duration,
 }
 
 /// Task execution.
@@ -134,12 +134,12 @@ pub struct HttpConfig {
 pub struct RedisConfig {
     /// Its URL, which may hold a password.
     pub url: SecretString,
-    /// Connections that all callers share for ordinary commands, of the pool's `max_connections`.
-    pub shared_connections: usize,
+    /// Timeout for connecting, within that of the command that needs the connection.
+    pub connect_timeout: Duration,
     /// How long a command may take, reconnecting included.
     pub command_timeout: Duration,
-    /// The most commands sent or waiting at once; one more is refused at once.
-    pub max_commands: usize,
+    /// Maximum number of pending commands; further commands fail immediately with `Capacity`.
+    pub max_pending_commands: usize,
     /// The most bytes of commands sent or waiting and of the values they write.
     pub max_pending_bytes: usize,
     /// The most bytes of a value written or read.
@@ -156,6 +156,8 @@ pub struct MilvusConfig {
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// Timeout for connecting.
+    pub connect_timeout: Duration,
     /// The database.
     pub db_name: String,
     /// Entities per insert.
@@ -360,36 +362,6 @@ pub struct RollbackConfig {
     pub use_legacy_connections: bool,
 }
 
-impl RollbackConfig {
-    /// Whether memory is rolled back.
-    #[must_use]
-    pub fn legacy_memory(self) -> bool {
-        self.disable_optimizations || self.use_legacy_memory
-    }
-
-    /// Whether connections are rolled back.
-    #[must_use]
-    pub fn legacy_connections(self) -> bool {
-        self.disable_optimizations || self.use_legacy_connections
-    }
-
-    /// Whether task execution is rolled back.
-    #[must_use]
-    pub fn legacy_tasks(self) -> bool {
-        self.disable_optimizations
-    }
-}
-
-impl Config {
-    /// The HTTP backend in force: a rollback flag swaps the built-in one for its twin.
-    pub(crate) fn http_backend(&self) -> &str {
-        match self.http.backend.as_str() {
-            "ureq" if self.rollback.legacy_connections() => "legacy",
-            name => name,
-        }
-    }
-}
-
 impl Default for Config {
     /// The defaults outside a container, without reading the machine.
     fn default() -> Self {
@@ -402,12 +374,12 @@ impl Default for Config {
                 ttl: Duration::from_secs(43_200),
             },
             pool: PoolConfig {
-                backend: "lean".into(),
+                backend: "bounded".into(),
                 max_connections: 20,
                 max_idle: 8,
                 max_waiting: 1_000,
-                idle_timeout: Duration::from_secs(30),
-                connection_timeout: Duration::from_secs(30),
+                idle_timeout: Duration::from_secs(15),
+                connect_timeout: Duration::from_secs(30),
             },
             tasks: TaskConfig {
                 backend: "bounded".into(),
@@ -434,9 +406,9 @@ impl Default for Config {
             },
             redis: RedisConfig {
                 url: "redis://localhost:6379/1".into(),
-                shared_connections: 2,
+                connect_timeout: Duration::from_secs(30),
                 command_timeout: Duration::from_secs(5),
-                max_commands: 10_000,
+                max_pending_commands: 10_000,
                 max_pending_bytes: 64 << 20,
                 max_value_bytes: 16 << 20,
                 ca_file: None,
@@ -444,6 +416,7 @@ impl Default for Config {
             milvus: MilvusConfig {
                 host: "localhost".into(),
                 port: 19_530,
+                connect_timeout: Duration::from_secs(30),
                 db_name: "default".into(),
                 batch_size: 1_000,
                 token: None,

@@ -170,11 +170,11 @@ impl HttpClientFactory {
     pub fn check_compatibility(&self) -> Vec<String> {
         let config = &self.context.config;
         let mut doubts = Vec::new();
-        let backend = config.http_backend();
+        let backend = config.http.backend.as_str();
         if self.shared.transport.lock().is_none() && !self.context.registry.http.contains(backend) {
             doubts.push(self.context.registry.http.unknown_backend_error(backend).message().to_owned());
         }
-        if config.rollback.legacy_connections() {
+        if backend == "legacy" {
             doubts.push(
                 "a rollback flag gives HTTP its earlier pool: 50 connections, unbounded waiting".into(),
             );
@@ -235,7 +235,7 @@ impl HttpClientFactory {
         let config = &self.context.config;
         let (level, transport) = self.transport()?;
         let client = build(transport, level.retries(config), config.http.total_timeout)?;
-        let is_adaptive = self.settings.adaptive_concurrency && !config.rollback.disable_optimizations;
+        let is_adaptive = config.llm.adaptive_concurrency && self.settings.adaptive_concurrency;
         // A client that was built has a key.
         let Some(key) = key.as_ref().filter(|_| is_adaptive) else { return Ok(Arc::new(client)) };
         let concurrency = self.concurrency(provider, client.model(), key);
@@ -253,7 +253,7 @@ impl HttpClientFactory {
         let others = known.keys().filter(|(p, m, _)| *p == provider && m == model).count();
         let number = if others == 0 { String::new() } else { format!(" (key {})", others + 1) };
         let settings = ConcurrencySettings {
-            max: self.settings.max_concurrency,
+            max: self.settings.max_concurrency.min(self.context.config.llm.max_concurrency),
             max_waiting: self.context.config.http.max_waiting,
             ..ConcurrencySettings::default()
         };
@@ -284,7 +284,7 @@ impl HttpClientFactory {
             let config = level.config(&self.context.config);
             let context = BuildContext::new(config).with_clock(Arc::clone(&self.context.clock));
             let name = match level {
-                ClientLevel::Optimized => self.context.config.http_backend(),
+                ClientLevel::Optimized => self.context.config.http.backend.as_str(),
                 _ => "ureq",
             };
             match self.context.registry.http.build(name, &context) {

@@ -190,5 +190,7 @@ async fn dropping_the_turn_cancels_its_tools() {
     while running.load(Ordering::SeqCst) > 0 {
         tokio::task::yield_now().await;
     }
-    assert!(runtime.memory().retrieve(&MemoryInput::working("c")).await.expect("retrieved").is_empty());
+    assert!(
+        runtime.memory().retrieve(&MemoryInput::working_memory("c")).await.expect("retrieved").is_empty()
+    );
 }

@@ -100,7 +100,7 @@ async fn a_turn_streams_its_text_runs_its_tools_and_is_remembered() {
     assert_eq!((output.text.as_str(), output.turns, output.usage), ("done", 2, Usage::new(5, 2)));
     let expected = [("1", "one"), ("2", "two")].map(|(id, text)| (id.to_owned(), text.to_owned()));
     assert_eq!(answers(&model, 1), expected);
-    let memory = runtime.memory().retrieve(&MemoryInput::working("c")).await.expect("retrieved");
+    let memory = runtime.memory().retrieve(&MemoryInput::working_memory("c")).await.expect("retrieved");
     assert!(memory[0].as_str().contains("- User: hello\n  Assistant: done"), "{}", memory[0].as_str());
 }
 

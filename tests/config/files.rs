@@ -7,10 +7,10 @@ use arshai::config::ConfigLoader;
 
 use super::{problems, vars};
 
-const TOML: &str = "cleanup_interval = 60\n\n[memory]\nmax_entries = 77\nbackend = \"legacy\"\n\n[llm.openai]\nbase_url = \"https://models.example.com/v1\"\n\n[mcp]\nenabled = true\nservers = [{ name = \"search\", url = \"https://mcp.example.com\", timeout = 5 }]\n";
-const YAML: &str = "cleanup_interval: 60\nmemory:\n  max_entries: 77\n  backend: legacy\nllm:\n  openai:\n    base_url: https://models.example.com/v1\nmcp:\n  enabled: true\n  servers:\n    - name: search\n      url: https://mcp.example.com\n      timeout: 5\n";
+const TOML: &str = "cleanup_interval = 60\n\n[memory]\nmax_entries = 77\nbackend = \"theirs\"\n\n[llm.openai]\nbase_url = \"https://models.example.com/v1\"\n\n[mcp]\nenabled = true\nservers = [{ name = \"search\", url = \"https://mcp.example.com\", timeout = 5 }]\n";
+const YAML: &str = "cleanup_interval: 60\nmemory:\n  max_entries: 77\n  backend: theirs\nllm:\n  openai:\n    base_url: https://models.example.com/v1\nmcp:\n  enabled: true\n  servers:\n    - name: search\n      url: https://mcp.example.com\n      timeout: 5\n";
 const JSON: &str = r#"{"cleanup_interval": 60,
- "memory": {"max_entries": 77, "backend": "legacy"},
+ "memory": {"max_entries": 77, "backend": "theirs"},
  "llm": {"openai": {"base_url": "https://models.example.com/v1"}},
  "mcp": {"enabled": true, "servers": [{"name": "search", "url": "https://mcp.example.com", "timeout": 5}]}}"#;
 

@@ -57,7 +57,7 @@ fn a_keys_own_variable_beats_its_generic_one_whatever_the_order() {
 fn limits_adapt_to_the_machine_unless_they_are_explicit() {
     let loader = || ConfigLoader::new().machine(Machine::container(3, Some(600 << 20)));
     let config = loader().load().expect("valid");
-    assert_eq!((config.pool.max_connections, config.pool.max_idle), (6, 3));
+    assert_eq!((config.pool.max_connections, config.pool.max_idle), (20, 3));
     assert_eq!(config.pool.idle_timeout.as_secs(), 15);
     assert_eq!((config.memory.max_memory_mb, config.vectors.max_memory_mb), (300, 150));
     assert_eq!(

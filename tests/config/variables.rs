@@ -28,7 +28,7 @@ const VARIABLES: [(&str, &str, Takes); 31] = [
     ("ARSHAI_MEMORY_BACKEND", "memory.backend", Takes::Text),
     ("ARSHAI_CLEANUP_INTERVAL", "cleanup_interval", Takes::Number(1)),
     ("ARSHAI_MAX_CONNECTIONS", "pool.max_connections", Takes::Number(1)),
-    ("ARSHAI_CONNECTION_TIMEOUT", "pool.connection_timeout", Takes::Number(1)),
+    ("ARSHAI_CONNECTION_TIMEOUT", "pool.connect_timeout", Takes::Number(1)),
     ("ARSHAI_MAX_BACKGROUND_TASKS", "tasks.max_background_tasks", Takes::Number(0)),
     ("ARSHAI_VECTOR_BACKEND", "vectors.backend", Takes::Text),
     ("ARSHAI_DISABLE_OPTIMIZATIONS", "rollback.disable_optimizations", Takes::Flag),
@@ -221,23 +221,26 @@ fn a_rollback_flag_beats_an_explicit_setting_and_says_so() {
             "rollback flag ARSHAI_DISABLE_OPTIMIZATIONS"
         );
         assert!(config.warnings().iter().any(|warning| warning.contains(name)), "{:?}", config.warnings());
-        assert_eq!(problems(ConfigLoader::new().vars(both).strict(true).load())[0].name, key);
+        ConfigLoader::new().vars(both).strict(true).load().expect("not even in strict mode");
     }
 }
 
 #[test]
 fn a_rollback_flag_leaves_other_backends_their_limits() {
     let config = Config::from_vars(vars([
-        ("ARSHAI_MEMORY_BACKEND", "redis"),
+        ("ARSHAI_MEMORY_BACKEND", "theirs"),
         ("ARSHAI_TASKS__BACKEND", "theirs"),
         ("ARSHAI_HTTP__BACKEND", "theirs"),
+        ("ARSHAI_POOL__BACKEND", "theirs"),
         ("ARSHAI_TASKS__TIMEOUT", "5"),
+        ("ARSHAI_MAX_ENTRIES", "7"),
+        ("ARSHAI_MAX_CONNECTIONS", "3"),
         ("ARSHAI_DISABLE_OPTIMIZATIONS", "true"),
-        ("ARSHAI_STRICT", "true"),
     ]));
     let explained = config.expect("nothing is overridden").explain();
     let value = |key| explained.get(key).expect("explained").value.clone();
-    assert_eq!((value("memory.backend"), value("tasks.timeout")), ("redis".into(), "5 s".into()));
+    assert_eq!((value("memory.backend"), value("tasks.timeout")), ("theirs".into(), "5 s".into()));
+    assert_eq!((value("memory.max_entries"), value("pool.max_connections")), ("7".into(), "3".into()));
     assert_eq!(value("http.pool_timeout"), "5 s");
 }
 
@@ -248,14 +251,14 @@ fn a_long_wrong_value_is_shown_shortened() {
 }
 
 #[test]
-fn each_flag_rolls_back_its_own_part_alone() {
-    let flags = |name| load(name, "1").expect("a flag").rollback;
-    let memory = flags("ARSHAI_USE_LEGACY_MEMORY");
-    assert!(memory.legacy_memory() && !memory.legacy_connections() && !memory.legacy_tasks());
-    let connections = flags("ARSHAI_USE_LEGACY_CONNECTIONS");
-    assert!(!connections.legacy_memory() && connections.legacy_connections() && !connections.legacy_tasks());
-    let all = flags("ARSHAI_DISABLE_OPTIMIZATIONS");
-    assert!(all.legacy_memory() && all.legacy_connections() && all.legacy_tasks());
+fn each_flag_selects_its_own_legacy_backends() {
+    let backends = |name| {
+        let config = load(name, "1").expect("a flag").effective();
+        [config.memory.backend, config.tasks.backend, config.http.backend, config.pool.backend]
+    };
+    assert_eq!(backends("ARSHAI_USE_LEGACY_MEMORY"), ["legacy", "bounded", "ureq", "bounded"]);
+    assert_eq!(backends("ARSHAI_USE_LEGACY_CONNECTIONS"), ["in_memory", "bounded", "legacy", "legacy"]);
+    assert_eq!(backends("ARSHAI_DISABLE_OPTIMIZATIONS"), ["legacy"; 4]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arshai::memory::{MemoryInput, MemoryLimits};
+use arshai::memory::MemoryInput;
 use arshai::tasks::{Function, FunctionCall, FunctionExecutionInput, Functions};
 use arshai::{Arshai, Config, Deadline, ErrorKind, Limits, Registry};
 use serde_json::{Value, json};
@@ -27,10 +27,11 @@ async fn start_background(runtime: &Arshai, count: usize) {
 fn a_runtime_on_defaults_needs_no_executor() {
     let runtime = defaults();
     let stats = runtime.stats();
-    for bound in stats.limits() {
-        assert!(bound.limit.is_some_and(|limit| bound.used < limit), "{bound:?}");
+    for (_, usage) in stats.limits() {
+        assert!(usage.limit.is_some_and(|limit| usage.used < limit), "{usage:?}");
     }
-    assert_eq!((stats.memory.entries, stats.tasks.background_started), (0, 0));
+    assert_eq!(runtime.memory().stats().entries, 0);
+    assert_eq!(stats.get("tasks").expect("a component").counters["background_started"], 0);
 }
 
 #[test]
@@ -61,7 +62,7 @@ async fn a_backend_given_by_value_is_used_whatever_the_configuration_says() {
     config.rollback.use_legacy_memory = true;
     let runtime =
         Arshai::builder(config).memory(Arc::clone(&memory)).build().expect("the name is not looked up");
-    runtime.memory().store(MemoryInput::working("c").with_data("x")).await.expect("stored");
+    runtime.memory().store(MemoryInput::working_memory("c").with_data("x")).await.expect("stored");
     assert_eq!(memory.stats().entries, 1);
 }
 
@@ -73,11 +74,9 @@ async fn limits_change_all_together_or_not_at_all() {
     let both = Limits::unchanged().max_background_tasks(1).max_entries(5);
     let error = runtime.set_limits(both).expect_err("legacy memory has no bound");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    let slots = runtime.stats().tasks.limits;
-    assert!(
-        slots.iter().any(|b| b.name == "tasks.max_background_tasks" && b.limit == Some(1000)),
-        "{slots:?}"
-    );
+    let stats = runtime.stats();
+    let usage = stats.get("tasks").and_then(|tasks| tasks.limit("tasks.max_background_tasks"));
+    assert_eq!(usage.and_then(|usage| usage.limit), Some(1_000));
 }
 
 #[test]
@@ -91,14 +90,18 @@ fn a_limit_of_zero_that_would_stop_all_work_is_refused() {
 async fn lowering_a_limit_below_current_use_takes_effect_at_once() {
     let runtime = defaults();
     for n in 0..100 {
-        runtime.memory().store(MemoryInput::working(format!("c{n}")).with_data("x")).await.expect("stored");
+        runtime
+            .memory()
+            .store(MemoryInput::working_memory(format!("c{n}")).with_data("x"))
+            .await
+            .expect("stored");
     }
     start_background(&runtime, 10).await;
     let (entries, tasks) = (Limits::unchanged().max_entries(7), Limits::unchanged().max_background_tasks(3));
     runtime.set_limits(entries).expect("bounded");
     runtime.set_limits(tasks).expect("bounded");
-    assert_eq!(runtime.stats().memory.entries, 7);
-    assert_eq!(runtime.stats().memory.removals.over_max_entries, 93);
+    assert_eq!(runtime.memory().stats().entries, 7);
+    assert_eq!(runtime.memory().stats().removals.over_max_entries, 93);
     // Running tasks are not dropped; new ones wait for room.
     assert_eq!(runtime.tasks().active_background_tasks_count(), 10);
     let calls = vec![FunctionCall::new("never", json!({})).in_background()];
@@ -112,7 +115,7 @@ async fn shutdown_returns_by_its_deadline_and_reports_what_it_aborted() {
     start_background(&runtime, 4).await;
     let deadline = Deadline::after(Duration::from_secs(3));
     let report = runtime.shutdown(deadline).await;
-    assert_eq!(report.tasks.aborted, 4);
+    assert_eq!(report.get("tasks").map(|tasks| tasks.aborted), Some(4));
     assert!(!report.is_clean());
     assert!(
         Deadline::after(Duration::ZERO) <= Deadline::after(deadline.remaining() + Duration::from_secs(1))
@@ -159,16 +162,31 @@ async fn a_healthy_runtime_says_so_for_every_part() {
 }
 
 #[tokio::test]
-async fn a_snapshot_serialises_with_every_bound() {
+async fn a_snapshot_serialises_with_every_limit() {
     let runtime = defaults();
-    runtime.memory().set_limits(MemoryLimits::new(Some(9), None)).expect("bounded");
-    let json = serde_json::to_value(runtime.stats()).expect("plain JSON");
-    let entries = &json["memory"]["bounds"].as_array().expect("a list")[0];
-    assert_eq!(entries["limit"], 9, "{json}");
-    let table = runtime.stats().to_string();
-    for bound in ["memory.max_entries", "memory.max_memory_mb", "tasks.max_background_tasks"] {
-        assert!(table.contains(bound), "{table}");
+    runtime.set_limits(Limits::unchanged().max_entries(9)).expect("bounded");
+    let stats = runtime.stats();
+    let memory = stats.get("memory").expect("a component");
+    assert_eq!(memory.limit("memory.max_entries").and_then(|usage| usage.limit), Some(9));
+    let json = serde_json::to_value(&stats).expect("plain JSON");
+    let names: Vec<_> = json["components"].as_array().expect("a list").iter().map(|c| &c["name"]).collect();
+    assert!(names.iter().any(|name| **name == "memory"), "{json}");
+    let table = stats.to_string();
+    for key in ["memory.max_entries", "memory.max_memory_mb", "tasks.max_background_tasks"] {
+        assert!(table.contains(key), "{table}");
     }
+}
+
+#[test]
+fn an_unknown_limit_is_an_error_and_changes_nothing() {
+    let runtime = defaults();
+    let limits = Limits::unchanged().max_entries(5).set("memory.max_wishes", 3);
+    let error = runtime.set_limits(limits).expect_err("no component has it");
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("memory.max_wishes"), "{error}");
+    let stats = runtime.stats();
+    let usage = stats.get("memory").and_then(|memory| memory.limit("memory.max_entries"));
+    assert_eq!(usage.and_then(|usage| usage.limit), Some(10_000));
 }
 
 #[test]

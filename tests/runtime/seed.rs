@@ -3,12 +3,13 @@
 
 use arshai::backends::memory::InMemoryManager;
 use arshai::memory::{MemoryInput, MemoryManager, MemoryType};
-use arshai::{Arshai, Config};
+use arshai::{Arshai, Component, Config};
 
 #[tokio::test]
 async fn original_usage_of_the_memory_manager_works_as_it_did() {
     let manager = InMemoryManager::new();
-    let input_data = MemoryInput::new("test").with_type(MemoryType::WorkingMemory).with_data("test data");
+    let input_data =
+        MemoryInput::new("test").with_memory_type(MemoryType::WorkingMemory).with_data("test data");
 
     let key = MemoryManager::store(&manager, input_data.clone()).await.expect("stored");
     assert_eq!(key, "memory:WORKING_MEMORY:test");
@@ -27,7 +28,8 @@ fn original_constructors_work_with_and_without_settings() {
         .max_memory_mb(200)
         .build()
         .expect("valid");
-    let limit = |name| tuned.stats().limits.iter().find(|bound| bound.name == name).and_then(|b| b.limit);
+    let limits = tuned.limits();
+    let limit = |key| limits.iter().find(|usage| usage.key == key).and_then(|usage| usage.limit);
     assert_eq!(limit("memory.max_entries"), Some(5000));
     assert_eq!(limit("memory.max_memory_mb"), Some(200 << 20));
 }

@@ -14,10 +14,10 @@ fn runtime(change: impl FnOnce(&mut Config)) -> Arshai {
 #[tokio::test]
 async fn what_one_remembers_the_other_does_not() {
     let (one, other) = (runtime(|_| ()), runtime(|_| ()));
-    let input = MemoryInput::working("c").with_data("only here");
+    let input = MemoryInput::working_memory("c").with_data("only here");
     one.memory().store(input.clone()).await.expect("stored");
     assert!(other.memory().retrieve(&input).await.expect("retrieved").is_empty());
-    assert_eq!(other.stats().memory.entries, 0);
+    assert_eq!(other.memory().stats().entries, 0);
 }
 
 #[tokio::test]
@@ -35,11 +35,15 @@ async fn limits_of_one_do_not_touch_the_other() {
     one.set_limits(Limits::unchanged().max_entries(2).max_background_tasks(0)).expect("bounded");
     for conversation in ["a", "b", "c", "d"] {
         for runtime in [&one, &other] {
-            runtime.memory().store(MemoryInput::working(conversation).with_data("x")).await.expect("stored");
+            runtime
+                .memory()
+                .store(MemoryInput::working_memory(conversation).with_data("x"))
+                .await
+                .expect("stored");
         }
     }
-    assert_eq!(one.stats().memory.entries, 2);
-    assert_eq!(other.stats().memory.entries, 4);
+    assert_eq!(one.memory().stats().entries, 2);
+    assert_eq!(other.memory().stats().entries, 4);
 
     let log =
         Functions::new().with(Function::new("log", |_: Value| async { Ok::<_, std::io::Error>(json!(1)) }));

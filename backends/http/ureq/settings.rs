@@ -58,16 +58,9 @@ impl Settings {
         })
     }
 
-    /// The pool that Python arshai has, in `SafeHttpClientFactory`.
+    /// Without a limit of waiting requests or of their wait, as in Python arshai.
     pub(super) fn legacy(self) -> Self {
-        Self {
-            max_connections: 50,
-            max_idle: 20,
-            idle_timeout: Duration::from_secs(30),
-            max_waiting: ResizableSemaphore::MAX,
-            pool_timeout: None,
-            ..self
-        }
+        Self { max_waiting: ResizableSemaphore::MAX, pool_timeout: None, ..self }
     }
 
     /// Whether this is the pool that Python arshai has.

@@ -1,4 +1,4 @@
-//! A clock whose time is tokio's.
+//! A clock on tokio's time.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,8 +6,7 @@ use tokio::time::Instant;
 
 use crate::Clock;
 
-/// A clock that goes with tokio's, so that pausing tokio's time pauses it too. Read where tokio's time is: on a
-/// runtime.
+/// A clock that follows tokio's time, paused time included. It is read inside a tokio runtime.
 #[derive(Debug, Clone, Copy)]
 pub struct TokioClock {
     origin: Instant,
@@ -15,7 +14,7 @@ pub struct TokioClock {
 }
 
 impl TokioClock {
-    /// A clock that starts at the machine's wall time.
+    /// A clock that starts at the current system time.
     #[must_use]
     pub fn new() -> Self {
         Self { origin: Instant::now(), wall: SystemTime::now() }
