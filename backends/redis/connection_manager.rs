@@ -77,7 +77,7 @@ impl ConnectionManager {
         }
     }
 
-    /// Lets commands in flight complete and makes no further connection.
+    /// Makes no further connection. Commands in flight complete.
     pub(super) fn close(&self) {
         let mut current = self.current.write();
         self.closed.store(true, Ordering::Relaxed);
