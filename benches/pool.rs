@@ -94,7 +94,10 @@ async fn one_caller(pool: &impl Pool, checkouts: usize) -> f64 {
 }
 
 /// Every caller acquires connections while `go_on` of its count is true; returns all counts.
-async fn checkouts(pool: &Arc<impl Pool>, go_on: impl Fn(usize) -> bool + Clone + Send + 'static) -> Vec<usize> {
+async fn checkouts(
+    pool: &Arc<impl Pool>,
+    go_on: impl Fn(usize) -> bool + Clone + Send + 'static,
+) -> Vec<usize> {
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
             let (pool, go_on) = (Arc::clone(pool), go_on.clone());
@@ -211,7 +214,12 @@ impl Pool for deadpool::managed::Pool<NoopConnector> {
 
 async fn bb8_of_slots() -> bb8::Pool<NoopConnector> {
     let size = u32::try_from(SLOTS).expect("few slots");
-    bb8::Pool::builder().max_size(size).test_on_check_out(false).build(NoopConnector).await.expect("it starts")
+    bb8::Pool::builder()
+        .max_size(size)
+        .test_on_check_out(false)
+        .build(NoopConnector)
+        .await
+        .expect("it starts")
 }
 
 impl bb8::ManageConnection for NoopConnector {

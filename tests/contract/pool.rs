@@ -45,7 +45,12 @@ macro_rules! pools_keep_the_contract {
     };
 }
 
-pools_keep_the_contract!(bounded, #[cfg(feature = "mobc")] mobc, legacy);
+pools_keep_the_contract!(
+    bounded,
+    #[cfg(feature = "mobc")]
+    mobc,
+    legacy
+);
 
 #[cfg(not(feature = "mobc"))]
 #[test]
@@ -62,7 +67,9 @@ fn settings(change: impl FnOnce(&mut PoolSettings)) -> PoolSettings {
 }
 
 /// A pool of each backend that has limits.
-fn bounded_pools(change: fn(&mut PoolSettings)) -> impl Iterator<Item = (Arc<dyn ConnectionPool>, ScriptedConnector)> {
+fn bounded_pools(
+    change: fn(&mut PoolSettings),
+) -> impl Iterator<Item = (Arc<dyn ConnectionPool>, ScriptedConnector)> {
     let names = Registry::builtin().pool.names().filter(|name| *name != "legacy").collect::<Vec<_>>();
     names.into_iter().map(move |name| {
         let connector = ScriptedConnector::new();
@@ -155,7 +162,8 @@ async fn closing_ends_callers_that_connect_or_check() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_check_drops_the_connections_that_were_idle_as_long() {
     let connector = ScriptedConnector::new();
-    let pool = pool("bounded", &connector, settings(|settings| settings.check_timeout = LONG)).expect("valid");
+    let pool =
+        pool("bounded", &connector, settings(|settings| settings.check_timeout = LONG)).expect("valid");
     let held = [(); 4].map(|()| pool.acquire(Deadline::after(LONG)));
     drop(futures_util::future::join_all(held).await);
     tokio::time::sleep(Duration::from_secs(2)).await;

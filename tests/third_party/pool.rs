@@ -10,8 +10,8 @@ use arshai::pool::{
     PooledConnection, ReturnConnection,
 };
 use arshai::{
-    BuildContext, CloseReport, Component, Config, Deadline, Error, ErrorKind, Health, LimitUsage, Registry, Result,
-    ShutdownPhase,
+    BuildContext, CloseReport, Component, Config, Deadline, Error, ErrorKind, Health, LimitUsage, Registry,
+    Result, ShutdownPhase,
 };
 use async_trait::async_trait;
 use tokio::sync::watch;

@@ -160,7 +160,8 @@ impl<'a> Attempt<'a> {
         script.open += 1;
         script.created += 1;
         script.connecting -= 1;
-        let connection = ScriptedConnection { id: script.created, is_broken: false, connector: self.0.clone() };
+        let connection =
+            ScriptedConnection { id: script.created, is_broken: false, connector: self.0.clone() };
         drop(script);
         // Its drop would count the attempt out again.
         std::mem::forget(self);

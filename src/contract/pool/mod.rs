@@ -37,9 +37,7 @@ use tokio::time::Instant;
 
 use super::doubles::{ScriptedConnection, ScriptedConnector};
 use crate::config::Config;
-use crate::pool::{
-    ConnectionPool, Connector, PoolCapabilities, PoolSettings, PoolStats, PooledConnection,
-};
+use crate::pool::{ConnectionPool, Connector, PoolCapabilities, PoolSettings, PoolStats, PooledConnection};
 use crate::{Deadline, Error, ErrorKind, Outcome, Result};
 
 pub use random::stress;
