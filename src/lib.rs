@@ -1,35 +1,47 @@
-//! A runtime core for services built on language models: every store has a byte bound, every pool a size, every wait
-//! a deadline, every background task a slot, and each is visible, tunable while running and reversible with one flag.
+//! A runtime core for LLM services with a hard limit on every resource: every store has a byte limit, every pool a
+//! maximum size, every wait a deadline, every background task a permit; each limit is visible, adjustable at run time
+//! and reversible with one flag.
 //!
 //! # For applications
 //!
-//! [`Config::load`] reads the `ARSHAI_*` variables; [`Arshai::builder`] makes a runtime of them. It has one backend of
-//! each seam: [`memory`](Arshai::memory), [`tasks`](Arshai::tasks), [`http`](Arshai::http) and
-//! [`vectors`](Arshai::vectors). [`agent::ChatAgent`] puts them together with a model
-//! ([`llm::HttpClientFactory`] has four providers) and answers messages, whole or as a stream. [`stats`](Arshai::stats) shows every bound,
-//! [`set_limits`](Arshai::set_limits) changes them, [`shutdown`](Arshai::shutdown) ends it all by a deadline.
-//! `examples/quickstart` is the whole of it in one program.
+//! [`Config::load`] reads the `ARSHAI_*` variables; [`Arshai::builder`] builds a runtime with one backend of each kind:
+//! [`memory`](Arshai::memory), [`tasks`](Arshai::tasks), [`http`](Arshai::http) and [`vectors`](Arshai::vectors).
+//! [`agent::ChatAgent`] combines them with a model from [`llm::HttpClientFactory`] and answers messages, whole or as a
+//! stream. [`stats`](Arshai::stats) reports every limit, [`set_limits`](Arshai::set_limits) changes them,
+//! [`shutdown`](Arshai::shutdown) drains the runtime within a deadline. `examples/quickstart` shows all of it.
 //!
-//! There is no global state: two runtimes with different settings live in one process and never touch. Errors are one
-//! type, [`Error`], with a [kind](ErrorKind) to match on. Nothing installs a `tracing` subscriber; spans and events are
-//! there for the application's own.
+//! ```
+//! use arshai::{Arshai, Config, Deadline, Limits, memory::MemoryInput};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> arshai::Result<()> {
+//! let runtime = Arshai::builder(Config::default()).build()?;
+//! let input = MemoryInput::working_memory("conversation-1").with_data("prefers short answers");
+//! runtime.memory().store(input.clone()).await?;
+//! runtime.set_limits(Limits::unchanged().max_entries(5_000))?;
+//! println!("{}", runtime.stats());
+//! runtime.shutdown(Deadline::after(std::time::Duration::from_secs(5))).await;
+//! # Ok(()) }
+//! ```
+//!
+//! There is no global state: two runtimes with different settings can live in one process. Errors are one type,
+//! [`Error`], with a [kind](ErrorKind), an [outcome](Outcome) and the server's `Retry-After`. The crate emits `tracing`
+//! spans and events and installs no subscriber.
 //!
 //! # For backend authors
 //!
-//! Implement a seam's trait ([`memory::MemoryManager`], [`tasks::TaskExecutor`], [`http::HttpTransport`],
-//! [`vectors::VectorStore`], [`pool::ConnectionPool`]), whose documentation is its contract; add a factory to a
-//! [`Registry`] under a name, and hand the registry to the builder. The cargo feature `contract` has a suite for each
-//! contract and test doubles for each seam. [`ResizableSemaphore`], [`blocking::BlockingPool`], [`Deadline`] and [`Clock`] are what
-//! the built-in backends stand on, and are there for yours.
+//! Implement a backend trait ([`memory::MemoryManager`], [`tasks::TaskExecutor`], [`http::HttpTransport`],
+//! [`vectors::VectorStore`], [`pool::ConnectionPool`]), whose documentation is its contract, and [`Component`], which
+//! gives it statistics, health, limits and shutdown. Register it in a [`Registry`] under a name and pass the registry to
+//! the builder. The cargo feature `contract` has a test suite for each contract, and test doubles. [`support`] has the
+//! building blocks of the built-in backends.
 //!
 //! # Cargo features
 //!
 //! - `ureq` (default): HTTP over ureq.
 //! - `embedded` (default): the in-process vector store.
-//! - `mobc`: connection pools over mobc (`pool.backend = "mobc"`), beside our own.
-//! - `redis`: a pooled Redis client, and conversation memory in Redis (`memory.backend = "redis"`, or `"tiered"` with
-//!   copies in the process).
+//! - `redis`: a pooled Redis client, and conversation memory in Redis (`memory.backend = "redis"`); includes `mobc`.
 //! - `redis-tls`: TLS for it (`rediss://`).
+//! - `mobc`: connection pools over mobc (`pool.backend = "mobc"`).
 //! - `contract`: contract suites and test doubles.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -53,8 +65,8 @@ pub mod support;
 pub mod tasks;
 pub mod vectors;
 
-// Backends live beside `src/`, use nothing but its public items, and are compiled into this crate so that
-// users need one dependency; the path attribute is what lets them stand outside `src/`.
+// Backends live beside `src/` and use only its public items; they are compiled into this crate so that users need one
+// dependency.
 #[path = "../backends/mod.rs"]
 pub mod backends;
 
@@ -69,12 +81,12 @@ pub use runtime::{
     Arshai, ArshaiBuilder, ComponentStats, Limits, RuntimeHealth, RuntimeStats, ShutdownReport,
 };
 
-/// The README's example compiles and runs.
+/// Compiles and runs the README's example.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// So do those of the guide to models.
+/// Compiles the examples of the guide to models.
 #[cfg(all(doctest, feature = "ureq"))]
 #[doc = include_str!("../docs/models.md")]
 struct Models;

@@ -1,4 +1,4 @@
-//! Backends by name: one table per seam.
+//! Backends by name: one table per backend trait.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
 use crate::component::{Component, Components};
-use crate::config::Config;
+use crate::config::{Config, closest_match};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
 use crate::memory::{EvictionListener, MemoryManager};
@@ -93,17 +93,17 @@ impl fmt::Debug for BuildContext {
     }
 }
 
-/// Makes a backend from a context. It must not block and must touch neither network nor disk: backends
-/// connect when they are first used.
+/// Builds a backend from a context. It must not block and must touch neither network nor disk: backends connect on first
+/// use.
 pub type BackendFactory<T> = Arc<dyn Fn(&BuildContext) -> Result<Arc<T>> + Send + Sync>;
 
-/// The backends of one seam, by name.
+/// The backends of one trait, by name.
 pub struct BackendRegistry<T: ?Sized> {
-    /// The configuration key that chooses among them, for errors: `memory.backend`.
+    /// The configuration key that selects one, for errors: `memory.backend`.
     key: &'static str,
     factories: BTreeMap<&'static str, BackendFactory<T>>,
-    /// Names this crate knows but that were not compiled in, with the cargo feature that would.
-    unavailable: BTreeMap<&'static str, &'static str>,
+    /// Known names that cannot be built, with a hint for the error.
+    unavailable: BTreeMap<&'static str, String>,
 }
 
 impl<T: ?Sized> Clone for BackendRegistry<T> {
@@ -117,7 +117,7 @@ impl<T: ?Sized> BackendRegistry<T> {
         Self { key, factories: BTreeMap::new(), unavailable: BTreeMap::new() }
     }
 
-    /// Registers a backend; one of the same name is replaced.
+    /// Registers a backend, replacing one of the same name.
     pub fn register<F>(&mut self, name: &'static str, factory: F)
     where
         F: Fn(&BuildContext) -> Result<Arc<T>> + Send + Sync + 'static,
@@ -125,9 +125,14 @@ impl<T: ?Sized> BackendRegistry<T> {
         self.factories.insert(name, Arc::new(factory));
     }
 
-    /// Says that a backend of this name exists but needs a cargo feature.
+    /// Registers that a backend of this name exists but needs a cargo feature.
     pub fn register_unavailable(&mut self, name: &'static str, feature: &'static str) {
-        self.unavailable.insert(name, feature);
+        self.unavailable.insert(name, format!("needs the cargo feature {feature:?} of arshai"));
+    }
+
+    /// Registers the name of a backend that was removed, and the backend to use instead.
+    pub fn register_removed(&mut self, name: &'static str, replacement: &'static str) {
+        self.unavailable.insert(name, format!("was removed; use {replacement:?}"));
     }
 
     /// The registered names, sorted.
@@ -138,8 +143,8 @@ impl<T: ?Sized> BackendRegistry<T> {
     /// Builds the backend of that name.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownBackend`] listing what there is and which cargo feature would add a known one;
-    /// whatever the backend's own factory fails with.
+    /// [`ErrorKind::UnknownBackend`] listing the registered names and the cargo feature that adds a known one; errors
+    /// from the backend's factory.
     pub fn build(&self, name: &str, context: &BuildContext) -> Result<Arc<T>> {
         match self.factories.get(name) {
             Some(factory) => factory(context),
@@ -157,8 +162,10 @@ impl<T: ?Sized> BackendRegistry<T> {
         let names: Vec<_> = self.names().collect();
         let mut message =
             format!("{} = {name:?} is not available; available: {}", self.key, names.join(", "));
-        if let Some(feature) = self.unavailable.get(name) {
-            message.push_str(&format!("; {name:?} needs the cargo feature {feature:?} of arshai"));
+        if let Some(hint) = self.unavailable.get(name) {
+            message.push_str(&format!("; {name:?} {hint}"));
+        } else if let Some(closest) = closest_match(name, names.iter().map(ToString::to_string)) {
+            message.push_str(&format!("; did you mean {closest:?}?"));
         }
         Error::new(ErrorKind::UnknownBackend, "registry", message)
     }
@@ -170,19 +177,19 @@ impl<T: ?Sized> fmt::Debug for BackendRegistry<T> {
     }
 }
 
-/// All backends a runtime can choose from. An owned value: two runtimes share no registry.
+/// All backends that a runtime can choose from. An owned value: two runtimes share no registry.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Registry {
-    /// Conversation memory, chosen by `memory.backend`.
+    /// Conversation memory, selected by `memory.backend`.
     pub memory: BackendRegistry<dyn MemoryManager>,
-    /// Task execution, chosen by `tasks.backend`.
+    /// Task execution, selected by `tasks.backend`.
     pub tasks: BackendRegistry<dyn TaskExecutor>,
-    /// HTTP, chosen by `http.backend`.
+    /// HTTP, selected by `http.backend`.
     pub http: BackendRegistry<dyn HttpTransport>,
-    /// Vector storage, chosen by `vectors.backend`.
+    /// Vector storage, selected by `vectors.backend`.
     pub vectors: BackendRegistry<dyn VectorStore>,
-    /// Connection pools, chosen by `pool.backend`.
+    /// Connection pools, selected by `pool.backend`.
     pub pool: BackendRegistry<dyn PoolFactory>,
 }
 
@@ -240,5 +247,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::UnknownBackend);
         assert!(error.message().contains("available: in_memory, legacy"), "{error}");
         assert!(error.message().contains("needs the cargo feature \"elsewhere\""), "{error}");
+        let error = registry.memory.build("tiered", &context).expect_err("removed");
+        assert!(error.message().contains("\"tiered\" was removed; use \"redis\""), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The runtime: owns the configuration and one backend of each seam.
+//! The runtime: owns the configuration, one backend of each kind, and every component.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::agent::ChatAgent;
 use crate::clock::Clock;
 use crate::component::{CloseReport, Component, Components, unsupported_limit_error};
-use crate::config::{Config, LEGACY_BACKENDS, PASSED_BY_VALUE};
+use crate::config::{Config, PASSED_BY_VALUE};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
@@ -24,23 +24,22 @@ use crate::registry::{BackendRegistry, BuildContext, Registry};
 use crate::tasks::{BackgroundFailure, TaskExecutor};
 use crate::vectors::VectorStore;
 
-/// How long the parts of a runtime that have nothing to wait for may take to close.
+/// Time allowed for closing beyond the deadline of a shutdown.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A runtime core: conversation memory, task execution, HTTP and vectors under one configuration.
 ///
-/// Cloning gives another handle to the same runtime. Two runtimes share nothing, whatever their settings.
+/// Cloning returns another handle to the same runtime. Two runtimes share nothing.
 ///
-/// Building one touches no network and no disk, and starts no thread. When the last handle is dropped its
-/// background tasks are aborted and its threads and connections end within a second; [`shutdown`] is the
-/// polite way.
+/// Building one touches no network and no disk, and starts no thread. When the last handle is dropped, background
+/// tasks are aborted, and threads and connections end within a second; [`shutdown`] drains them first.
 ///
 /// ```
 /// use arshai::{Arshai, Config, memory::MemoryInput};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> arshai::Result<()> {
 /// let runtime = Arshai::builder(Config::default()).build()?;
-/// let input = MemoryInput::working("conversation-1").with_data("likes short answers");
+/// let input = MemoryInput::working_memory("conversation-1").with_data("likes short answers");
 /// runtime.memory().store(input.clone()).await?;
 /// assert_eq!(runtime.memory().retrieve(&input).await?[0].as_str(), "likes short answers");
 /// # Ok(()) }
@@ -62,7 +61,7 @@ struct Inner {
 }
 
 impl Arshai {
-    /// Starts from a configuration.
+    /// A builder with this configuration.
     pub fn builder(config: Config) -> ArshaiBuilder {
         ArshaiBuilder {
             context: BuildContext::new(Config::default()),
@@ -74,7 +73,7 @@ impl Arshai {
         }
     }
 
-    /// A runtime as the environment configures it: [`Config::load`] and nothing else.
+    /// Builds a runtime from the environment: [`Config::load`] with the built-in backends.
     ///
     /// # Errors
     /// As [`Config::load`] and [`ArshaiBuilder::build`].
@@ -82,25 +81,26 @@ impl Arshai {
         Self::builder(Config::load()?).build()
     }
 
-    /// The [effective](Config::effective) configuration it was built from. Limits changed since are in [`stats`](Self::stats).
+    /// The [effective](Config::effective) configuration it was built from. Limits changed at run time are in
+    /// [`stats`](Self::stats).
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.0.config
     }
 
-    /// Conversation memory.
+    /// The conversation memory.
     #[must_use]
     pub fn memory(&self) -> &Arc<dyn MemoryManager> {
         &self.0.memory
     }
 
-    /// Task execution.
+    /// The task executor.
     #[must_use]
     pub fn tasks(&self) -> &Arc<dyn TaskExecutor> {
         &self.0.tasks
     }
 
-    /// HTTP.
+    /// The HTTP transport.
     ///
     /// # Errors
     /// [`ErrorKind::UnknownBackend`] when the configured backend was not compiled in.
@@ -109,7 +109,7 @@ impl Arshai {
         self.0.http.as_ref().ok_or_else(|| backends.unknown_backend_error(&self.0.config.http.backend))
     }
 
-    /// Vector storage.
+    /// The vector store.
     ///
     /// # Errors
     /// [`ErrorKind::UnknownBackend`] when the configured backend was not compiled in.
@@ -118,16 +118,16 @@ impl Arshai {
         self.0.vectors.as_ref().ok_or_else(|| backends.unknown_backend_error(&self.0.config.vectors.backend))
     }
 
-    /// Clients of models, over this runtime's HTTP and with its keys, retries and timeouts.
+    /// The factory of model clients, over this runtime's transport and with its keys, retries and timeouts.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownBackend`] when there is no HTTP.
+    /// [`ErrorKind::UnknownBackend`] when no HTTP transport was compiled in.
     pub fn client_factory(&self) -> Result<&HttpClientFactory> {
         self.http()?;
         Ok(&self.0.client_factory)
     }
 
-    /// A client of OpenAI, or of whatever speaks its protocol.
+    /// A client for OpenAI or any OpenAI-compatible server.
     ///
     /// # Errors
     /// As [`HttpClientFactory::openai`] and [`client_factory`](Self::client_factory).
@@ -135,7 +135,7 @@ impl Arshai {
         self.client_factory()?.openai(model)
     }
 
-    /// A client of the configured deployment of Azure OpenAI.
+    /// A client for the configured Azure OpenAI deployment.
     ///
     /// # Errors
     /// As [`HttpClientFactory::azure_openai`] and [`client_factory`](Self::client_factory).
@@ -143,7 +143,7 @@ impl Arshai {
         self.client_factory()?.azure_openai()
     }
 
-    /// A client of OpenRouter.
+    /// A client for OpenRouter.
     ///
     /// # Errors
     /// As [`HttpClientFactory::openrouter`] and [`client_factory`](Self::client_factory).
@@ -151,7 +151,7 @@ impl Arshai {
         self.client_factory()?.openrouter(model)
     }
 
-    /// A client of Gemini.
+    /// A client for Gemini.
     ///
     /// # Errors
     /// As [`HttpClientFactory::genai`] and [`client_factory`](Self::client_factory).
@@ -159,7 +159,7 @@ impl Arshai {
         self.client_factory()?.genai(model)
     }
 
-    /// An agent that chats through `llm` and runs tools and remembers conversations in this runtime.
+    /// A chat agent over `llm` that uses this runtime's executor and conversation memory.
     #[must_use]
     pub fn chat_agent(&self, llm: Arc<dyn LlmClient>, system_prompt: impl Into<String>) -> ChatAgent {
         ChatAgent::new(llm, Arc::clone(&self.0.tasks), system_prompt).with_memory(Arc::clone(&self.0.memory))
@@ -239,7 +239,7 @@ impl fmt::Debug for Arshai {
     }
 }
 
-/// Builds an [`Arshai`]: by name from the configuration, or by value in code.
+/// Builds an [`Arshai`]. Backends are chosen by name from the configuration, or passed by value.
 #[must_use]
 pub struct ArshaiBuilder {
     config: Config,
@@ -251,50 +251,49 @@ pub struct ArshaiBuilder {
 }
 
 impl ArshaiBuilder {
-    /// Chooses among these backends in place of the built-in ones; start from [`Registry::builtin`] to add to
-    /// them.
+    /// Chooses backends from this registry; start from [`Registry::builtin`] to add to the built-in ones.
     pub fn registry(mut self, registry: Registry) -> Self {
         self.context = self.context.with_registry(registry);
         self
     }
 
-    /// Uses this memory, whatever the configuration names. Rollback flags do not touch it.
+    /// Uses this memory, regardless of the configuration and of rollback flags.
     pub fn memory(mut self, memory: Arc<dyn MemoryManager>) -> Self {
         self.memory = Some(memory);
         self
     }
 
-    /// Uses this executor, whatever the configuration names. Rollback flags do not touch it.
+    /// Uses this executor, regardless of the configuration and of rollback flags.
     pub fn tasks(mut self, tasks: Arc<dyn TaskExecutor>) -> Self {
         self.tasks = Some(tasks);
         self
     }
 
-    /// Uses this transport, whatever the configuration names. Rollback flags do not touch it.
+    /// Uses this transport, regardless of the configuration and of rollback flags.
     pub fn http(mut self, http: Arc<dyn HttpTransport>) -> Self {
         self.http = Some(http);
         self
     }
 
-    /// Uses this vector store, whatever the configuration names.
+    /// Uses this vector store, regardless of the configuration.
     pub fn vectors(mut self, vectors: Arc<dyn VectorStore>) -> Self {
         self.vectors = Some(vectors);
         self
     }
 
-    /// Uses this clock for whatever expires.
+    /// Uses this clock for expiry.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.context.clock = clock;
         self
     }
 
-    /// Tells `listener` about every entry that leaves the memory store.
+    /// Calls `listener` for every entry that leaves the memory store.
     pub fn eviction_listener(mut self, listener: impl Fn(RemovedEntry) + Send + Sync + 'static) -> Self {
         self.context.eviction_listener = Some(Arc::new(listener));
         self
     }
 
-    /// Tells `listener` about every background task that fails.
+    /// Calls `listener` for every background task that fails.
     pub fn background_failure_listener(
         mut self,
         listener: impl Fn(BackgroundFailure) + Send + Sync + 'static,
@@ -303,13 +302,15 @@ impl ArshaiBuilder {
         self
     }
 
-    /// Builds the runtime. Nothing is connected and nothing is started.
+    /// Builds the runtime. Connects and starts nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::UnknownBackend`] for a name that is not registered, with what there is; whatever a
-    /// backend refuses of its settings.
+    /// [`ErrorKind::Config`] for invalid values, also those that code wrote into fields;
+    /// [`ErrorKind::UnknownBackend`] for a name that is not registered, listing the registered ones; errors from the
+    /// backends' factories.
     pub fn build(self) -> Result<Arshai> {
         let Self { mut config, mut context, memory, tasks, http, vectors } = self;
+        config.validate()?;
         for (is_passed, backend) in [
             (memory.is_some(), &mut config.memory.backend),
             (tasks.is_some(), &mut config.tasks.backend),
@@ -320,13 +321,10 @@ impl ArshaiBuilder {
                 *backend = PASSED_BY_VALUE.to_owned();
             }
         }
-        for (key, name) in
-            LEGACY_BACKENDS.into_iter().filter(|(key, name)| !context.registry.contains(key, name))
-        {
-            config.without_legacy_backend(key, name);
-        }
+        let registry = Arc::clone(&context.registry);
+        config.keep_backends_without_legacy(|key, name| registry.contains(key, name));
         context.config = Arc::new(config.effective());
-        let (config, registry) = (Arc::clone(&context.config), Arc::clone(&context.registry));
+        let config = Arc::clone(&context.config);
         let defaults = Config::default();
         let memory = match memory {
             Some(memory) => memory,
@@ -388,8 +386,8 @@ impl fmt::Debug for ArshaiBuilder {
     }
 }
 
-/// A default backend whose cargo feature is off is an error only when it is used; a name somebody chose is an
-/// error at once.
+/// A missing default backend (its cargo feature is off) is an error only when it is used; an unknown configured name is
+/// an error now.
 fn build_optional<T: ?Sized>(
     backends: &BackendRegistry<T>,
     name: &str,

@@ -67,7 +67,7 @@ impl Contender for InMemoryManager {
     }
 
     fn remove(&self, id: &str) {
-        self.delete(&MemoryInput::working(id)).expect("it deletes");
+        self.delete(&MemoryInput::working_memory(id)).expect("it deletes");
     }
 
     fn settle(&self) {
@@ -210,17 +210,17 @@ impl Legacy {
 
 impl Contender for Legacy {
     fn get(&self, id: &str) -> Option<Arc<str>> {
-        let found = self.runtime.block_on(self.store.retrieve(&MemoryInput::working(id)));
+        let found = self.runtime.block_on(self.store.retrieve(&MemoryInput::working_memory(id)));
         found.expect("it retrieves").pop().map(|memory| memory.working_memory)
     }
 
     fn set(&self, id: &str, text: &Arc<str>) {
-        let input = MemoryInput::working(id).with_data(WorkingMemory::new(Arc::clone(text)));
+        let input = MemoryInput::working_memory(id).with_data(WorkingMemory::new(Arc::clone(text)));
         self.runtime.block_on(self.store.store(input)).expect("it stores");
     }
 
     fn remove(&self, id: &str) {
-        self.runtime.block_on(self.store.delete(&MemoryInput::working(id))).expect("it deletes");
+        self.runtime.block_on(self.store.delete(&MemoryInput::working_memory(id))).expect("it deletes");
     }
 }
 

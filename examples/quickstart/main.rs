@@ -19,10 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arshai::agent::{Agent, AgentInput, ChatAgent};
-use arshai::config::{ConfigLoader, Machine};
+use arshai::config::{ConfigLoader, HostResources};
 use arshai::memory::MemoryInput;
-use arshai::tasks::{Function, FunctionError, Functions};
-use arshai::vectors::{CollectionConfig, Entity, SearchRequest, VectorStore};
+use arshai::tasks::{Function, FunctionError, FunctionOutcome, Functions};
+use arshai::vectors::{
+    BulkInsertOptions, Collection, CollectionConfig, Entity, SearchRequest, entity_stream,
+};
 use arshai::{Arshai, Deadline};
 use indicatif::{ProgressBar, ProgressStyle};
 use schemars::JsonSchema;
@@ -43,8 +45,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (folder, questions) = arguments();
     let runtime = Arshai::builder(configuration()?).build()?;
 
-    let collection = CollectionConfig::new("documents", documents::DIMENSIONS);
-    let passages = index(&runtime, &collection, &folder).await?;
+    let config = CollectionConfig::new("documents", documents::DIMENSIONS);
+    let collection = runtime.vectors()?.get_or_create_collection(&config).await?;
+    let passages = index(&*collection, &folder).await?;
     println!("{passages} passages of {} are searchable\n", folder.display());
 
     let agent = assistant(&runtime, collection)?;
@@ -53,15 +56,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("> {question}");
         let output = agent.process(AgentInput::new(question).in_conversation(conversation)).await?;
         println!("{}", output.text);
-        let tools: usize = output.tool_results.iter().map(|results| results.regular_results.len()).sum();
+        let is_result = |outcome: &&FunctionOutcome| matches!(outcome, FunctionOutcome::Completed(_));
+        let tools = output.tool_results.iter().flatten().filter(is_result).count();
         println!(
-            "  ({} exchanges, {tools} tool results, {} tokens)\n",
-            output.turns, output.usage.total_tokens
+            "  ({} model calls, {tools} tool results, {} tokens)\n",
+            output.model_calls, output.usage.total_tokens
         );
     }
 
     runtime.tasks().wait_for_background_tasks(Some(Duration::from_secs(5))).await;
-    let remembered = runtime.memory().retrieve(&MemoryInput::working(conversation)).await?;
+    let remembered = runtime.memory().retrieve(&MemoryInput::working_memory(conversation)).await?;
     let remembered = remembered.first().map_or("nothing", |memory| memory.as_str());
     println!("What is remembered of the conversation:\n{remembered}\n");
     println!("Every bound, and how close it came:\n{}", runtime.stats());
@@ -92,15 +96,11 @@ fn configuration() -> Result<arshai::Config, Box<dyn Error>> {
         variables.push(("OPENAI_API_KEY".into(), "loopback".into()));
         variables.push(("OPENAI_BASE_URL".into(), format!("http://{address}/v1").into()));
     }
-    Ok(ConfigLoader::new().vars(variables).machine(Machine::detect()).load()?)
+    Ok(ConfigLoader::new().vars(variables).host_resources(HostResources::detect()).load()?)
 }
 
-/// Reads, embeds and inserts the documents; gives how many passages there are.
-async fn index(
-    runtime: &Arshai,
-    collection: &CollectionConfig,
-    folder: &Path,
-) -> Result<usize, Box<dyn Error>> {
+/// Reads, embeds and inserts the documents; returns the number of passages.
+async fn index(collection: &dyn Collection, folder: &Path) -> Result<u64, Box<dyn Error>> {
     let passages = documents::read(folder)?;
     if passages.is_empty() {
         return Err(format!("{} holds no .md, .txt or .rst files with text", folder.display()).into());
@@ -111,21 +111,18 @@ async fn index(
         Entity::new(&passage.text, documents::embed(&passage.text))
             .with_metadata(json!({"source": passage.source}))
     });
-    let told = bar.clone();
-    let progress = move |inserted: usize| told.set_position(inserted as u64);
-    let report =
-        runtime.vectors()?.bulk_insert_optimized(collection, entities.collect(), Some(&progress)).await?;
+    let position = bar.clone();
+    let progress = move |written| position.set_position(written);
+    let options = BulkInsertOptions::default().with_progress(&progress);
+    let report = collection.bulk_insert_optimized(entity_stream(entities), options).await.into_result()?;
     bar.finish();
-    match report.error {
-        Some(error) => Err(error.into()),
-        None => Ok(report.ids.len()),
-    }
+    Ok(report.written_count())
 }
 
 /// An agent that searches the documents, logs in the background and remembers the conversation.
-fn assistant(runtime: &Arshai, collection: CollectionConfig) -> Result<ChatAgent, Box<dyn Error>> {
+fn assistant(runtime: &Arshai, collection: Arc<dyn Collection>) -> Result<ChatAgent, Box<dyn Error>> {
     let model = std::env::var("OPENAI_MODEL").unwrap_or_else(|_| "gpt-4o-mini".to_owned());
-    let functions = Functions::new().with(search(Arc::clone(runtime.vectors()?), collection));
+    let functions = Functions::new().with(search(collection));
     Ok(runtime
         .chat_agent(runtime.openai(model)?, SYSTEM_PROMPT)
         .with_functions(functions)
@@ -138,12 +135,12 @@ struct Search {
     query: String,
 }
 
-fn search(store: Arc<dyn VectorStore>, collection: CollectionConfig) -> Function {
+fn search(collection: Arc<dyn Collection>) -> Function {
     Function::typed("search", move |Search { query }: Search| {
-        let (store, collection) = (Arc::clone(&store), collection.clone());
+        let collection = Arc::clone(&collection);
         async move {
             let request = SearchRequest::new(documents::embed(&query)).with_limit(5);
-            let found = store.search_by_vector(&collection, request).await?;
+            let found = collection.search_by_vector(request).await?;
             let passages = found.into_iter().flatten().map(|hit| {
                 json!({"source": hit.fields["metadata"]["source"], "text": hit.fields["content"], "score": hit.score})
             });

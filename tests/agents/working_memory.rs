@@ -11,7 +11,7 @@ use arshai::{Arshai, Config, ErrorKind};
 fn scripted(answers: &[&str]) -> (Arshai, Arc<ScriptedLlm>, WorkingMemoryAgent) {
     let runtime = Arshai::builder(Config::default()).build().expect("the defaults build");
     let model = Arc::new(ScriptedLlm::new(
-        answers.iter().map(|text| Ok(ChatResponse::text(*text))).collect::<Vec<_>>(),
+        answers.iter().map(|text| Ok(ChatResponse::from_text(*text))).collect::<Vec<_>>(),
     ));
     let agent = WorkingMemoryAgent::new(Arc::clone(&model) as _, Arc::clone(runtime.memory()));
     (runtime, model, agent)
@@ -23,7 +23,7 @@ async fn the_model_reads_the_memory_so_far_and_what_it_writes_is_stored() {
     for message in ["asked about prices", "asked about delivery"] {
         agent.process(AgentInput::new(message).in_conversation("c")).await.expect("rewritten");
     }
-    let stored = runtime.memory().retrieve(&MemoryInput::working("c")).await.expect("retrieved");
+    let stored = runtime.memory().retrieve(&MemoryInput::working_memory("c")).await.expect("retrieved");
     assert_eq!(stored[0].as_str(), "second memory");
     let requests = model.requests();
     let Message::User { content, .. } = &requests[1].messages[1] else { panic!("a question") };
@@ -37,7 +37,7 @@ async fn an_empty_answer_leaves_the_memory_as_it_was() {
     let error =
         agent.process(AgentInput::new("y").in_conversation("c")).await.expect_err("nothing was written");
     assert_eq!(error.kind(), ErrorKind::Protocol);
-    let stored = runtime.memory().retrieve(&MemoryInput::working("c")).await.expect("retrieved");
+    let stored = runtime.memory().retrieve(&MemoryInput::working_memory("c")).await.expect("retrieved");
     assert_eq!(stored[0].as_str(), "kept");
 }
 

@@ -41,12 +41,13 @@ impl Both {
     }
 
     async fn rust(&self, kind: MemoryType) -> Option<String> {
-        let found = self.rust.retrieve(&MemoryInput::new("a").with_type(kind)).await.expect("it retrieves");
+        let found =
+            self.rust.retrieve(&MemoryInput::new("a").with_memory_type(kind)).await.expect("it retrieves");
         found.first().map(|memory| memory.as_str().to_owned())
     }
 
     async fn held(&self, kind: MemoryType) -> Value {
-        let key = MemoryInput::new("a").with_type(kind).key();
+        let key = MemoryInput::new("a").with_memory_type(kind).key();
         match self.rust.client().get_key(&key).await.expect("it is read") {
             Some(RedisValue::Json(json)) => json,
             other => panic!("{other:?}"),
@@ -54,13 +55,13 @@ impl Both {
     }
 
     async fn seconds_left(&self, kind: MemoryType) -> i64 {
-        use arshai::backends::redis::{Effect, fred::interfaces::KeysInterface};
-        let key = MemoryInput::new("a").with_type(kind).key();
+        use arshai::backends::redis::{Idempotency, fred::interfaces::KeysInterface};
+        let key = MemoryInput::new("a").with_memory_type(kind).key();
         let ttl = |redis: arshai::backends::redis::fred::clients::Client| {
             let key = key.clone();
             async move { redis.ttl(key).await }
         };
-        self.rust.client().run("TTL", Effect::Read, ttl).await.expect("it answers")
+        self.rust.client().run("TTL", Idempotency::Idempotent, ttl).await.expect("it answers")
     }
 }
 
@@ -70,7 +71,7 @@ async fn what_rust_stores_python_reads_updates_and_deletes() {
     for (kind, text) in TYPES.into_iter().flat_map(|kind| TEXTS.map(|text| (kind, text))) {
         let metadata =
             json!({"n": 1, "deep": {"list": [1.5, null, "é"]}}).as_object().cloned().expect("an object");
-        let input = MemoryInput::new("a").with_type(kind).with_data(text);
+        let input = MemoryInput::new("a").with_memory_type(kind).with_data(text);
         both.rust.store(input.with_metadata(metadata.clone())).await.expect("it stores");
         assert_eq!(both.python("retrieve", kind, json!({})), json!([text]));
         assert!((990..=1_000).contains(&both.seconds_left(kind).await));
@@ -91,7 +92,7 @@ async fn what_python_stores_rust_reads_updates_and_deletes() {
             both.python("store", kind, json!({"data": [text], "metadata": metadata}));
             assert_eq!(both.rust(kind).await.as_deref(), Some(text));
             let before = both.held(kind).await;
-            let update = MemoryInput::new("a").with_type(kind).with_data("by Rust");
+            let update = MemoryInput::new("a").with_memory_type(kind).with_data("by Rust");
             both.rust.update(update).await.expect("it updates");
             assert_eq!(both.python("retrieve", kind, json!({})), json!(["by Rust"]));
             let after = both.held(kind).await;
@@ -99,7 +100,7 @@ async fn what_python_stores_rust_reads_updates_and_deletes() {
             let length = |value: &Value| value.as_str().map(str::len);
             assert_eq!(length(&after["last_update"]), Some("2026-01-02T03:04:05.000006".len()));
             assert!((990..=1_000).contains(&both.seconds_left(kind).await), "Rust's update renews");
-            both.rust.delete(&MemoryInput::new("a").with_type(kind)).await.expect("it deletes");
+            both.rust.delete(&MemoryInput::new("a").with_memory_type(kind)).await.expect("it deletes");
             assert_eq!(both.python("retrieve", kind, json!({})), json!([]));
         }
     }

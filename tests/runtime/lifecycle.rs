@@ -62,7 +62,7 @@ async fn a_backend_given_by_value_is_used_whatever_the_configuration_says() {
     config.rollback.use_legacy_memory = true;
     let runtime =
         Arshai::builder(config).memory(Arc::clone(&memory)).build().expect("the name is not looked up");
-    runtime.memory().store(MemoryInput::working("c").with_data("x")).await.expect("stored");
+    runtime.memory().store(MemoryInput::working_memory("c").with_data("x")).await.expect("stored");
     assert_eq!(memory.stats().entries, 1);
 }
 
@@ -90,7 +90,11 @@ fn a_limit_of_zero_that_would_stop_all_work_is_refused() {
 async fn lowering_a_limit_below_current_use_takes_effect_at_once() {
     let runtime = defaults();
     for n in 0..100 {
-        runtime.memory().store(MemoryInput::working(format!("c{n}")).with_data("x")).await.expect("stored");
+        runtime
+            .memory()
+            .store(MemoryInput::working_memory(format!("c{n}")).with_data("x"))
+            .await
+            .expect("stored");
     }
     start_background(&runtime, 10).await;
     let (entries, tasks) = (Limits::unchanged().max_entries(7), Limits::unchanged().max_background_tasks(3));

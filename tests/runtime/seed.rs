@@ -8,7 +8,8 @@ use arshai::{Arshai, Component, Config};
 #[tokio::test]
 async fn original_usage_of_the_memory_manager_works_as_it_did() {
     let manager = InMemoryManager::new();
-    let input_data = MemoryInput::new("test").with_type(MemoryType::WorkingMemory).with_data("test data");
+    let input_data =
+        MemoryInput::new("test").with_memory_type(MemoryType::WorkingMemory).with_data("test data");
 
     let key = MemoryManager::store(&manager, input_data.clone()).await.expect("stored");
     assert_eq!(key, "memory:WORKING_MEMORY:test");

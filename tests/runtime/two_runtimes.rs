@@ -14,7 +14,7 @@ fn runtime(change: impl FnOnce(&mut Config)) -> Arshai {
 #[tokio::test]
 async fn what_one_remembers_the_other_does_not() {
     let (one, other) = (runtime(|_| ()), runtime(|_| ()));
-    let input = MemoryInput::working("c").with_data("only here");
+    let input = MemoryInput::working_memory("c").with_data("only here");
     one.memory().store(input.clone()).await.expect("stored");
     assert!(other.memory().retrieve(&input).await.expect("retrieved").is_empty());
     assert_eq!(other.memory().stats().entries, 0);
@@ -35,7 +35,11 @@ async fn limits_of_one_do_not_touch_the_other() {
     one.set_limits(Limits::unchanged().max_entries(2).max_background_tasks(0)).expect("bounded");
     for conversation in ["a", "b", "c", "d"] {
         for runtime in [&one, &other] {
-            runtime.memory().store(MemoryInput::working(conversation).with_data("x")).await.expect("stored");
+            runtime
+                .memory()
+                .store(MemoryInput::working_memory(conversation).with_data("x"))
+                .await
+                .expect("stored");
         }
     }
     assert_eq!(one.memory().stats().entries, 2);

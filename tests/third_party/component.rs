@@ -106,7 +106,7 @@ async fn components_close_from_the_inside_out() {
     let builder = Arshai::builder(Config::default());
     let builder = phases.iter().fold(builder, |builder, phase| builder.component(Feed::new(*phase, &order)));
     let runtime = builder.build().expect("it builds");
-    runtime.memory().store(MemoryInput::working("c").with_data("x")).await.expect("stored");
+    runtime.memory().store(MemoryInput::working_memory("c").with_data("x")).await.expect("stored");
     runtime.shutdown(soon()).await;
     let closed: Vec<_> = order.lock().clone();
     assert!(closed.is_sorted() && closed.len() == phases.len(), "{closed:?}");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cleanup::Cleanup;
 use super::store::Store;
-use super::{InMemoryManager, NAME_IN_ERRORS};
+use super::{COMPONENT, InMemoryManager};
 use crate::memory::EvictionListener;
 use crate::{Clock, Error, ErrorKind, Result, SystemClock};
 
@@ -43,21 +43,21 @@ impl InMemoryManagerBuilder {
 
     /// The most entries.
     #[must_use]
-    pub fn max_entries(mut self, max_entries: u64) -> Self {
-        self.max_entries = max_entries;
+    pub fn max_entries(mut self, max_entries: impl Into<Option<u64>>) -> Self {
+        self.max_entries = max_entries.into().unwrap_or(u64::MAX);
         self
     }
 
     /// The most memory the store may take, in MiB (1 048 576 bytes), its own overhead included.
     #[must_use]
-    pub fn max_memory_mb(self, mebibytes: u64) -> Self {
-        self.max_bytes(mebibytes.saturating_mul(1 << 20))
+    pub fn max_memory_mb(self, mebibytes: impl Into<Option<u64>>) -> Self {
+        self.max_bytes(mebibytes.into().map(|mebibytes| mebibytes.saturating_mul(1 << 20)))
     }
 
     /// The most memory the store may take, in bytes, its own overhead included.
     #[must_use]
-    pub fn max_bytes(mut self, bytes: u64) -> Self {
-        self.max_bytes = bytes;
+    pub fn max_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.max_bytes = bytes.into().unwrap_or(1 << 50);
         self
     }
 
@@ -91,12 +91,16 @@ impl InMemoryManagerBuilder {
         for (name, time) in [("time to live", self.ttl), ("cleanup interval", self.cleanup_interval)] {
             if time.is_zero() {
                 let message = format!("the {name} is zero; give it at least a second");
-                return Err(Error::new(ErrorKind::Config, NAME_IN_ERRORS, message));
+                return Err(Error::new(ErrorKind::Config, COMPONENT, message));
             }
         }
         let limits = (self.max_entries, self.max_bytes);
         let store = Store::new(limits, self.ttl, self.clock, self.listener)?;
-        Ok(InMemoryManager { store: Arc::new(store), cleanup: Cleanup::every(self.cleanup_interval) })
+        Ok(InMemoryManager {
+            store: Arc::new(store),
+            cleanup: Cleanup::every(self.cleanup_interval),
+            closed: false.into(),
+        })
     }
 }
 

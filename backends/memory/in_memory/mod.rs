@@ -14,10 +14,11 @@ mod size;
 mod store;
 
 use crate::{CloseReport, Component, Deadline, LimitUsage, ShutdownPhase};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 
@@ -26,14 +27,12 @@ use cleanup::Cleanup;
 use store::{Store, Write, WriteKind};
 
 use crate::memory::{
-    MemoryCapabilities, MemoryInput, MemoryManager, MemoryRecord, MemoryStats, MemoryType, WorkingMemory,
-    check_conversation_id,
+    CasOutcome, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, MemoryType, WorkingMemory,
+    validate_conversation_id,
 };
-use crate::{BuildContext, Health, Result};
+use crate::{BuildContext, Error, ErrorKind, Health, Result};
 
-/// The name that `memory.backend` chooses this backend by.
-pub const NAME: &str = "in_memory";
-const NAME_IN_ERRORS: &str = "memory.in_memory";
+const COMPONENT: &str = "memory.in_memory";
 
 /// Conversation memory in this process (Python: `InMemoryManager`), bounded in entries and in bytes.
 ///
@@ -60,7 +59,7 @@ const NAME_IN_ERRORS: &str = "memory.in_memory";
 ///
 /// # fn main() -> arshai::Result<()> {
 /// let memory = InMemoryManager::builder().max_entries(1_000).build()?;
-/// memory.store(MemoryInput::working("conversation-1").with_data("The user is called Ada."))?;
+/// memory.store(MemoryInput::working_memory("conversation-1").with_data("The user is called Ada."))?;
 /// let held = memory.get(MemoryType::WorkingMemory, "conversation-1").expect("just stored");
 /// assert_eq!(held.as_str(), "The user is called Ada.");
 /// # Ok(())
@@ -69,9 +68,13 @@ const NAME_IN_ERRORS: &str = "memory.in_memory";
 pub struct InMemoryManager {
     store: Arc<Store>,
     cleanup: Cleanup,
+    closed: AtomicBool,
 }
 
 impl InMemoryManager {
+    /// The value of `memory.backend` that selects this backend.
+    pub const NAME: &'static str = "in_memory";
+
     /// A store with the defaults of [`InMemoryManager::builder`].
     #[must_use]
     pub fn new() -> Self {
@@ -109,14 +112,16 @@ impl InMemoryManager {
     /// As [`MemoryManager::store`]; besides, [`ErrorKind::Capacity`](crate::ErrorKind::Capacity) when the
     /// whole budget is reserved by operations that run at the same time.
     pub fn store(&self, mut input: MemoryInput) -> Result<String> {
-        input.check_id()?;
+        input.validate()?;
         let memory = input.last_data("store")?.clone();
         let metadata = input.metadata.take().filter(|metadata| !metadata.is_empty()).map(Box::new);
-        self.store.write(Write {
+        self.check_open()?;
+        let _ = self.store.write(Write {
             memory_type: input.memory_type,
             conversation_id: &input.conversation_id,
             memory,
             kind: WriteKind::Store { metadata },
+            expected: None,
         })?;
         Ok(input.key())
     }
@@ -126,7 +131,8 @@ impl InMemoryManager {
     /// # Errors
     /// As [`MemoryManager::retrieve`].
     pub fn retrieve(&self, input: &MemoryInput) -> Result<Vec<WorkingMemory>> {
-        input.check_id()?;
+        input.validate()?;
+        self.check_open()?;
         Ok(self.get(input.memory_type, &input.conversation_id).into_iter().collect())
     }
 
@@ -142,15 +148,9 @@ impl InMemoryManager {
     /// # Errors
     /// As [`InMemoryManager::store`].
     pub fn put(&self, memory_type: MemoryType, conversation_id: &str, memory: WorkingMemory) -> Result<()> {
-        check_conversation_id(conversation_id)?;
+        validate_conversation_id(conversation_id)?;
         let kind = WriteKind::Store { metadata: None };
-        self.store.write(Write { memory_type, conversation_id, memory, kind }).map(|_| ())
-    }
-
-    /// Everything kept of a conversation's memory: text, metadata, times. Counts as a read.
-    #[must_use]
-    pub fn record(&self, memory_type: MemoryType, conversation_id: &str) -> Option<MemoryRecord> {
-        self.store.record(memory_type, conversation_id)
+        self.store.write(Write { memory_type, conversation_id, memory, kind, expected: None }).map(|_| ())
     }
 
     /// Replaces the text of an existing entry. See [`MemoryManager::update`].
@@ -158,18 +158,58 @@ impl InMemoryManager {
     /// # Errors
     /// As [`InMemoryManager::store`].
     pub fn update(&self, input: MemoryInput) -> Result<()> {
-        input.check_id()?;
+        input.validate()?;
         let memory = input.last_data("update")?.clone();
-        let updated = self.store.write(Write {
+        self.check_open()?;
+        let outcome = self.store.write(Write {
             memory_type: input.memory_type,
             conversation_id: &input.conversation_id,
             memory,
             kind: WriteKind::Update,
+            expected: None,
         })?;
-        if !updated {
-            tracing::warn!(memory_type = %input.memory_type, "No existing data found to update; nothing changed");
+        if outcome == CasOutcome::Missing {
+            super::warn_entry_missing(&input);
         }
         Ok(())
+    }
+
+    /// Replaces the text of an entry only if it is `expected`. See [`MemoryManager::compare_and_set`].
+    ///
+    /// # Errors
+    /// As [`InMemoryManager::store`].
+    pub fn compare_and_set(
+        &self,
+        input: MemoryInput,
+        expected: Option<&WorkingMemory>,
+    ) -> Result<CasOutcome> {
+        input.validate()?;
+        self.check_open()?;
+        let memory = input.last_data("update")?.clone();
+        let kind = match expected {
+            Some(_) => WriteKind::Update,
+            None => WriteKind::Store { metadata: input.metadata.map(Box::new) },
+        };
+        self.store.write(Write {
+            memory_type: input.memory_type,
+            conversation_id: &input.conversation_id,
+            memory,
+            kind,
+            expected: Some(expected.cloned()),
+        })
+    }
+
+    /// The metadata of an entry, if it exists. Counts as a use.
+    #[must_use]
+    pub fn metadata(&self, memory_type: MemoryType, conversation_id: &str) -> Option<Map<String, Value>> {
+        self.store.metadata(memory_type, conversation_id)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(Error::new(ErrorKind::Closed, COMPONENT, "closed")),
+            false => Ok(()),
+        }
     }
 
     /// Removes an entry. See [`MemoryManager::delete`].
@@ -177,7 +217,8 @@ impl InMemoryManager {
     /// # Errors
     /// As [`MemoryManager::delete`].
     pub fn delete(&self, input: &MemoryInput) -> Result<()> {
-        input.check_id()?;
+        input.validate()?;
+        self.check_open()?;
         self.store.delete(input.memory_type, &input.conversation_id);
         Ok(())
     }
@@ -192,12 +233,6 @@ impl InMemoryManager {
     /// stay. Other operations get their turn in between.
     pub fn clear(&self) {
         self.store.clear();
-    }
-
-    /// Clears expired entries away in the background from now on, if called inside a runtime.
-    #[cfg(feature = "redis")]
-    pub(in crate::backends::memory) fn start_cleanup(&self) {
-        self.cleanup.start(&self.store);
     }
 
     /// Counters and bounds, as of now.
@@ -246,6 +281,7 @@ impl Component for InMemoryManager {
     }
 
     async fn close(&self, _: Deadline) -> CloseReport {
+        self.closed.store(true, Ordering::Release);
         CloseReport::idle()
     }
 }
@@ -265,8 +301,20 @@ impl MemoryManager for InMemoryManager {
         Self::update(self, input)
     }
 
+    async fn compare_and_set(
+        &self,
+        input: MemoryInput,
+        expected: Option<&WorkingMemory>,
+    ) -> Result<CasOutcome> {
+        Self::compare_and_set(self, input, expected)
+    }
+
     async fn delete(&self, input: &MemoryInput) -> Result<()> {
         Self::delete(self, input)
+    }
+
+    async fn flush(&self) -> Result<()> {
+        Ok(())
     }
 
     fn stats(&self) -> MemoryStats {
@@ -274,10 +322,10 @@ impl MemoryManager for InMemoryManager {
     }
 
     fn capabilities(&self) -> MemoryCapabilities {
-        MemoryCapabilities::default()
-            .bounded(true)
-            .injected_clock(true)
-            .eviction_listener(true)
-            .counts_entries(true)
+        let mut capabilities = MemoryCapabilities::default();
+        capabilities.bounded = true;
+        capabilities.eviction_listener = true;
+        capabilities.counts_entries = true;
+        capabilities
     }
 }

@@ -10,13 +10,13 @@ use hashlink::DefaultHashBuilder;
 use parking_lot::{RwLock, RwLockWriteGuard};
 use serde_json::{Map, Value};
 
-use super::NAME_IN_ERRORS;
+use super::COMPONENT;
 use super::budget::Budget;
 use super::key::{Key, Wanted};
 use super::shard::{Departures, Entry, Shard, first_entry_bytes, text_bytes};
 use super::size;
 use crate::memory::{
-    EvictionListener, MemoryRecord, MemoryStats, MemoryType, RemovalCause, RemovedEntry, WorkingMemory,
+    CasOutcome, EvictionListener, MemoryStats, MemoryType, RemovalCause, RemovedEntry, WorkingMemory,
 };
 use crate::{Clock, Error, ErrorKind, Result};
 
@@ -45,6 +45,8 @@ pub(super) struct Write<'a> {
     pub(super) conversation_id: &'a str,
     pub(super) memory: WorkingMemory,
     pub(super) kind: WriteKind,
+    /// The text that must be there for the write to take place.
+    pub(super) expected: Option<Option<WorkingMemory>>,
 }
 
 /// Whether a write may create an entry.
@@ -109,12 +111,12 @@ impl Store {
     fn check_limits(&self, max_entries: Option<u64>, max_bytes: Option<u64>, kind: ErrorKind) -> Result<()> {
         if max_entries == Some(0) {
             let message = "max_entries is 0; a store needs room for at least one entry";
-            return Err(Error::new(kind, NAME_IN_ERRORS, message));
+            return Err(Error::new(kind, COMPONENT, message));
         }
         let least = self.base_bytes() + 1024;
         if max_bytes.is_some_and(|bytes| bytes < least) {
             let message = format!("the memory budget is too small; this store needs at least {least} bytes");
-            return Err(Error::new(kind, NAME_IN_ERRORS, message));
+            return Err(Error::new(kind, COMPONENT, message));
         }
         Ok(())
     }
@@ -152,17 +154,13 @@ impl Store {
         self.read(memory_type, id, |entry| entry.memory.clone())
     }
 
-    pub(super) fn record(&self, memory_type: MemoryType, id: &str) -> Option<MemoryRecord> {
-        let wall = |micros| SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
-        self.read(memory_type, id, |entry| {
-            let metadata = entry.metadata.as_deref().cloned().unwrap_or_default();
-            MemoryRecord::new(entry.memory.clone(), metadata, wall(entry.created), wall(entry.updated))
-        })
+    pub(super) fn metadata(&self, memory_type: MemoryType, id: &str) -> Option<Map<String, Value>> {
+        self.read(memory_type, id, |entry| entry.metadata.as_deref().cloned().unwrap_or_default())
     }
 
     /// Stores or updates; `false` says that there was nothing to update.
-    pub(super) fn write(&self, write: Write<'_>) -> Result<bool> {
-        let Write { memory_type, conversation_id: id, memory, kind } = write;
+    pub(super) fn write(&self, write: Write<'_>) -> Result<CasOutcome> {
+        let Write { memory_type, conversation_id: id, memory, kind, expected } = write;
         let wanted = Wanted { hash: self.hash(memory_type, id), memory_type, id };
         let at = self.cell_of(wanted.hash);
         let (now, wall) = (self.now(), self.wall_micros());
@@ -181,11 +179,13 @@ impl Store {
             let mut shard = self.cells[at].shard.write();
             shard.expire(now, EXPIRED_PER_WRITE, &mut round.gone);
             let held = shard.freshen(wanted, now, &mut round.gone);
-            if held.is_none() && update {
+            let current = shard.get(wanted, now).map(|entry| &entry.memory);
+            let conflict = expected.as_ref().is_some_and(|expected| expected.as_ref() != current);
+            if conflict || (held.is_none() && update) {
                 self.settle(at, &mut shard);
                 drop(shard);
                 self.see_off(&mut round.gone);
-                return Ok(false);
+                return Ok(if held.is_some() { CasOutcome::Conflict } else { CasOutcome::Missing });
             }
             let need = |shard: &Shard| match held {
                 Some(held) => (0, brought.saturating_sub(if update { held.text } else { held.all })),
@@ -206,7 +206,7 @@ impl Store {
                 self.settle(at, &mut shard);
                 drop(shard);
                 self.see_off(&mut round.gone);
-                return Ok(true);
+                return Ok(CasOutcome::Updated);
             };
             self.settle(at, &mut shard);
             drop(shard);
@@ -226,13 +226,9 @@ impl Store {
         if alone <= budget {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::TooLarge,
-            NAME_IN_ERRORS,
-            "the entry is larger than the whole memory budget",
-        )
-        .with_context("entry_bytes", heap_bytes)
-        .with_context("budget_bytes", budget))
+        Err(Error::new(ErrorKind::TooLarge, COMPONENT, "the entry is larger than the whole memory budget")
+            .with_context("entry_bytes", heap_bytes)
+            .with_context("budget_bytes", budget))
     }
 
     /// Gives up when room is wanted and, again and again, there is nothing to evict: every other thread holds
@@ -243,7 +239,7 @@ impl Store {
             return Ok(());
         }
         let message = "no room came free: all of it is reserved by operations that run at the same time";
-        Err(Error::new(ErrorKind::Capacity, NAME_IN_ERRORS, message))
+        Err(Error::new(ErrorKind::Capacity, COMPONENT, message))
     }
 
     /// Reserves the room that `need` asks for, evicting from this shard as long as it has its fair share of
