@@ -178,8 +178,7 @@ impl Shared {
         state.threads += 1;
         drop(state);
         let shared = Arc::clone(self);
-        let spawned =
-            std::thread::Builder::new().name(self.name.into()).spawn(move || shared.run_worker());
+        let spawned = std::thread::Builder::new().name(self.name.into()).spawn(move || shared.run_worker());
         spawned.map(drop).or_else(|error| {
             let mut state = self.state.lock();
             state.threads -= 1;
