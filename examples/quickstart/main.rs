@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arshai::agent::{Agent, AgentInput, ChatAgent};
-use arshai::config::{ConfigLoader, Machine};
+use arshai::config::{ConfigLoader, HostResources};
 use arshai::memory::MemoryInput;
-use arshai::tasks::{Function, FunctionError, Functions};
+use arshai::tasks::{Function, FunctionError, FunctionOutcome, Functions};
 use arshai::vectors::{
     BulkInsertOptions, Collection, CollectionConfig, Entity, SearchRequest, entity_stream,
 };
@@ -56,10 +56,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("> {question}");
         let output = agent.process(AgentInput::new(question).in_conversation(conversation)).await?;
         println!("{}", output.text);
-        let tools: usize = output.tool_results.iter().map(|results| results.regular_results.len()).sum();
+        let is_result = |outcome: &&FunctionOutcome| matches!(outcome, FunctionOutcome::Completed(_));
+        let tools = output.tool_results.iter().flatten().filter(is_result).count();
         println!(
-            "  ({} exchanges, {tools} tool results, {} tokens)\n",
-            output.turns, output.usage.total_tokens
+            "  ({} model calls, {tools} tool results, {} tokens)\n",
+            output.model_calls, output.usage.total_tokens
         );
     }
 
@@ -95,7 +96,7 @@ fn configuration() -> Result<arshai::Config, Box<dyn Error>> {
         variables.push(("OPENAI_API_KEY".into(), "loopback".into()));
         variables.push(("OPENAI_BASE_URL".into(), format!("http://{address}/v1").into()));
     }
-    Ok(ConfigLoader::new().vars(variables).machine(Machine::detect()).load()?)
+    Ok(ConfigLoader::new().vars(variables).host_resources(HostResources::detect()).load()?)
 }
 
 /// Reads, embeds and inserts the documents; returns the number of passages.
