@@ -3,12 +3,11 @@
 //! Each measurement runs in a separate process: this test binary, started again with the workload in a variable.
 
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arshai::backends::memory::InMemoryManager;
-use arshai::memory::MemoryType;
+use arshai::memory::{MemoryType, WorkingMemory};
 
 const WORKING: MemoryType = MemoryType::WorkingMemory;
 const MIB: u64 = 1 << 20;
@@ -67,7 +66,12 @@ fn child() {
     let workload = next();
     let [mebibytes, threads, seconds] = [(); 3].map(|()| next().parse::<u64>().expect("a number"));
     let (_, phases) = WORKLOADS.iter().find(|(name, _)| *name == workload).expect("a workload");
-    let text: Arc<str> = "x".repeat(MIB as usize).into();
+    // Texts exist before the measurement begins: what the application holds does not count.
+    let text = |bytes: u64| WorkingMemory::new("x".repeat(bytes as usize));
+    let texts: Vec<Vec<_>> = phases
+        .iter()
+        .map(|(from, to)| (0..64).map(|n| text(from + (to - from) * n / 63)).collect())
+        .collect();
 
     let before = resident();
     let memory = InMemoryManager::builder().max_entries(None).max_memory_mb(mebibytes).build().expect("valid");
@@ -75,7 +79,7 @@ fn child() {
     let peak = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for thread in 0..threads {
-            let (memory, text, peak) = (&memory, &text, &peak);
+            let (memory, texts, peak) = (&memory, &texts, &peak);
             scope.spawn(move || {
                 let mut random = thread + 1;
                 let mut below = |n: u64| {
@@ -85,12 +89,11 @@ fn child() {
                 let ids = mebibytes * 2_000;
                 while began.elapsed() < ends {
                     let phase = began.elapsed().as_millis() as usize * phases.len() / ends.as_millis() as usize;
-                    let (from, to) = phases[phase.min(phases.len() - 1)];
+                    let texts = &texts[phase.min(phases.len() - 1)];
                     for _ in 0..64 {
                         let id = below(ids).to_string();
                         std::hint::black_box(memory.get(WORKING, &id));
-                        let bytes = from + below(to - from);
-                        memory.put(WORKING, &id, text[..bytes as usize].into()).expect("it stores");
+                        memory.put(WORKING, &id, texts[below(64) as usize].clone()).expect("it stores");
                     }
                     peak.fetch_max(resident(), Relaxed);
                 }

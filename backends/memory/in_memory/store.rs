@@ -24,6 +24,8 @@ const MAX_BYTES: &str = "memory.max_memory_mb";
 const EXPIRED_PER_OPERATION: usize = 4;
 /// One operation in so many also cleans up another shard, in turn.
 const OPERATIONS_PER_CLEANUP: u64 = 64;
+/// Larger texts are written under the eviction lock.
+const LARGE_TEXT_BYTES: usize = 64 * 1024;
 /// Entries removed before other operations get the shard's lock.
 const REMOVED_PER_LOCK: usize = 64;
 
@@ -109,7 +111,7 @@ impl Store {
         check_limits(max_entries, max_bytes, ErrorKind::Config)?;
         let spare = Arc::new(SpareMaps::default());
         // A shard keeps up to 128 KiB of free pages: few shards for small stores.
-        let shards = (max_bytes >> 20).clamp(1, 16) as usize;
+        let shards = (max_bytes >> 21).clamp(1, 16) as usize;
         let shard = |_| PaddedShard {
             shard: Mutex::new(Shard::new(Arc::clone(&spare))),
             oldest: AtomicU64::new(u64::MAX),
@@ -196,6 +198,8 @@ impl Store {
     ) -> Result<CasOutcome> {
         let key = self.key(memory_type, id);
         let (now, mut removed) = (self.now(), self.notifier.collect());
+        // Large texts are written one at a time, so that they do not all exceed the limit at the same moment.
+        let evicting = (text.len() > LARGE_TEXT_BYTES).then(|| self.evicting.lock());
         let result = {
             let mut shard = self.lock(self.shard_of(key));
             shard.remove_expired(now, EXPIRED_PER_OPERATION, &mut removed);
@@ -204,7 +208,7 @@ impl Store {
             result
         };
         let result = result.and_then(|(outcome, stamp)| {
-            self.make_room(stamp, &mut removed)?;
+            self.make_room(evicting, stamp, &mut removed)?;
             Ok(outcome)
         });
         self.entries.record_peak();
@@ -275,11 +279,16 @@ impl Store {
 
     /// Evicts until the limits hold: expired entries, then the least recently used ones, but not the one that was just
     /// `written`, as its stamp tells.
-    fn make_room(&self, mut written: Option<u64>, removed: &mut RemovedEntries) -> Result<()> {
+    fn make_room(
+        &self,
+        evicting: Option<MutexGuard<'_, ()>>,
+        mut written: Option<u64>,
+        removed: &mut RemovedEntries,
+    ) -> Result<()> {
         if self.excess().is_none() {
             return Ok(());
         }
-        let _evicting = self.evicting.lock();
+        let _evicting = evicting.unwrap_or_else(|| self.evicting.lock());
         let now = self.now();
         let mut shards_used = 0_u64;
         while let Some(cause) = self.excess() {
@@ -438,7 +447,7 @@ impl Store {
         check_limits(entries, bytes, ErrorKind::InvalidInput)?;
         meter.set_max(max);
         let mut removed = self.notifier.collect();
-        let result = self.make_room(None, &mut removed);
+        let result = self.make_room(None, None, &mut removed);
         self.finish(removed);
         result
     }
