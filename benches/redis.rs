@@ -143,7 +143,7 @@ fn store_and_retrieve(bench: &mut Bench, server: &RedisServer, threads: &str, ca
     );
 }
 
-/// What a user of a bare client would write.
+/// The entry as a user of a bare client would write it.
 fn entry(text: &str) -> String {
     let now = "2026-01-02T03:04:05.000006";
     json!({"data": {"working_memory": text}, "metadata": {}, "created_at": now, "last_update": now})

@@ -223,18 +223,21 @@ impl fmt::Display for Error {
     }
 }
 
+/// The message and its causes, one a line: what `fn main() -> arshai::Result<()>` prints.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
-            .field("kind", &self.0.kind)
-            .field("retryable", &self.0.retryable)
-            .field("outcome", &self.0.outcome)
-            .field("retry_after", &self.0.retry_after)
-            .field("component", &self.0.component)
-            .field("message", &self.0.message)
-            .field("context", &self.0.context)
-            .field("source", &self.0.source)
-            .finish()
+        let mut printed = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let message = error.to_string();
+            // Some causes are summaries of what the message already lists.
+            if !printed.contains(&message) {
+                printed.push_str("\n  caused by: ");
+                printed.push_str(&message);
+            }
+            cause = error.source();
+        }
+        f.write_str(&printed)
     }
 }
 
@@ -257,6 +260,14 @@ mod tests {
         assert_eq!(error.to_string(), "http.ureq: no connection came free within 5s (in_use: 20, limit: 20)");
         assert_eq!(error.source().expect("it has one").to_string(), "underlying cause");
         assert!(error.is_retryable());
+    }
+
+    #[test]
+    fn debug_prints_the_message_and_each_cause_once() {
+        let cause = Error::new(ErrorKind::Transport, "http", "connection lost")
+            .with_source(std::io::Error::other("broken pipe"));
+        let error = Error::new(ErrorKind::Unavailable, "llm", "failed: broken pipe").with_source(cause);
+        assert_eq!(format!("{error:?}"), "llm: failed: broken pipe\n  caused by: http: connection lost");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
 use crate::component::{Component, Components};
-use crate::config::Config;
+use crate::config::{Config, closest_match};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
 use crate::memory::{EvictionListener, MemoryManager};
@@ -164,6 +164,8 @@ impl<T: ?Sized> BackendRegistry<T> {
             format!("{} = {name:?} is not available; available: {}", self.key, names.join(", "));
         if let Some(hint) = self.unavailable.get(name) {
             message.push_str(&format!("; {name:?} {hint}"));
+        } else if let Some(closest) = closest_match(name, names.iter().map(ToString::to_string)) {
+            message.push_str(&format!("; did you mean {closest:?}?"));
         }
         Error::new(ErrorKind::UnknownBackend, "registry", message)
     }

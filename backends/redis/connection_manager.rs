@@ -77,7 +77,7 @@ impl ConnectionManager {
         }
     }
 
-    /// Lets commands in flight complete and makes no further connection.
+    /// Makes no further connection. Commands in flight complete.
     pub(super) fn close(&self) {
         let mut current = self.current.write();
         self.closed.store(true, Ordering::Relaxed);
@@ -199,7 +199,7 @@ impl MultiplexedConnection {
         };
         let (client, closed) = (connection.client().clone(), connection.closed().clone());
         // Commands may be in flight on it when it is dropped: it is never reused.
-        pooled.keep(false);
+        pooled.set_reusable(false);
         Ok(Self {
             client,
             closed,

@@ -36,7 +36,7 @@ impl FredConnection {
         &self.client
     }
 
-    /// Cancelled once the socket is closed, whatever the reason.
+    /// Cancelled once the socket is closed, for any reason.
     pub(super) fn closed(&self) -> &CancellationToken {
         &self.closed
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use arshai::backends::redis::fred::interfaces::{KeysInterface, ListInterface};
 use arshai::backends::redis::{Idempotency, RedisValue};
-use arshai::{Deadline, ErrorKind, Health, Outcome};
+use arshai::{Component, Deadline, ErrorKind, Health, Outcome, Registry};
 use arshai_test_support::{Cluster, RedisServer, Sentinel, eventually};
 
 use crate::{client, config, server};
@@ -210,4 +210,24 @@ async fn a_server_that_does_not_answer_is_unhealthy() {
     assert_eq!(client(config(&server.url())).health_check(soon()).await, Health::Healthy);
     let nowhere = client(config("redis://127.0.0.1:1/0"));
     assert!(!nowhere.health_check(Deadline::after(Duration::from_millis(300))).await.is_usable());
+}
+
+#[tokio::test]
+async fn every_pool_backend_serves_shared_and_dedicated_connections() {
+    for backend in Registry::builtin().pool.names() {
+        let server = server();
+        let mut config = config(&server.url());
+        config.pool.backend = backend.into();
+        let client = client(config);
+        client.set_key("k", "1", None).await.expect(backend);
+        for n in 2..5_i64 {
+            let mut dedicated = client.dedicated_connection(soon()).await.expect(backend);
+            let count: Result<i64, _> =
+                dedicated.run(soon(), |redis| async move { redis.incr("k").await }).await;
+            assert_eq!(count.expect(backend), n, "{backend}");
+        }
+        assert_eq!(server.connections(), 2, "{backend}: one shared, one reused");
+        assert!(client.close(soon()).await.is_clean(), "{backend}");
+        assert_eq!(client.get_key("k").await.expect_err(backend).kind(), ErrorKind::Closed, "{backend}");
+    }
 }

@@ -198,3 +198,23 @@ async fn switching_the_connection_flag_at_a_restart_loses_nothing_both_ways() {
         runtime.memory().store(input.clone().with_data(format!("round {round}"))).await.expect("it stores");
     }
 }
+
+#[tokio::test]
+async fn the_documented_acl_is_enough() {
+    let server = server();
+    let rule = include_str!("../../docs/redis.md").lines().find(|line| line.starts_with("ACL SETUSER"));
+    server.command(&rule.expect("docs/redis.md has it").split_whitespace().collect::<Vec<_>>());
+    let url = server.url().replace("redis://", "redis://arshai:password@").replace("/0", "/1");
+    let context = BuildContext::new(config(&url));
+    for build in [RedisMemoryManager::from_context, RedisMemoryManager::legacy] {
+        let memory = build(&context).expect("it is valid");
+        let input = MemoryInput::working_memory("a");
+        memory.store(input.clone().with_data("old")).await.expect("it stores");
+        memory.update(input.clone().with_data("new")).await.expect("it updates");
+        assert_eq!(memory.retrieve(&input).await.expect("it retrieves")[0].as_str(), "new");
+        memory.delete(&input).await.expect("it deletes");
+        assert_eq!(memory.client().get_key(&input.key()).await.expect("it reads"), None);
+        let outside = memory.client().set_key("other", "x", None).await.expect_err("not the key pattern");
+        assert_eq!(outside.kind(), ErrorKind::Authentication, "{outside}");
+    }
+}

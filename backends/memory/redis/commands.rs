@@ -35,21 +35,12 @@ pub(super) trait EntryCommands: fmt::Debug + Send + Sync {
 }
 
 /// Replaces an entry if it is still the expected one: 0 it is missing, 1 it differs, 2 it was replaced.
-pub(super) const COMPARE_AND_SET: &str = "\
+const COMPARE_AND_SET: &str = "\
 local entry = redis.call('GET', KEYS[1])
 if not entry then return 0 end
 if entry ~= ARGV[1] then return 1 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 return 2";
-
-/// The outcome of [`COMPARE_AND_SET`].
-pub(super) fn cas_outcome(reply: i64) -> CasOutcome {
-    match reply {
-        0 => CasOutcome::Missing,
-        1 => CasOutcome::Conflict,
-        _ => CasOutcome::Updated,
-    }
-}
 
 /// Commands on the shared connection; `update` compares and sets.
 #[derive(Debug)]
@@ -136,6 +127,10 @@ impl SharedCommands {
                 async move { redis.eval(COMPARE_AND_SET, key, arguments).await }
             })
             .await?;
-        Ok(cas_outcome(outcome))
+        Ok(match outcome {
+            0 => CasOutcome::Missing,
+            1 => CasOutcome::Conflict,
+            _ => CasOutcome::Updated,
+        })
     }
 }

@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fred::interfaces::{KeysInterface, LuaInterface};
+use fred::clients::Client;
+use fred::interfaces::{KeysInterface, TransactionInterface};
 use fred::types::{Expiration, SetOptions, Value};
 
-use super::commands::{COMPARE_AND_SET, EditEntry, EntryCommands, cas_outcome};
+use super::commands::{EditEntry, EntryCommands};
 use crate::backends::redis::{RedisClient, fred};
 use crate::memory::CasOutcome;
 use crate::{Deadline, Result};
@@ -52,19 +53,37 @@ impl EntryCommands for LegacyCommands {
         Ok(reply.is_some())
     }
 
+    /// An optimistic transaction: `WATCH`, read, `MULTI`, write, `EXEC`.
     async fn update(&self, key: &str, edit: EditEntry<'_>) -> Result<CasOutcome> {
         loop {
-            let Some(entry) = self.get(key).await? else { return Ok(CasOutcome::Missing) };
-            let Some(replacement) = edit(&entry)? else { return Ok(CasOutcome::Conflict) };
-            let (key, ttl) = (key.to_owned(), Value::Integer(self.ttl_seconds));
-            let arguments = vec![Value::Bytes(entry), Value::Bytes(replacement), ttl];
             let mut connection = self.client.dedicated_connection(no_deadline()).await?;
-            let reply = connection
-                .run(no_deadline(), |redis| async move { redis.eval(COMPARE_AND_SET, key, arguments).await })
-                .await?;
-            let outcome = cas_outcome(reply);
-            if outcome != CasOutcome::Conflict {
-                return Ok(outcome);
+            let watched = key.to_owned();
+            let read = |redis: Client| async move {
+                redis.watch(&watched).await?;
+                redis.get(watched).await
+            };
+            let entry: Option<Bytes> = connection.run(no_deadline(), read).await?;
+            // A connection that still watches the key is not returned to the pool.
+            let Some(entry) = entry else {
+                connection.discard();
+                return Ok(CasOutcome::Missing);
+            };
+            let replacement = match edit(&entry) {
+                Ok(Some(replacement)) => replacement,
+                unchanged => {
+                    connection.discard();
+                    return unchanged.map(|_| CasOutcome::Conflict);
+                }
+            };
+            let (key, expire) = (key.to_owned(), Expiration::EX(self.ttl_seconds));
+            let write = |redis: Client| async move {
+                let transaction = redis.multi();
+                let () = transaction.set(key, replacement, Some(expire), None, false).await?;
+                transaction.exec(true).await
+            };
+            let reply: Value = connection.run(no_deadline(), write).await?;
+            if !reply.is_null() {
+                return Ok(CasOutcome::Updated);
             }
         }
     }
