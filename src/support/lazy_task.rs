@@ -56,7 +56,9 @@ impl LazyTask {
     {
         let Ok(runtime) = Handle::try_current() else { return };
         let mut task = self.task.lock();
-        if *self.state.panicked_in.lock() == Some(runtime.id()) || self.state.running.swap(true, Ordering::AcqRel) {
+        if *self.state.panicked_in.lock() == Some(runtime.id())
+            || self.state.running.swap(true, Ordering::AcqRel)
+        {
             return;
         }
         let running = RunningGuard { state: Arc::clone(&self.state), runtime: runtime.id() };

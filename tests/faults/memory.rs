@@ -89,7 +89,10 @@ fn a_listener_that_stores_the_entry_again_returns() {
     }
     let stats = memory.stats();
     assert_eq!(stats.entries, 2);
-    assert!(stats.removals.over_max_entries > calls.load(SeqCst), "its own removals are counted, not reported");
+    assert!(
+        stats.removals.over_max_entries > calls.load(SeqCst),
+        "its own removals are counted, not reported"
+    );
 }
 
 #[test]

@@ -28,7 +28,8 @@ fn run(workload: &str, mebibytes: u64, threads: usize, seconds: u64) {
         .env(VARIABLE, format!("{workload} {mebibytes} {threads} {seconds}"))
         .output()
         .expect("this test can be started again");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{workload} {mebibytes} MiB {threads} threads: {text}");
     text.lines().filter(|line| line.contains("grew")).for_each(|line| println!("{line}"));
 }
@@ -74,7 +75,8 @@ fn child() {
         .collect();
 
     let before = resident();
-    let memory = InMemoryManager::builder().max_entries(None).max_memory_mb(mebibytes).build().expect("valid");
+    let memory =
+        InMemoryManager::builder().max_entries(None).max_memory_mb(mebibytes).build().expect("valid");
     let (began, ends) = (Instant::now(), Duration::from_secs(seconds));
     let peak = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -83,12 +85,15 @@ fn child() {
             scope.spawn(move || {
                 let mut random = thread + 1;
                 let mut below = |n: u64| {
-                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
                     (random >> 33) % n
                 };
                 let ids = mebibytes * 2_000;
                 while began.elapsed() < ends {
-                    let phase = began.elapsed().as_millis() as usize * phases.len() / ends.as_millis() as usize;
+                    let phase =
+                        began.elapsed().as_millis() as usize * phases.len() / ends.as_millis() as usize;
                     let texts = &texts[phase.min(phases.len() - 1)];
                     for _ in 0..64 {
                         let id = below(ids).to_string();
@@ -104,7 +109,9 @@ fn child() {
     let (peak, limit) = (grown(peak.into_inner()), mebibytes as f64);
     memory.clear();
     let left = grown(resident());
-    println!("{workload}, {mebibytes} MiB, {threads} threads: grew by {peak:.1} MiB, {left:.1} MiB after clear");
+    println!(
+        "{workload}, {mebibytes} MiB, {threads} threads: grew by {peak:.1} MiB, {left:.1} MiB after clear"
+    );
     assert!(peak <= limit * 1.1 + 4.0, "grew by {peak:.1} MiB");
     assert!(left <= limit * 0.1 + 4.0, "{left:.1} MiB remain after clear");
 }

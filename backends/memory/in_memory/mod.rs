@@ -29,8 +29,8 @@ use crate::memory::{
     validate_conversation_id,
 };
 use crate::{
-    BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase,
-    support,
+    BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
+    ShutdownPhase, support,
 };
 
 const COMPONENT: &str = "memory.in_memory";
@@ -230,7 +230,8 @@ fn metadata_json(input: &MemoryInput) -> Result<Vec<u8>> {
     match input.metadata.as_ref().filter(|metadata| !metadata.is_empty()) {
         None => Ok(Vec::new()),
         Some(metadata) => serde_json::to_vec(metadata).map_err(|cause| {
-            Error::new(ErrorKind::InvalidInput, COMPONENT, "failed to serialize the metadata").with_source(cause)
+            Error::new(ErrorKind::InvalidInput, COMPONENT, "failed to serialize the metadata")
+                .with_source(cause)
         }),
     }
 }

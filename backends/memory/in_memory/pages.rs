@@ -203,7 +203,8 @@ impl Pages {
             stays
         });
         let from = (keep..).zip(&occupied).filter(|(_, occupied)| **occupied).map(|(page, _)| page);
-        let moves = from.map(|from| (from, self.free.pop().expect("more pages are free than move"))).collect();
+        let moves =
+            from.map(|from| (from, self.free.pop().expect("more pages are free than move"))).collect();
         Some(Compaction { moves, keep_maps })
     }
 

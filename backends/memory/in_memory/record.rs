@@ -73,7 +73,9 @@ mod tests {
 
     #[test]
     fn a_record_decodes_to_what_was_encoded() {
-        for memory_type in [MemoryType::ShortTermMemory, MemoryType::LongTermMemory, MemoryType::WorkingMemory] {
+        for memory_type in
+            [MemoryType::ShortTermMemory, MemoryType::LongTermMemory, MemoryType::WorkingMemory]
+        {
             let record = Record {
                 hash: 1 << 60,
                 expires: 2 << 50,

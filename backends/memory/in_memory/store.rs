@@ -162,9 +162,7 @@ impl Store {
 
     /// The metadata of an entry, as JSON.
     pub(super) fn metadata(&self, memory_type: MemoryType, id: &str) -> Option<Vec<u8>> {
-        self.read(memory_type, id, |shard, found| {
-            found.map(|(first, record)| shard.metadata(first, &record))
-        })
+        self.read(memory_type, id, |shard, found| found.map(|(first, record)| shard.metadata(first, &record)))
     }
 
     fn read<T>(
@@ -341,7 +339,8 @@ impl Store {
                 return;
             }
             shard.remove_oldest(cause, removed);
-            let enough = |meter: &UsageMeter, freed: usize| meter.used().saturating_sub(freed as u64) <= meter.max();
+            let enough =
+                |meter: &UsageMeter, freed: usize| meter.used().saturating_sub(freed as u64) <= meter.max();
             if enough(&self.entries, entries - shard.len()) && enough(&self.bytes, bytes - shard.bytes()) {
                 return;
             }
