@@ -8,8 +8,8 @@
 //! ```
 //!
 //! `OPENAI_BASE_URL` and `OPENAI_MODEL` choose another endpoint and model, `LISTEN` another address than
-//! `127.0.0.1:8080`; everything else comes from `ARSHAI_*` variables. A client that hangs up cancels its turn. Ctrl-C
-//! or SIGTERM stops taking requests, lets what runs end for ten seconds and cuts the rest.
+//! `127.0.0.1:8080`; everything else comes from `ARSHAI_*` variables. A client that disconnects cancels its turn. Ctrl-C
+//! or SIGTERM stops accepting requests, lets running turns complete for ten seconds and aborts the rest.
 
 use std::convert::Infallible;
 use std::future::IntoFuture;
@@ -28,10 +28,10 @@ use futures_util::{Stream, StreamExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// How long requests that run may take to end after a signal.
+/// Timeout for running requests after a signal.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How long background tasks may take to end after that.
+/// Timeout for background tasks after that.
 const CLOSING: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
@@ -72,7 +72,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     serve(listener, routes, runtime).await
 }
 
-/// Serves until a signal; then lets requests end, and cuts what does not end in time.
+/// Serves until a signal; then lets running requests complete, and aborts those that do not in time.
 async fn serve(
     listener: tokio::net::TcpListener,
     routes: Router,
@@ -92,7 +92,7 @@ async fn serve(
     };
     tokio::select! {
         served = serving => served?,
-        () = too_late => println!("some requests did not end in time"),
+        () = too_late => println!("some requests did not complete in time"),
     }
     let report = runtime.shutdown(Deadline::after(CLOSING)).await;
     println!("shut down {}", if report.is_clean() { "cleanly" } else { "with work left over" });
@@ -102,9 +102,9 @@ async fn serve(
 async fn chat(
     State(service): State<Service>,
     Json(question): Json<Question>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<Value>, ApiError> {
     let output = service.agent.process(question.into()).await?;
-    Ok(Json(json!({"text": output.text, "turns": output.turns, "usage": output.usage})))
+    Ok(Json(json!({"text": output.text, "model_calls": output.model_calls, "usage": output.usage})))
 }
 
 /// The turn as server-sent events: `text`, `tool`, and `done` or `error` at the end.
@@ -118,10 +118,10 @@ async fn chat_stream(
             Ok(AgentEvent::ToolStarted { name, .. }) => ("tool", json!({"started": name})),
             Ok(AgentEvent::ToolEnded { name, error, .. }) => ("tool", json!({"ended": name, "error": error})),
             Ok(AgentEvent::Finished(output)) => {
-                ("done", json!({"turns": output.turns, "usage": output.usage}))
+                ("done", json!({"model_calls": output.model_calls, "usage": output.usage}))
             }
             Ok(_) => ("other", Value::Null),
-            Err(error) => ("error", Failure(error).told()),
+            Err(error) => ("error", ApiError(error).to_json()),
         };
         Ok(Event::default().event(name).data(data.to_string()))
     });
@@ -138,23 +138,23 @@ async fn stats(State(service): State<Service>) -> Json<Value> {
     Json(json!(service.runtime.stats()))
 }
 
-/// A turn that failed, as the client hears of it: what sort, and whether to try again; the rest is for the log.
-struct Failure(arshai::Error);
+/// The error of a turn. The client gets its kind and whether to try again; the rest is logged.
+struct ApiError(arshai::Error);
 
-impl Failure {
-    fn told(&self) -> Value {
+impl ApiError {
+    fn to_json(&self) -> Value {
         eprintln!("a turn failed: {}", self.0);
         json!({"error": format!("{:?}", self.0.kind()), "retryable": self.0.is_retryable()})
     }
 }
 
-impl From<arshai::Error> for Failure {
+impl From<arshai::Error> for ApiError {
     fn from(error: arshai::Error) -> Self {
         Self(error)
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match self.0.kind() {
             ErrorKind::InvalidInput | ErrorKind::ContextLength | ErrorKind::ContentFilter => {
@@ -167,7 +167,7 @@ impl IntoResponse for Failure {
             ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::BAD_GATEWAY,
         };
-        (status, Json(self.told())).into_response()
+        (status, Json(self.to_json())).into_response()
     }
 }
 
