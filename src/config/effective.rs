@@ -13,7 +13,7 @@ use super::sections::KEYS;
 /// The backend name of a component that the application passed to the builder by value.
 pub(crate) const PASSED_BY_VALUE: &str = "(passed by value)";
 
-/// What a rollback flag selects instead of a built-in backend. Other backends are never replaced.
+/// The legacy backends that rollback flags select instead of built-in ones. Other backends are never replaced.
 const REPLACEMENTS: [(Flag, &str, &[&str], &str); 5] = [
     (Flag::Memory, "memory.backend", &["in_memory"], "legacy"),
     (Flag::Connections, "memory.backend", &["redis"], "redis_legacy"),
@@ -36,7 +36,7 @@ enum Flag {
     Optimizations,
 }
 
-/// What an effective value does not say by itself.
+/// A note that is part of an explained value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Annotation {
     /// The selected backend does not read it.
@@ -201,9 +201,10 @@ impl Effective {
             return;
         }
         let timeout = self.config.pool.connect_timeout;
-        for path in
-            CONNECT_TIMEOUTS.into_iter().filter(|path| !self.sources[path].is_explicit()).collect::<Vec<_>>()
-        {
+        for path in CONNECT_TIMEOUTS {
+            if self.sources[path].is_explicit() {
+                continue;
+            }
             match path {
                 "http.connect_timeout" => self.config.http.connect_timeout = timeout,
                 "redis.connect_timeout" => self.config.redis.connect_timeout = timeout,
