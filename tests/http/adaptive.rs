@@ -145,7 +145,7 @@ async fn waiting_for_a_permit_spends_the_deadline_and_a_full_queue_fails_immedia
         async move { client.stream(within(5)).await.map(drop) }
     });
     tokio::task::yield_now().await;
-    assert_eq!(client.chat(hello()).await.expect_err("no place to wait").kind(), ErrorKind::Capacity);
+    assert_eq!(client.chat(hello()).await.expect_err("the queue is full").kind(), ErrorKind::Capacity);
     assert_eq!(waiting.await.expect("no panic").expect_err("no turn").kind(), ErrorKind::Timeout);
     drop(stream);
     client.stream(within(5)).await.map(drop).expect("the turn is free again");
