@@ -35,12 +35,14 @@ impl BuildContext {
     /// A context with the system clock, the built-in backends and no listeners.
     #[must_use]
     pub fn new(config: impl Into<Arc<Config>>) -> Self {
+        let registry = Registry::builtin();
+        let config = Config::clone(&config.into()).effective_with(|key, name| registry.contains(key, name));
         Self {
-            config: Arc::new(config.into().effective()),
+            config: Arc::new(config),
             clock: Arc::new(SystemClock::new()),
             eviction_listener: None,
             background_failure_listener: None,
-            registry: Arc::new(Registry::builtin()),
+            registry: Arc::new(registry),
             components: Components::default(),
         }
     }

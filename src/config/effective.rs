@@ -66,11 +66,12 @@ impl Config {
         effective.finish()
     }
 
-    /// Keeps rollback flags from selecting legacy backends that do not exist: a flag never keeps a service from
-    /// starting.
-    pub(crate) fn keep_backends_without_legacy(&mut self, exists: impl Fn(&str, &str) -> bool) {
+    /// The effective configuration where only some backends exist, by key and name. A flag selects no legacy backend
+    /// that is missing, so that it never keeps a service from starting.
+    pub(crate) fn effective_with(mut self, exists: impl Fn(&str, &str) -> bool) -> Self {
         let legacy = REPLACEMENTS.into_iter().map(|(_, key, _, name)| (key, name));
         self.provenance.missing_backends = legacy.filter(|(key, name)| !exists(key, name)).collect();
+        self.effective()
     }
 }
 
@@ -119,7 +120,8 @@ impl Effective {
 
     fn select_legacy_backends(&mut self) {
         for (flag, path, builtin, legacy) in REPLACEMENTS {
-            let exists = !self.config.provenance.missing_backends.contains(&(path, legacy));
+            let is_compiled = path != "http.backend" || cfg!(feature = "ureq");
+            let exists = is_compiled && !self.config.provenance.missing_backends.contains(&(path, legacy));
             let is_builtin = builtin.contains(&self.backend(path).as_str());
             if let (Some(source), Some(key)) = (self.flag(flag), find(path))
                 && exists
