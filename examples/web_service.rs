@@ -13,6 +13,7 @@
 
 use std::convert::Infallible;
 use std::future::IntoFuture;
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use arshai::agent::{Agent, AgentEvent, AgentInput, ChatAgent};
@@ -24,9 +25,10 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 /// Timeout for running requests after a signal.
 const GRACE: Duration = Duration::from_secs(10);
@@ -34,10 +36,15 @@ const GRACE: Duration = Duration::from_secs(10);
 /// Timeout for background tasks after that.
 const CLOSING: Duration = Duration::from_secs(2);
 
+/// Timeout for aborted streams to send their last event.
+const ABORTING: Duration = Duration::from_secs(1);
+
 #[derive(Clone)]
 struct Service {
     runtime: Arshai,
     agent: ChatAgent,
+    /// Cancelled when running requests have used up the grace period.
+    aborting: CancellationToken,
 }
 
 #[derive(Deserialize)]
@@ -59,17 +66,18 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let agent = runtime
         .chat_agent(runtime.openai(model)?, "Be brief. Use the clock when you are asked about time.")
         .with_functions(Functions::new().with(clock()));
+    let aborting = CancellationToken::new();
     let routes = Router::new()
         .route("/chat", post(chat))
         .route("/chat/stream", post(chat_stream))
         .route("/health", get(health))
         .route("/stats", get(stats))
-        .with_state(Service { runtime: runtime.clone(), agent });
+        .with_state(Service { runtime: runtime.clone(), agent, aborting: aborting.clone() });
 
     let address = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    serve(listener, routes, runtime).await
+    serve(listener, routes, runtime, aborting).await
 }
 
 /// Serves until a signal; then lets running requests complete, and aborts those that do not in time.
@@ -77,13 +85,14 @@ async fn serve(
     listener: tokio::net::TcpListener,
     routes: Router,
     runtime: Arshai,
+    aborting: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let signalled = async {
         signal().await;
         let _ = stop.send(());
     };
-    let serving = axum::serve(listener, routes).with_graceful_shutdown(signalled).into_future();
+    let mut serving = pin!(axum::serve(listener, routes).with_graceful_shutdown(signalled).into_future());
     let too_late = async {
         match stopped.await {
             Ok(()) => tokio::time::sleep(GRACE).await,
@@ -91,8 +100,12 @@ async fn serve(
         }
     };
     tokio::select! {
-        served = serving => served?,
-        () = too_late => println!("some requests did not complete in time"),
+        served = &mut serving => served?,
+        () = too_late => {
+            println!("some requests did not complete in time");
+            aborting.cancel();
+            let _ = tokio::time::timeout(ABORTING, serving).await;
+        }
     }
     let report = runtime.shutdown(Deadline::after(CLOSING)).await;
     println!("shut down {}", if report.is_clean() { "cleanly" } else { "with work left over" });
@@ -107,13 +120,19 @@ async fn chat(
     Ok(Json(json!({"text": output.text, "model_calls": output.model_calls, "usage": output.usage})))
 }
 
-/// The turn as server-sent events: `text`, `tool`, and `done` or `error` at the end.
+/// The turn as server-sent events: `text`, `tool`, and `done` or `error` at the end, also when it is aborted.
 async fn chat_stream(
     State(service): State<Service>,
     Json(question): Json<Question>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let events = service.agent.stream(question.into()).map(|event| {
-        let (name, data) = match event {
+    let turn = service.agent.stream(question.into());
+    let events = futures_util::stream::unfold(Some((turn, service.aborting)), |state| async {
+        let (mut turn, aborting) = state?;
+        let next = tokio::select! {
+            next = turn.next() => next.transpose()?,
+            () = aborting.cancelled() => Err(arshai::Error::new(ErrorKind::Cancelled, "web_service", "shutting down")),
+        };
+        let (name, data) = match &next {
             Ok(AgentEvent::Text(text)) => ("text", json!(text)),
             Ok(AgentEvent::ToolStarted { name, .. }) => ("tool", json!({"started": name})),
             Ok(AgentEvent::ToolEnded { name, error, .. }) => ("tool", json!({"ended": name, "error": error})),
@@ -121,9 +140,10 @@ async fn chat_stream(
                 ("done", json!({"model_calls": output.model_calls, "usage": output.usage}))
             }
             Ok(_) => ("other", Value::Null),
-            Err(error) => ("error", ApiError(error).to_json()),
+            Err(error) => ("error", error_body(error)),
         };
-        Ok(Event::default().event(name).data(data.to_string()))
+        let event = Event::default().event(name).data(data.to_string());
+        Some((Ok(event), next.is_ok().then_some((turn, aborting))))
     });
     Sse::new(events).keep_alive(KeepAlive::default())
 }
@@ -138,15 +158,13 @@ async fn stats(State(service): State<Service>) -> Json<Value> {
     Json(json!(service.runtime.stats()))
 }
 
-/// The error of a turn. The client gets its kind and whether to try again; the rest is logged.
-struct ApiError(arshai::Error);
-
-impl ApiError {
-    fn to_json(&self) -> Value {
-        eprintln!("a turn failed: {}", self.0);
-        json!({"error": format!("{:?}", self.0.kind()), "retryable": self.0.is_retryable()})
-    }
+/// What the client gets of an error: its kind and whether to try again. The rest is logged.
+fn error_body(error: &arshai::Error) -> Value {
+    eprintln!("a turn failed: {error}");
+    json!({"error": format!("{:?}", error.kind()), "retryable": error.is_retryable()})
 }
+
+struct ApiError(arshai::Error);
 
 impl From<arshai::Error> for ApiError {
     fn from(error: arshai::Error) -> Self {
@@ -167,7 +185,7 @@ impl IntoResponse for ApiError {
             ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::BAD_GATEWAY,
         };
-        (status, Json(self.to_json())).into_response()
+        (status, Json(error_body(&self.0))).into_response()
     }
 }
 

@@ -322,9 +322,8 @@ impl ArshaiBuilder {
             }
         }
         let registry = Arc::clone(&context.registry);
-        config.keep_backends_without_legacy(|key, name| registry.contains(key, name));
-        context.config = Arc::new(config.effective());
-        let config = Arc::clone(&context.config);
+        let config = Arc::new(config.effective_with(|key, name| registry.contains(key, name)));
+        context.config = Arc::clone(&config);
         let defaults = Config::default();
         let memory = match memory {
             Some(memory) => memory,

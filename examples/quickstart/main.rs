@@ -83,7 +83,7 @@ fn arguments() -> (PathBuf, Vec<String>) {
     if questions.is_empty() { (folder, QUESTIONS.map(str::to_owned).into()) } else { (folder, questions) }
 }
 
-/// The environment's configuration; without a key, a model server on loopback takes the provider's place.
+/// The environment's configuration; without a key, it uses a model server on loopback.
 fn configuration() -> Result<arshai::Config, Box<dyn Error>> {
     let mut variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let has_key = variables.iter().any(|(name, value)| name == "OPENAI_API_KEY" && !value.is_empty());
@@ -131,7 +131,7 @@ fn assistant(runtime: &Arshai, collection: Arc<dyn Collection>) -> Result<ChatAg
 
 #[derive(Deserialize, JsonSchema)]
 struct Search {
-    /// What to look for, in a few words.
+    /// Search terms, a few words.
     query: String,
 }
 
@@ -147,16 +147,16 @@ fn search(collection: Arc<dyn Collection>) -> Function {
             Ok::<_, arshai::Error>(json!({"passages": passages.collect::<Vec<_>>()}))
         }
     })
-    .with_description("Searches the user's documents and gives the passages nearest to the query")
+    .with_description("Searches the user's documents and returns the passages nearest to the query")
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct Interaction {
-    /// What the user asked.
+    /// The user's question.
     message: String,
 }
 
-/// Stands for whatever a service does after an answer: audit, billing, analytics.
+/// A placeholder for what a service does after a response: audit, billing, analytics.
 fn log_interaction() -> Function {
     Function::typed("log_interaction", |Interaction { message }: Interaction| async move {
         eprintln!("  [background] logged a question of {} characters", message.chars().count());

@@ -161,8 +161,9 @@ impl ChatAgent {
     }
 
     /// One turn: memory, model and tools, memory.
-    async fn turn(&self, input: AgentInput, events: Option<&EventSender>) -> Result<AgentOutput> {
+    async fn turn(&self, mut input: AgentInput, events: Option<&EventSender>) -> Result<AgentOutput> {
         let deadline = Deadline::after(self.timeout);
+        let attachments = std::mem::take(&mut input.attachments);
         let conversation = match (&self.memory, input.conversation_id()) {
             (Some(memory), Some(id)) => {
                 Some(ConversationMemory { id, memory: memory.as_ref(), component: COMPONENT })
@@ -178,7 +179,6 @@ impl ChatAgent {
             system.push_str("\n\nWhat you remember of this conversation:\n");
             system.push_str(memory.as_str());
         }
-        let attachments = input.attachments.clone();
         let question = Message::User { content: input.message.clone(), attachments };
         let runner = ToolRunner {
             llm: self.llm.as_ref(),

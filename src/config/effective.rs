@@ -13,7 +13,7 @@ use super::sections::KEYS;
 /// The backend name of a component that the application passed to the builder by value.
 pub(crate) const PASSED_BY_VALUE: &str = "(passed by value)";
 
-/// What a rollback flag selects instead of a built-in backend. Other backends are never replaced.
+/// The legacy backends that rollback flags select instead of built-in ones. Other backends are never replaced.
 const REPLACEMENTS: [(Flag, &str, &[&str], &str); 5] = [
     (Flag::Memory, "memory.backend", &["in_memory"], "legacy"),
     (Flag::Connections, "memory.backend", &["redis"], "redis_legacy"),
@@ -36,7 +36,7 @@ enum Flag {
     Optimizations,
 }
 
-/// What an effective value does not say by itself.
+/// A note that is part of an explained value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Annotation {
     /// The selected backend does not read it.
@@ -66,11 +66,12 @@ impl Config {
         effective.finish()
     }
 
-    /// Keeps rollback flags from selecting legacy backends that do not exist: a flag never keeps a service from
-    /// starting.
-    pub(crate) fn keep_backends_without_legacy(&mut self, exists: impl Fn(&str, &str) -> bool) {
+    /// The effective configuration where only some backends exist, by key and name. A flag selects no legacy backend
+    /// that is missing, so that it never keeps a service from starting.
+    pub(crate) fn effective_with(mut self, exists: impl Fn(&str, &str) -> bool) -> Self {
         let legacy = REPLACEMENTS.into_iter().map(|(_, key, _, name)| (key, name));
         self.provenance.missing_backends = legacy.filter(|(key, name)| !exists(key, name)).collect();
+        self.effective()
     }
 }
 
@@ -119,7 +120,8 @@ impl Effective {
 
     fn select_legacy_backends(&mut self) {
         for (flag, path, builtin, legacy) in REPLACEMENTS {
-            let exists = !self.config.provenance.missing_backends.contains(&(path, legacy));
+            let is_compiled = path != "http.backend" || cfg!(feature = "ureq");
+            let exists = is_compiled && !self.config.provenance.missing_backends.contains(&(path, legacy));
             let is_builtin = builtin.contains(&self.backend(path).as_str());
             if let (Some(source), Some(key)) = (self.flag(flag), find(path))
                 && exists
@@ -201,9 +203,10 @@ impl Effective {
             return;
         }
         let timeout = self.config.pool.connect_timeout;
-        for path in
-            CONNECT_TIMEOUTS.into_iter().filter(|path| !self.sources[path].is_explicit()).collect::<Vec<_>>()
-        {
+        for path in CONNECT_TIMEOUTS {
+            if self.sources[path].is_explicit() {
+                continue;
+            }
             match path {
                 "http.connect_timeout" => self.config.http.connect_timeout = timeout,
                 "redis.connect_timeout" => self.config.redis.connect_timeout = timeout,

@@ -53,7 +53,7 @@ pub(super) enum EnvVar<'a> {
     Backend {
         path: String,
         name: Cow<'a, str>,
-        value: Cow<'a, str>,
+        value: &'a OsStr,
     },
     Python(Cow<'a, str>),
     Unknown(Cow<'a, str>),
@@ -70,14 +70,14 @@ impl EnvVar<'_> {
 pub(super) fn recognized(vars: &[(OsString, OsString)]) -> impl Iterator<Item = EnvVar<'_>> {
     let is_set = |value: &OsStr| value.to_str().is_none_or(|text| !text.trim().is_empty());
     vars.iter().filter(move |(_, value)| is_set(value)).filter_map(|(name, value)| {
-        // A name that is not UTF-8 is unknown, whatever it starts with.
+        // A name that is not UTF-8 is unknown, even if it starts with ours.
         let name = name.to_string_lossy();
         Some(match name.as_ref() {
             "ARSHAI_CONFIG" => EnvVar::File(PathBuf::from(value)),
             "ARSHAI_STRICT" => EnvVar::Strict(value),
             _ => match (key_of(&name), backend_path(&name)) {
                 (Some(key), _) => EnvVar::Key { key, name, value },
-                (None, Some(path)) => EnvVar::Backend { path, name, value: value.to_string_lossy() },
+                (None, Some(path)) => EnvVar::Backend { path, name, value },
                 _ if PYTHON_VARIABLES.contains(&name.as_ref()) || name.starts_with(PYTHON_PREFIX) => {
                     EnvVar::Python(name)
                 }

@@ -49,7 +49,7 @@ pub enum ValueSource {
 }
 
 impl ValueSource {
-    /// Whether somebody set this value, rather than its default or another setting.
+    /// Whether this value was set, rather than a default or derived from another setting.
     pub(super) fn is_explicit(&self) -> bool {
         matches!(self, Self::File { .. } | Self::EnvVar { .. } | Self::Code)
     }
@@ -97,7 +97,7 @@ pub struct ExplainedValue {
     pub key: Cow<'static, str>,
     /// Its own environment variable, besides `ARSHAI_<SECTION>__<KEY>`.
     pub env_var: Option<&'static str>,
-    /// What it sets; empty for a setting of an outside backend.
+    /// Its description; empty for a setting of an outside backend.
     pub description: &'static str,
     /// The value with its unit, secrets redacted; `not used` where the selected backend does not read it.
     pub value: String,

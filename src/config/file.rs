@@ -56,7 +56,7 @@ fn read_text(path: &Path) -> Result<String, String> {
 }
 
 /// A parser's message without the part of the file it repeats, which may hold a secret.
-fn strip_source_snippet(message: &str) -> String {
+pub(super) fn strip_source_snippet(message: &str) -> String {
     if message.starts_with("invalid type") {
         return "expected keys and tables, e.g. a key ttl in a table memory".into();
     }

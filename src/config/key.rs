@@ -27,7 +27,7 @@ impl Spec {
         Self { env: "", unit: "", min: 1, max: MAX_COUNT, schemes: &[], example: "", legacy: Legacy::Same };
 }
 
-/// What a rollback flag, or choosing a legacy backend, changes in a value; `effective.rs` applies it.
+/// How a rollback flag, or selecting a legacy backend, changes a value; `effective.rs` applies it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Legacy {
     /// Nothing.
@@ -98,7 +98,7 @@ impl Key {
         (self.get_mut)(config).parse_value(value, &self.spec)
     }
 
-    /// What was expected instead of an invalid value, with an example.
+    /// The expected values, with an example: the message for an invalid one.
     pub(super) fn expected(&self) -> String {
         let defaults = Config::default();
         let setting = (self.get)(&defaults);

@@ -14,7 +14,7 @@ use super::env::{self, EnvVar};
 use super::explain::{Provenance, ValueSource};
 use super::file;
 use super::host_resources::HostResources;
-use super::key::Key;
+use super::key::{Key, Spec};
 use super::mcp_servers::{self, McpServerConfig};
 use super::problems::{Problem, Report, display_value, known_paths, truncate_for_display};
 use super::sections::KEYS;
@@ -136,7 +136,7 @@ impl ConfigLoader {
     }
 }
 
-/// What was loaded so far.
+/// The configuration as loaded so far.
 #[derive(Default)]
 struct LoadState {
     config: Config,
@@ -158,16 +158,14 @@ impl LoadState {
     fn apply_strict(&mut self, value: &OsStr) {
         let parsed = value.to_str().map(|text| {
             let mut strict = false;
-            strict.parse(text.trim(), &super::key::Spec::NEW).map(|()| strict)
+            strict.parse(text.trim(), &Spec::NEW).map(|()| strict)
         });
         match parsed {
             Some(Ok(strict)) => self.is_strict |= strict,
-            _ => self.report.problems.push(Problem {
-                name: "ARSHAI_STRICT".into(),
-                location: "environment variable".into(),
-                found: Some(truncate_for_display(format!("{:?}", value.to_string_lossy()))),
-                expected: "expected true or false (or 1/0, yes/no, on/off), e.g. true".into(),
-            }),
+            _ => {
+                let expected = format!("expected {}, e.g. true", true.expected(&Spec::NEW));
+                self.invalid_variable("ARSHAI_STRICT", value, false, expected);
+            }
         }
     }
 
@@ -190,12 +188,11 @@ impl LoadState {
         let data = match figment.data() {
             Ok(data) => data,
             Err(error) => {
-                // Figment's message for a syntax error says what and where, and shows no value of a variable.
                 self.report.problems.extend(error.into_iter().map(|error| Problem {
                     name: "configuration".into(),
                     location: error.metadata.as_ref().map_or("figment".into(), location),
                     found: None,
-                    expected: error.kind.to_string(),
+                    expected: file::strip_source_snippet(&error.kind.to_string()),
                 }));
                 return;
             }
@@ -217,7 +214,7 @@ impl LoadState {
         }
     }
 
-    /// Applies the environment. A key's own variable wins over its generic one, whatever order they are in.
+    /// Applies the environment. A key's own variable wins over its generic one, regardless of their order.
     fn apply_env(&mut self, mut vars: Vec<EnvVar<'_>>) {
         vars.sort_by_key(EnvVar::is_own);
         for var in vars {
@@ -229,7 +226,7 @@ impl LoadState {
                         Ok(()) => self.mcp_server_url = Some(url),
                         Err(_) => {
                             let expected = format!("expected {}, e.g. {MCP_URL}", url.expected(&key.spec));
-                            self.invalid_variable(key, &name, value, expected);
+                            self.invalid_variable(&name, value, true, expected);
                         }
                     }
                 }
@@ -239,12 +236,15 @@ impl LoadState {
                         Ok(()) => {
                             self.sources.insert(key.path, ValueSource::EnvVar { name: name.into() });
                         }
-                        Err(_) => self.invalid_variable(key, &name, value, key.expected()),
+                        Err(_) => self.invalid_variable(&name, value, key.is_secret(), key.expected()),
                     }
                 }
                 EnvVar::Backend { path, name, value } => {
                     let source = |_: &str| ValueSource::EnvVar { name: name.clone().into_owned() };
-                    self.config.backends.insert(&path, Value::from(value.as_ref()), &source);
+                    match value.to_str() {
+                        Some(text) => self.config.backends.insert(&path, Value::from(text.trim()), &source),
+                        None => self.invalid_variable(&name, value, true, "expected a string".into()),
+                    }
                 }
                 EnvVar::Unknown(name) => self.report.unknown_variable(&name),
                 EnvVar::Python(name) => {
@@ -257,11 +257,11 @@ impl LoadState {
         }
     }
 
-    fn invalid_variable(&mut self, key: &Key, name: &str, value: &OsStr, expected: String) {
+    fn invalid_variable(&mut self, name: &str, value: &OsStr, is_secret: bool, expected: String) {
         self.report.problems.push(Problem {
             name: name.to_owned(),
             location: "environment variable".into(),
-            found: (!key.is_secret()).then(|| truncate_for_display(format!("{:?}", value.to_string_lossy()))),
+            found: (!is_secret).then(|| truncate_for_display(format!("{:?}", value.to_string_lossy()))),
             expected: match value.to_str() {
                 Some(_) => expected,
                 None => format!("the value is not UTF-8; {expected}"),

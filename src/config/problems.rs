@@ -23,7 +23,7 @@ pub struct Problem {
     pub location: String,
     /// The invalid value; `None` for secrets and for values that cannot be shown.
     pub found: Option<String>,
-    /// What was expected, with an example.
+    /// The expected values, with an example.
     pub expected: String,
 }
 
@@ -77,7 +77,7 @@ impl From<Vec<Problem>> for Error {
     }
 }
 
-/// What loading has found so far.
+/// Problems and warnings found while loading.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub problems: Vec<Problem>,

@@ -40,7 +40,7 @@ pub(super) trait Setting {
         false
     }
 
-    /// Removes the limit. Only limits are told to.
+    /// Removes the limit. Only called for limits.
     fn set_unlimited(&mut self) {}
 
     /// The value with its secrets, to find out whether it has changed.
@@ -52,7 +52,7 @@ pub(super) trait Setting {
 /// A value that does not fit its key.
 #[derive(Debug, Default)]
 pub(super) struct ValueError {
-    /// What follows the key's path, for example `[0].url`; empty for the value as a whole.
+    /// Path within the key's value, for example `[0].url`; empty for the value as a whole.
     pub path: String,
     /// The reason, where the key's expected values do not say it.
     pub reason: Option<String>,

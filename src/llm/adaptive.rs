@@ -15,7 +15,7 @@ use crate::error::Result;
 /// Limits the concurrent requests of any client to what its [`AdaptiveLimiter`] allows.
 ///
 /// Waiting for a permit spends the request's deadline. A stream holds its permit until it is read to its end or
-/// dropped. Put [`Retry`](super::Retry) outside of it, so that each attempt takes a permit of its own.
+/// dropped. Put [`Retry`](super::Retry) outside of it, so that each attempt takes its own permit.
 #[derive(Debug)]
 pub struct AdaptiveConcurrency<C> {
     client: C,

@@ -23,7 +23,7 @@ const COMPONENT: &str = "llm.factory";
 const AZURE_WITH_USAGE: &str = "2024-09-01";
 
 /// Builds clients of the four providers over one HTTP transport (Python: `SafeHttpClientFactory`). Clones share it, unless
-/// they are given a registry or a transport of their own.
+/// they are given a separate registry or transport.
 ///
 /// The transport is built with the first client, from the configuration. A client is an [`OpenAiCompatibleClient`] under
 /// [`Retry`] and [`AdaptiveConcurrency`]; clients of one model with one API key share a limiter, which is a component

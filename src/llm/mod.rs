@@ -5,7 +5,7 @@
 //!
 //! [`HttpClientFactory`] builds an [`OpenAiCompatibleClient`] for each of the four providers, decorated as
 //! `Retry<AdaptiveConcurrency<_>>`. [`Retry`] and [`AdaptiveConcurrency`] work over any client. Retry goes outside, so
-//! that each attempt takes a permit of its own and a request that backs off holds none.
+//! that each attempt takes its own permit and a request that backs off holds none.
 
 mod adaptive;
 mod embedding;

@@ -44,7 +44,7 @@ fn the_selected_profile_of_a_figment_counts() {
 }
 
 #[test]
-fn a_keys_own_variable_beats_its_generic_one_whatever_the_order() {
+fn a_keys_own_variable_beats_its_generic_one_in_any_order() {
     for list in [
         [("ARSHAI_MAX_ENTRIES", "1"), ("ARSHAI_MEMORY__MAX_ENTRIES", "2")],
         [("ARSHAI_MEMORY__MAX_ENTRIES", "2"), ("ARSHAI_MAX_ENTRIES", "1")],

@@ -19,11 +19,11 @@ fn vars<const N: usize>(list: [(&str, &str); N]) -> Vec<(OsString, OsString)> {
     list.map(|(name, value)| (name.into(), value.into())).into()
 }
 
-/// What is wrong with a configuration that does not load.
+/// The problems of a configuration that does not load.
 fn problems(loaded: arshai::Result<Config>) -> Vec<Problem> {
     let error = loaded.expect_err("it has problems");
     assert_eq!(error.kind(), arshai::ErrorKind::Config);
-    ConfigProblems::from_error(&error).expect("loading says what is wrong").as_slice().to_vec()
+    ConfigProblems::from_error(&error).expect("the problems are its source").as_slice().to_vec()
 }
 
 /// The value and the source that `explain()` shows for a key.

@@ -3,7 +3,7 @@
 use arshai::config::ConfigLoader;
 use arshai::{Arshai, Config, Error};
 use figment::Figment;
-use figment::providers::Serialized;
+use figment::providers::{Format, Serialized, Toml};
 
 use super::{explained, file, load_file, vars};
 
@@ -144,6 +144,9 @@ fn an_invalid_file_is_not_repeated_since_it_may_hold_secrets() {
     ] {
         let error = load_file(name, text).expect_err(name);
         assert!(!shown(&error).contains("sentinel"), "{error}");
+        let in_figment = Figment::from(Toml::string(text));
+        let error_of_figment = Config::from_figment(&in_figment).expect_err(name);
+        assert!(!shown(&error_of_figment).contains("sentinel"), "{error_of_figment}");
         assert!(error.to_string().contains("invalid "), "{error}");
     }
     assert!(

@@ -5,13 +5,14 @@ use std::os::unix::ffi::OsStringExt;
 
 use arshai::Config;
 use arshai::config::ConfigLoader;
+use secrecy::ExposeSecret;
 
 use super::{problems, vars};
 
 #[derive(Clone, Copy, PartialEq)]
 enum Takes {
     Flag,
-    /// The least value.
+    /// The minimum.
     Number(u64),
     Port,
     Text,
@@ -86,12 +87,12 @@ fn load(name: &str, value: impl Into<OsString>) -> arshai::Result<Config> {
 }
 
 #[test]
-fn every_variable_takes_what_it_should_and_refuses_the_rest_by_name() {
+fn every_variable_accepts_valid_values_and_rejects_others_by_name() {
     for (name, key, takes) in VARIABLES {
         for value in VALUES {
             match load(name, value) {
                 Ok(config) => {
-                    assert!(takes.accepts(value), "{name}={value} must be refused");
+                    assert!(takes.accepts(value), "{name}={value} must be rejected");
                     let explained = config.explain();
                     assert_eq!(explained.get(key).expect("explained").source.to_string(), name);
                 }
@@ -109,7 +110,7 @@ fn every_variable_takes_what_it_should_and_refuses_the_rest_by_name() {
 #[test]
 fn no_variable_is_missing_above() {
     for value in Config::default().explain().values {
-        // That one names a server and has tests of its own.
+        // That one names a server and has separate tests.
         let Some(name) = value.env_var.filter(|name| *name != "MCP_SERVER_URL") else { continue };
         assert!(
             VARIABLES.iter().any(|(variable, key, _)| (*variable, *key) == (name, &*value.key)),
@@ -141,7 +142,7 @@ fn an_empty_variable_counts_as_unset() {
 }
 
 #[test]
-fn a_value_that_is_not_utf_8_is_refused_and_not_guessed() {
+fn a_value_that_is_not_utf_8_is_rejected() {
     for (name, ..) in VARIABLES {
         let problems = problems(load(name, OsString::from_vec(vec![b'1', 0xff])));
         assert_eq!(problems.len(), 1);
@@ -163,7 +164,7 @@ fn a_misspelt_variable_warns_with_the_nearest_name_and_is_an_error_in_strict_mod
 }
 
 #[test]
-fn names_that_are_not_utf_8_hurt_nobody() {
+fn names_that_are_not_utf_8_are_unknown() {
     let name = |text: &[u8]| (OsString::from_vec(text.to_vec()), OsString::from("1"));
     let config = Config::from_vars([name(b"\xff"), name(b"ARSHAI_MAX_ENTRIES\xff")]).expect("unknown names");
     assert_eq!(config.warnings().len(), 1, "{:?}", config.warnings());
@@ -186,6 +187,8 @@ fn all_bad_variables_are_reported_together() {
         ("ARSHAI_MEMORY_TTL", "60"),
     ]);
     let error = Config::from_vars(bad).expect_err("three are bad");
+    // What `fn main() -> arshai::Result<()>` prints.
+    assert_eq!(format!("{error:?}"), error.to_string());
     assert_eq!(
         error.to_string(),
         "config: 3 configuration errors\n  \
@@ -193,6 +196,23 @@ fn all_bad_variables_are_reported_together() {
          ARSHAI_USE_LEGACY_MEMORY = \"maybe\" (environment variable): expected true or false (or 1/0, yes/no, on/off), e.g. false\n  \
          MILVUS_PORT = \"70000\" (environment variable): expected a whole number from 1 to 65535, e.g. 19530"
     );
+}
+
+#[test]
+fn redis_urls_are_accepted_in_their_usual_forms() {
+    for url in [
+        "redis://:password@host",
+        "rediss://:password@host:6380/1",
+        "redis://user:password@[::1]:6379",
+        "redis://user@host?db=3",
+        "REDIS://host",
+        "Rediss-Sentinel://:p%23w@host:26379?sentinelServiceName=main",
+    ] {
+        let config = load("REDIS_URL", url).expect(url);
+        assert!(config.redis.url.expose_secret().starts_with("redis"), "the scheme is in lower case");
+    }
+    let error = load("REDIS_URL", "redis://:pass#word@host").expect_err("it would connect elsewhere");
+    assert!(error.to_string().contains("percent-encoded"), "{error}");
 }
 
 #[test]
@@ -208,7 +228,7 @@ fn booleans_are_understood_in_every_spelling() {
 }
 
 #[test]
-fn a_long_wrong_value_is_shown_shortened() {
+fn a_long_invalid_value_is_truncated() {
     let problems = problems(load("ARSHAI_MAX_ENTRIES", "x".repeat(1_000_000)));
     assert!(problems[0].found.as_ref().is_some_and(|found| found.len() < 110));
 }

@@ -145,7 +145,7 @@ async fn waiting_for_a_permit_spends_the_deadline_and_a_full_queue_fails_immedia
         async move { client.stream(within(5)).await.map(drop) }
     });
     tokio::task::yield_now().await;
-    assert_eq!(client.chat(hello()).await.expect_err("no place to wait").kind(), ErrorKind::Capacity);
+    assert_eq!(client.chat(hello()).await.expect_err("the queue is full").kind(), ErrorKind::Capacity);
     assert_eq!(waiting.await.expect("no panic").expect_err("no turn").kind(), ErrorKind::Timeout);
     drop(stream);
     client.stream(within(5)).await.map(drop).expect("the turn is free again");
@@ -172,11 +172,14 @@ async fn each_attempt_takes_a_permit_of_its_own_and_lowers_the_limit() {
 #[tokio::test(start_paused = true)]
 async fn retries_work_over_any_client() {
     let unsafe_to_repeat = Error::new(ErrorKind::Overloaded, "test", "perhaps charged");
-    let responses = [Err(busy()), Ok(ChatResponse::from_text("hi")), Err(unsafe_to_repeat)];
+    let immediately = busy().with_retry_after(Some(Duration::ZERO));
+    let responses = [Err(immediately), Ok(ChatResponse::from_text("hi")), Err(unsafe_to_repeat)];
     let client = Retry::new(ScriptedLlm::new(responses), 3);
+    let began = Instant::now();
     client.chat(hello()).await.expect("the second attempt");
+    assert!(began.elapsed() >= Duration::from_millis(250), "never without a delay");
     client.chat(hello()).await.expect_err("its outcome is unknown");
-    client.chat(hello()).await.expect_err("no response left").kind();
+    assert_eq!(client.chat(hello()).await.expect_err("no response left").kind(), ErrorKind::Unavailable);
 }
 
 #[tokio::test]

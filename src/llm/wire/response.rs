@@ -1,6 +1,7 @@
 //! Chat completions, complete or in chunks: one set of structs reads both.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::lenient::{count, json_text, or_default, text};
@@ -14,9 +15,29 @@ pub(super) struct Completion {
     #[serde(deserialize_with = "or_default")]
     pub(super) usage: Option<WireUsage>,
     pub(super) error: Option<Value>,
+}
+
+impl Completion {
+    /// Whether the response ends with this part.
+    pub(super) fn is_last(&self) -> bool {
+        let ends = |choice: &Choice| choice.finish_reason.is_some();
+        self.usage.is_some() || self.choices.iter().flatten().any(ends)
+    }
+}
+
+/// The fields of a [`Completion`] without a name here. Decoded on their own because most parts need none of them.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct CompletionExtra {
+    #[serde(rename = "choices")]
+    _choices: IgnoredAny,
+    #[serde(rename = "usage")]
+    _usage: IgnoredAny,
+    #[serde(rename = "error")]
+    _error: IgnoredAny,
     /// Padding against side channels; new in every chunk.
     #[serde(rename = "obfuscation")]
-    pub(super) _obfuscation: serde::de::IgnoredAny,
+    _obfuscation: IgnoredAny,
     #[serde(flatten)]
     pub(super) extra: Map<String, Value>,
 }
@@ -36,7 +57,7 @@ pub(super) struct Choice {
 #[serde(default)]
 pub(super) struct ResponseMessage {
     #[serde(rename = "role")]
-    pub(super) _role: serde::de::IgnoredAny,
+    pub(super) _role: IgnoredAny,
     #[serde(deserialize_with = "text")]
     pub(super) content: Option<String>,
     #[serde(deserialize_with = "text")]
@@ -48,7 +69,7 @@ pub(super) struct ResponseMessage {
 }
 
 impl ResponseMessage {
-    /// Gives the calls of a complete message the indexes that a stream's have.
+    /// Numbers the calls of a complete message, as a stream's are.
     pub(super) fn number_tool_calls(&mut self) {
         for (position, call) in self.tool_calls.iter_mut().flatten().enumerate() {
             call.index = Some(position as u64);
@@ -64,7 +85,7 @@ pub(super) struct WireToolCall {
     #[serde(deserialize_with = "text")]
     pub(super) id: Option<String>,
     #[serde(rename = "type")]
-    pub(super) _type: serde::de::IgnoredAny,
+    pub(super) _type: IgnoredAny,
     pub(super) function: Option<WireFunction>,
     #[serde(flatten)]
     pub(super) extra: Map<String, Value>,

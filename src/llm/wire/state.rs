@@ -1,11 +1,12 @@
-//! A response as far as it was received.
+//! The state of a response that is being received.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use serde_json::{Map, Value};
 
 use super::provider_error::{body_error, content_filter_error, model_refusal_error};
-use super::response::{Completion, ResponseMessage, WireToolCall};
+use super::response::{Completion, CompletionExtra, ResponseMessage, WireToolCall};
 use super::surrogates::SurrogateJoiner;
 use super::{decode_error, merge_extra};
 use crate::error::{Error, ErrorKind, Result};
@@ -87,13 +88,25 @@ impl StreamState {
     }
 
     fn feed_part(&mut self, json: &str, invalid: &'static str) -> Result<()> {
-        let Completion { choices, usage, error, extra, .. } = self.decode(json, invalid)?;
+        let mut json = Cow::Borrowed(json);
+        let part: Completion = serde_json::from_str(&json)
+            .or_else(|error| {
+                // Unpaired surrogates are rare, and errors too.
+                json = Cow::Owned(self.surrogates.repair(&json));
+                serde_json::from_str(&json).map_err(|_| error)
+            })
+            .map_err(|error| decode_error(self.component, &error, invalid))?;
+        // The parts between the first and the last repeat the same fields.
+        if self.extra.is_empty() || part.is_last() {
+            let CompletionExtra { extra, .. } = serde_json::from_str(&json).unwrap_or_default();
+            self.extra.extend(extra.into_iter().filter(|(_, value)| !value.is_null()));
+        }
+        let Completion { choices, usage, error } = part;
         if let Some(error) = error.filter(|error| !error.is_null()) {
             return Err(body_error(self.component, &error, &self.secrets));
         }
         // Some providers count up in every chunk.
         self.usage = usage.map(Usage::from).or(self.usage);
-        self.extra.extend(extra.into_iter().filter(|(_, value)| !value.is_null()));
         for choice in choices.into_iter().flatten() {
             if *self.choice.get_or_insert(choice.index) != choice.index {
                 continue;
@@ -116,15 +129,6 @@ impl StreamState {
             }
         }
         Ok(())
-    }
-
-    fn decode(&mut self, json: &str, invalid: &'static str) -> Result<Completion> {
-        serde_json::from_str(json)
-            .or_else(|error| {
-                // Unpaired surrogates are rare, and errors too.
-                serde_json::from_str(&self.surrogates.repair(json)).map_err(|_| error)
-            })
-            .map_err(|error| decode_error(self.component, &error, invalid))
     }
 
     fn feed_message(&mut self, message: ResponseMessage) -> Result<()> {
