@@ -151,11 +151,14 @@ fn each_flag_selects_its_own_legacy_backends() {
 #[cfg(feature = "ureq")]
 #[test]
 fn legacy_connections_have_the_sizes_of_python_arshai() {
-    let config = Config::from_vars(vars([("ARSHAI_USE_LEGACY_CONNECTIONS", "1")])).expect("a flag");
-    let pool = config.effective().pool;
-    assert_eq!((pool.max_connections, pool.max_idle), (50, 20));
-    assert_eq!(pool.idle_timeout, Duration::from_secs(30));
-    assert_eq!(explained(&config, "pool.max_connections").0, "50 (HTTP only)");
+    for backend in ["bounded", "mobc", "legacy"] {
+        let list = [("ARSHAI_USE_LEGACY_CONNECTIONS", "1"), ("ARSHAI_POOL__BACKEND", backend)];
+        let config = Config::from_vars(vars(list)).expect("a flag");
+        let pool = config.effective().pool;
+        assert_eq!((pool.max_connections, pool.max_idle), (50, 20));
+        assert_eq!(pool.idle_timeout, Duration::from_secs(30));
+        assert_eq!(explained(&config, "pool.max_connections").0, "50 (HTTP only)");
+    }
 }
 
 #[test]
