@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-/// What a connection saw.
+/// An event on a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// A complete request arrived.

@@ -99,9 +99,9 @@ async fn a_full_queue_rejects_immediately(transport: Arc<dyn HttpTransport>) {
     assert!(error.to_string().contains("http.max_waiting"), "the error names the setting: {error}");
     assert_eq!(transport.stats().rejected, 1);
     active.abort();
-    // Its permit goes to the waiting request.
-    assert_eq!(server.event().await, Event::Closed);
-    assert_eq!(server.event().await, Event::Request);
+    // Its permit goes to the waiting request. The order of events on two connections is not defined.
+    let events = [server.event().await, server.event().await];
+    assert!(events.contains(&Event::Closed) && events.contains(&Event::Request), "{events:?}");
     waiting.abort();
     until_idle(&*transport).await;
 }
