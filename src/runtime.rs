@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::agent::ChatAgent;
 use crate::clock::Clock;
 use crate::component::{CloseReport, Component, Components, unsupported_limit_error};
-use crate::config::{Config, LEGACY_BACKENDS, PASSED_BY_VALUE};
+use crate::config::{Config, PASSED_BY_VALUE};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
@@ -305,10 +305,12 @@ impl ArshaiBuilder {
     /// Builds the runtime. Connects and starts nothing.
     ///
     /// # Errors
+    /// [`ErrorKind::Config`] for invalid values, also those that code wrote into fields;
     /// [`ErrorKind::UnknownBackend`] for a name that is not registered, listing the registered ones; errors from the
     /// backends' factories.
     pub fn build(self) -> Result<Arshai> {
         let Self { mut config, mut context, memory, tasks, http, vectors } = self;
+        config.validate()?;
         for (is_passed, backend) in [
             (memory.is_some(), &mut config.memory.backend),
             (tasks.is_some(), &mut config.tasks.backend),
@@ -319,13 +321,9 @@ impl ArshaiBuilder {
                 *backend = PASSED_BY_VALUE.to_owned();
             }
         }
-        for (key, name) in
-            LEGACY_BACKENDS.into_iter().filter(|(key, name)| !context.registry.contains(key, name))
-        {
-            config.without_legacy_backend(key, name);
-        }
-        context.config = Arc::new(config.effective());
-        let (config, registry) = (Arc::clone(&context.config), Arc::clone(&context.registry));
+        let registry = Arc::clone(&context.registry);
+        let config = Arc::new(config.effective_with(|key, name| registry.contains(key, name)));
+        context.config = Arc::clone(&config);
         let defaults = Config::default();
         let memory = match memory {
             Some(memory) => memory,

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use super::notifier::EvictionNotifier;
+use super::notifier::{EvictionNotifier, RemovedEntries};
 use crate::memory::{
     CasOutcome, EvictionListener, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, MemoryType,
     RemovalCause, RemovedEntry, WorkingMemory,
@@ -60,27 +60,24 @@ impl Inner {
         self.peak_entries = self.peak_entries.max(self.stats.entries);
     }
 
-    fn on_removed(&mut self, entry: &Entry, reason: RemovalCause, removed: &mut Vec<RemovedEntry>) {
+    fn on_removed(&mut self, entry: &Entry, reason: RemovalCause, removed: &mut RemovedEntries) {
         self.stats.entries = self.entries.len() as u64;
         self.stats.bytes -= entry.memory.as_str().len() as u64;
         self.stats.removals.add(reason);
-        let memory = entry.memory.clone();
-        removed.push(RemovedEntry::new(
-            Arc::clone(&entry.conversation_id),
-            entry.memory_type,
-            memory,
-            reason,
-        ));
+        removed.push_with(|| {
+            let id = Arc::clone(&entry.conversation_id);
+            RemovedEntry::new(id, entry.memory_type, entry.memory.clone(), reason)
+        });
     }
 
-    fn remove_expired(&mut self, now: Duration, removed: &mut Vec<RemovedEntry>) {
+    fn remove_expired(&mut self, now: Duration, removed: &mut RemovedEntries) {
         let expired: Vec<_> = self.entries.extract_if(|_, entry| entry.expires <= now).collect();
         for (_, entry) in &expired {
             self.on_removed(entry, RemovalCause::Expired, removed);
         }
     }
 
-    fn insert(&mut self, key: String, entry: Entry, removed: &mut Vec<RemovedEntry>) {
+    fn insert(&mut self, key: String, entry: Entry, removed: &mut RemovedEntries) {
         let memory = entry.memory.clone();
         if let Some(old) = self.entries.insert(key, entry) {
             self.on_removed(&old, RemovalCause::Replaced, removed);
@@ -89,7 +86,7 @@ impl Inner {
     }
 
     /// Replaces the text of an existing entry; the rest stays.
-    fn replace_text(&mut self, key: &str, memory: WorkingMemory, removed: &mut Vec<RemovedEntry>) -> bool {
+    fn replace_text(&mut self, key: &str, memory: WorkingMemory, removed: &mut RemovedEntries) -> bool {
         let Some(mut entry) = self.entries.remove(key) else { return false };
         self.on_removed(&entry, RemovalCause::Replaced, removed);
         entry.memory = memory.clone();
@@ -140,10 +137,10 @@ impl LegacyMemoryManager {
     fn with_lock<T>(
         &self,
         input: &MemoryInput,
-        work: impl FnOnce(&mut Inner, &mut Vec<RemovedEntry>) -> T,
+        work: impl FnOnce(&mut Inner, &mut RemovedEntries) -> T,
     ) -> Result<T> {
         input.validate()?;
-        let mut removed = Vec::new();
+        let mut removed = self.notifier.collect();
         let result = {
             let mut inner = self.inner.lock();
             if inner.closed {

@@ -20,13 +20,18 @@ impl EvictionNotifier {
         Self { listener, notifying: Mutex::default() }
     }
 
-    /// Whether there is a listener that needs the contents of removed entries.
     pub(super) fn has_listener(&self) -> bool {
         self.listener.is_some()
     }
 
+    /// An empty collection for the entries that one operation removes.
+    pub(super) fn collect(&self) -> RemovedEntries {
+        RemovedEntries { has_listener: self.listener.is_some(), entries: Vec::new() }
+    }
+
     /// Reports removed entries. The caller holds no lock.
-    pub(super) fn notify(&self, removed: Vec<RemovedEntry>) {
+    pub(super) fn notify(&self, removed: RemovedEntries) {
+        let removed = removed.entries;
         let Some(listener) = self.listener.as_ref().filter(|_| !removed.is_empty()) else { return };
         let thread = thread::current().id();
         {
@@ -44,5 +49,24 @@ impl EvictionNotifier {
             }
         }
         self.notifying.lock().retain(|other| *other != thread);
+    }
+}
+
+/// Entries removed under a lock, to be reported after it is released.
+pub(super) struct RemovedEntries {
+    has_listener: bool,
+    entries: Vec<RemovedEntry>,
+}
+
+impl RemovedEntries {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds an entry, which is copied only if there is a listener.
+    pub(super) fn push_with(&mut self, entry: impl FnOnce() -> RemovedEntry) {
+        if self.has_listener {
+            self.entries.push(entry());
+        }
     }
 }

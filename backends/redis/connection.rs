@@ -48,7 +48,7 @@ impl RedisConnection {
         Fut: Future<Output = Result<T, FredError>>,
     {
         const STEP: &str = "running a command on a dedicated connection";
-        let reusable = self.0.is_kept();
+        let reusable = self.0.is_reusable();
         let Some(connection) = self.0.get_mut::<FredConnection>().filter(|_| reusable) else {
             return Err(Error::new(
                 ErrorKind::Closed,
@@ -58,7 +58,7 @@ impl RedisConnection {
             .not_sent());
         };
         let (client, closed) = (connection.client().clone(), connection.closed().clone());
-        self.0.keep(false);
+        self.0.set_reusable(false);
         let work = async {
             tokio::select! {
                 biased;
@@ -68,7 +68,7 @@ impl RedisConnection {
         };
         let done = deadline.run(COMPONENT, STEP, work).await?;
         let done = done.map_err(|error| from_fred(&error, STEP).with_outcome(Outcome::Unknown))?;
-        self.0.keep(true);
+        self.0.set_reusable(true);
         Ok(done)
     }
 }

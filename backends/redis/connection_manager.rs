@@ -206,7 +206,7 @@ impl MultiplexedConnection {
         };
         let (client, closed) = (connection.client().clone(), connection.closed().clone());
         // Commands may be in flight on it when it is dropped: it is never reused.
-        pooled.keep(false);
+        pooled.set_reusable(false);
         Ok(Self {
             client,
             closed,

@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arshai::agent::{Agent, AgentInput, ChatAgent};
-use arshai::config::{ConfigLoader, Machine};
+use arshai::config::{ConfigLoader, HostResources};
 use arshai::memory::MemoryInput;
-use arshai::tasks::{Function, FunctionError, Functions};
+use arshai::tasks::{Function, FunctionError, FunctionOutcome, Functions};
 use arshai::vectors::{
     BulkInsertOptions, Collection, CollectionConfig, Entity, SearchRequest, entity_stream,
 };
@@ -56,10 +56,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("> {question}");
         let output = agent.process(AgentInput::new(question).in_conversation(conversation)).await?;
         println!("{}", output.text);
-        let tools: usize = output.tool_results.iter().map(|results| results.regular_results.len()).sum();
+        let is_result = |outcome: &&FunctionOutcome| matches!(outcome, FunctionOutcome::Completed(_));
+        let tools = output.tool_results.iter().flatten().filter(is_result).count();
         println!(
-            "  ({} exchanges, {tools} tool results, {} tokens)\n",
-            output.turns, output.usage.total_tokens
+            "  ({} model calls, {tools} tool results, {} tokens)\n",
+            output.model_calls, output.usage.total_tokens
         );
     }
 
@@ -82,7 +83,7 @@ fn arguments() -> (PathBuf, Vec<String>) {
     if questions.is_empty() { (folder, QUESTIONS.map(str::to_owned).into()) } else { (folder, questions) }
 }
 
-/// The environment's configuration; without a key, a model server on loopback takes the provider's place.
+/// The environment's configuration; without a key, it uses a model server on loopback.
 fn configuration() -> Result<arshai::Config, Box<dyn Error>> {
     let mut variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let has_key = variables.iter().any(|(name, value)| name == "OPENAI_API_KEY" && !value.is_empty());
@@ -95,7 +96,7 @@ fn configuration() -> Result<arshai::Config, Box<dyn Error>> {
         variables.push(("OPENAI_API_KEY".into(), "loopback".into()));
         variables.push(("OPENAI_BASE_URL".into(), format!("http://{address}/v1").into()));
     }
-    Ok(ConfigLoader::new().vars(variables).machine(Machine::detect()).load()?)
+    Ok(ConfigLoader::new().vars(variables).host_resources(HostResources::detect()).load()?)
 }
 
 /// Reads, embeds and inserts the documents; returns the number of passages.
@@ -130,7 +131,7 @@ fn assistant(runtime: &Arshai, collection: Arc<dyn Collection>) -> Result<ChatAg
 
 #[derive(Deserialize, JsonSchema)]
 struct Search {
-    /// What to look for, in a few words.
+    /// Search terms, a few words.
     query: String,
 }
 
@@ -146,16 +147,16 @@ fn search(collection: Arc<dyn Collection>) -> Function {
             Ok::<_, arshai::Error>(json!({"passages": passages.collect::<Vec<_>>()}))
         }
     })
-    .with_description("Searches the user's documents and gives the passages nearest to the query")
+    .with_description("Searches the user's documents and returns the passages nearest to the query")
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct Interaction {
-    /// What the user asked.
+    /// The user's question.
     message: String,
 }
 
-/// Stands for whatever a service does after an answer: audit, billing, analytics.
+/// A placeholder for what a service does after a response: audit, billing, analytics.
 fn log_interaction() -> Function {
     Function::typed("log_interaction", |Interaction { message }: Interaction| async move {
         eprintln!("  [background] logged a question of {} characters", message.chars().count());

@@ -1,4 +1,4 @@
-//! Bulk inserts: batches of a stream, and a report that can be resumed.
+//! Bulk inserts: a stream in batches.
 
 use std::fmt;
 use std::future::Future;
@@ -7,8 +7,8 @@ use std::pin::Pin;
 
 use futures_util::stream::{self, FuturesUnordered, Stream, StreamExt};
 
-use super::Entity;
-use crate::error::{Error, Outcome, Result};
+use super::{BulkInsertReport, Entity};
+use crate::error::Result;
 
 /// A stream of entities to insert.
 pub type EntityStream<'a> = Pin<Box<dyn Stream<Item = Entity> + Send + 'a>>;
@@ -97,119 +97,7 @@ impl fmt::Debug for BulkInsertOptions<'_> {
     }
 }
 
-/// Result of a bulk insert. Positions count the entities of the stream from 0. Positions that are in none of the ranges
-/// were not read, or read and not sent because another batch had failed.
-#[derive(Debug, Default)]
-#[non_exhaustive]
-#[must_use]
-pub struct BulkInsertReport {
-    /// Ranges that were written, in ascending order; adjacent ones are merged.
-    pub written: Vec<WrittenRange>,
-    /// Ranges that were certainly not written, with the error.
-    pub failed: Vec<FailedRange>,
-    /// Ranges that may have been written: the error's [`Outcome`] is `Unknown`.
-    pub unknown: Vec<FailedRange>,
-    /// Whether everything that was written was flushed at the end.
-    pub flushed: bool,
-    /// Why the flush at the end failed.
-    pub flush_error: Option<Error>,
-}
-
-/// Positions that were written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct WrittenRange {
-    /// Positions in the stream.
-    pub positions: Range<u64>,
-    /// The ids, in order; empty without [`BulkInsertOptions::keep_ids`].
-    pub ids: Vec<String>,
-}
-
-/// Positions that were not written, or may not have been.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct FailedRange {
-    /// Positions in the stream.
-    pub positions: Range<u64>,
-    /// Why.
-    pub error: Error,
-}
-
-impl BulkInsertReport {
-    /// Number of entities that were written.
-    #[must_use]
-    pub fn written_count(&self) -> u64 {
-        self.written.iter().map(|range| range.positions.end - range.positions.start).sum()
-    }
-
-    /// The ids of what was written, in the order of the stream.
-    pub fn ids(&self) -> impl Iterator<Item = &str> {
-        self.written.iter().flat_map(|range| range.ids.iter().map(String::as_str))
-    }
-
-    /// Whether the whole stream was written, and flushed if that was asked for.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.failed.is_empty() && self.unknown.is_empty() && self.flush_error.is_none()
-    }
-
-    /// The report if it is complete, else its first error.
-    ///
-    /// # Errors
-    /// The error of the first failed range, of the first unknown range or of the flush.
-    pub fn into_result(self) -> Result<Self> {
-        if self.is_complete() {
-            return Ok(self);
-        }
-        let ranges = self.failed.into_iter().chain(self.unknown).map(|range| range.error);
-        match ranges.chain(self.flush_error).next() {
-            Some(error) => Err(error),
-            None => Ok(Self::default()),
-        }
-    }
-
-    fn add(&mut self, positions: Range<u64>, outcome: Result<Vec<String>>, keep_ids: bool) {
-        match outcome {
-            Ok(mut ids) => {
-                if !keep_ids {
-                    ids = Vec::new();
-                }
-                match self.written.last_mut() {
-                    Some(last) if last.positions.end == positions.start => {
-                        last.positions.end = positions.end;
-                        last.ids.append(&mut ids);
-                    }
-                    _ => self.written.push(WrittenRange { positions, ids }),
-                }
-            }
-            Err(error) if error.outcome() == Outcome::Unknown => {
-                self.unknown.push(FailedRange { positions, error });
-            }
-            Err(error) => self.failed.push(FailedRange { positions, error }),
-        }
-    }
-
-    /// Sorts the ranges, which concurrent batches add in any order, and merges adjacent written ones.
-    fn normalise(&mut self) {
-        self.failed.sort_by_key(|range| range.positions.start);
-        self.unknown.sort_by_key(|range| range.positions.start);
-        self.written.sort_by_key(|range| range.positions.start);
-        for range in std::mem::take(&mut self.written) {
-            self.add(range.positions, Ok(range.ids), true);
-        }
-    }
-
-    /// The positions that a resumed insert skips, in ascending order.
-    fn settled(&self) -> Vec<Range<u64>> {
-        let written = self.written.iter().map(|range| range.positions.clone());
-        let unknown = self.unknown.iter().map(|range| range.positions.clone());
-        let mut settled: Vec<_> = written.chain(unknown).collect();
-        settled.sort_by_key(|range| range.start);
-        settled
-    }
-}
-
-/// How a backend wants its batches.
+/// Limits of the batches of a bulk insert.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct BatchLimits {
@@ -229,7 +117,7 @@ impl Default for BatchLimits {
 /// implementations of [`Collection::bulk_insert_optimized`](super::Collection::bulk_insert_optimized).
 ///
 /// It holds at most `concurrency + 1` batches. After the first batch that fails it reads no further and waits for the
-/// batches in progress. Whether a batch failed or is unknown follows [`Error::outcome`].
+/// batches in progress. Whether a batch failed or is unknown follows [`Error::outcome`](crate::Error::outcome).
 pub async fn insert_in_batches<I, F>(
     entities: EntityStream<'_>,
     options: BulkInsertOptions<'_>,
@@ -308,7 +196,10 @@ impl<'a> Batches<'a> {
 
     /// The next batch and its positions. Dropping the future loses nothing: the batch continues with the next call.
     async fn next(&mut self) -> Option<(Range<u64>, Vec<Entity>)> {
-        while let Some(entity) = self.entities.next().await {
+        loop {
+            // A stream that is always ready, and inserts that are, must not keep the thread from other tasks.
+            tokio::task::consume_budget().await;
+            let Some(entity) = self.entities.next().await else { break };
             let position = self.position;
             self.position += 1;
             if self.is_settled(position) {
@@ -343,7 +234,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::error::ErrorKind;
+    use crate::error::{Error, ErrorKind};
 
     fn entities(n: usize) -> EntityStream<'static> {
         entity_stream((0..n).map(|i| Entity::new(i.to_string(), Vec::new())))

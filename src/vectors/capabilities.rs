@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// What a vector backend supports beyond what every backend must. The default is none of it.
+/// Optional properties of a vector backend; the default is none of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VectorCapabilities {

@@ -22,7 +22,7 @@ pub struct Entity {
 }
 
 impl Entity {
-    /// A text with its dense vector.
+    /// An entity with its text and dense vector.
     pub fn new(content: impl Into<String>, dense: Vec<f32>) -> Self {
         let mut fields = Map::new();
         fields.insert("content".into(), Value::String(content.into()));

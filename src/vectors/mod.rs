@@ -12,13 +12,13 @@ mod entity;
 mod filter;
 mod hit;
 mod ranker;
+mod report;
 mod request;
 mod store;
 pub mod validation;
 
 pub use bulk::{
-    BatchLimits, BulkInsertOptions, BulkInsertReport, EntityStream, FailedRange, ProgressCallback,
-    WrittenRange, entity_stream, insert_in_batches,
+    BatchLimits, BulkInsertOptions, EntityStream, ProgressCallback, entity_stream, insert_in_batches,
 };
 pub use capabilities::VectorCapabilities;
 pub use collection::{Collection, CollectionStats};
@@ -30,5 +30,6 @@ pub use filter::{
 };
 pub use hit::Hit;
 pub use ranker::Ranker;
+pub use report::{BulkInsertReport, FailedRange, WrittenRange};
 pub use request::{Consistency, HybridSearchRequest, QueryRequest, QueryVectors, SearchRequest};
 pub use store::{VectorStats, VectorStore};

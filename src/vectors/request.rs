@@ -24,7 +24,6 @@ pub enum Consistency {
 
 /// Query vectors of one kind; each has its own hits.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 pub enum QueryVectors {
     /// Dense vectors.
     Dense(Vec<Vec<f32>>),

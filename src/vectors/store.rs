@@ -70,7 +70,7 @@ pub trait VectorStore: Component {
     /// `NotFound` when there is none.
     async fn drop_collection(&self, name: &str) -> Result<()>;
 
-    /// What this backend supports.
+    /// The capabilities of this backend.
     fn capabilities(&self) -> VectorCapabilities;
 
     /// A snapshot of the counters.

@@ -3,12 +3,15 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use arshai::backends::vectors::EmbeddedStore;
 use arshai::contract::doubles::FailingVectors;
-use arshai::vectors::{Collection, CollectionConfig, Entity, Filter, Metric, SearchRequest, VectorStore};
+use arshai::vectors::{
+    BulkInsertOptions, Collection, CollectionConfig, Entity, Filter, Metric, QueryRequest, SearchRequest,
+    VectorStore, entity_stream,
+};
 use arshai::{Arshai, Component, Config, Deadline, ErrorKind};
 use serde_json::{Map, Value, json};
 
@@ -236,6 +239,36 @@ async fn a_dropped_large_insert_is_complete_or_absent() {
     collection.insert_entity(Entity::new("small", vec![1.0; 512])).await.expect("inserted");
     let entities = collection.get_collection_stats().await.expect("statistics").num_entities;
     assert_eq!(entities, 12_001, "an insert that has begun completes");
+}
+
+#[tokio::test]
+async fn large_queries_and_deletes_leave_the_runtime_free() {
+    let (_store, collection) = large().await;
+    let filter = || Filter::parse("content != ''").expect("valid");
+    begin(Box::pin(collection.query_by_expr(QueryRequest::new(filter()))).as_mut());
+    begin(Box::pin(collection.delete_entity(&filter())).as_mut());
+    // The next write waits for the delete, which completes although its future was dropped.
+    collection.insert_entity(Entity::new("small", vec![1.0; 512])).await.expect("inserted");
+    assert_eq!(collection.get_collection_stats().await.expect("statistics").num_entities, 1);
+}
+
+#[tokio::test]
+async fn a_bulk_insert_of_small_batches_leaves_the_runtime_free() {
+    let store = EmbeddedStore::new(64 << 20);
+    let collection = store.get_or_create_collection(&CollectionConfig::new("c", 2)).await.expect("created");
+    let entities = entity_stream((0..5_000).map(|_| Entity::new("text", vec![1.0, 0.0])));
+    let options = BulkInsertOptions::default().with_batch_size(10);
+    let mut insert = collection.bulk_insert_optimized(entities, options);
+    let (mut polls, mut context) = (0, Context::from_waker(Waker::noop()));
+    let report = loop {
+        polls += 1;
+        if let Poll::Ready(report) = insert.as_mut().poll(&mut context) {
+            break report;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(report.is_complete());
+    assert!(polls > 20, "it yields between batches");
 }
 
 #[tokio::test]

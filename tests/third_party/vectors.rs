@@ -242,7 +242,6 @@ impl Collection for ListCollection {
             QueryVectors::Sparse(queries) => {
                 queries.iter().map(|query| self.sparse_scores(filter, query)).collect()
             }
-            _ => return Err(error(ErrorKind::Unsupported, "unknown kind of query vectors")),
         };
         let page = |scores: Scores| {
             let page = scores.into_iter().skip(request.offset).take(request.limit);

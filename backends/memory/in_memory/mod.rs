@@ -1,57 +1,56 @@
-//! The in-process conversation store: bounded in entries and bytes, and quick.
+//! The in-process conversation store, limited in entries and bytes.
 //!
-//! [`InMemoryManager`] keeps conversations in shards, each a linked hash map behind a read-write lock.
-//! Reading takes the shared lock only: it marks the entry as used, and eviction gives marked entries a second
-//! chance. Expiry follows a list kept in the order of expiry. Neither ever scans.
+//! A store has up to 16 shards, each behind one lock. A shard has its entries on fixed-size pages outside the heap
+//! (`pages.rs`), an index in the order of use, and the order of expiry (`shard.rs`). Every use is numbered, so that
+//! eviction finds the least recently used entry of all shards (`store.rs`). Nothing ever scans.
 
-mod budget;
 mod builder;
 mod cleanup;
-mod expiry;
-mod key;
+mod pages;
+mod record;
 mod shard;
-mod size;
 mod store;
 
-use crate::{CloseReport, Component, Deadline, LimitUsage, ShutdownPhase};
-use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use serde_json::{Map, Value};
 
 pub use builder::InMemoryManagerBuilder;
 use cleanup::Cleanup;
-use store::{Store, Write, WriteKind};
+use shard::text_of;
+use store::{Store, Write};
 
 use crate::memory::{
     CasOutcome, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, MemoryType, WorkingMemory,
     validate_conversation_id,
 };
-use crate::{BuildContext, Error, ErrorKind, Health, Result};
+use crate::{
+    BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
+    ShutdownPhase, support,
+};
 
 const COMPONENT: &str = "memory.in_memory";
 
-/// Conversation memory in this process (Python: `InMemoryManager`), bounded in entries and in bytes.
+/// Conversation memory in this process (Python: `InMemoryManager`), limited in entries and in bytes.
 ///
 /// # Contract
 /// That of [`MemoryManager`], and:
-/// - **Bounds.** `max_entries` and `max_bytes` are never exceeded, not even for a moment. Bytes are those of
-///   everything the store allocates, as the allocator rounds it; a text counts whole even when the
-///   application holds a clone of it. Making room evicts entries that have expired, then the least recently
-///   used ones; an entry that was read since it was last considered gets a second chance. A store that can
-///   hold fewer than 256 entries follows that order exactly, a larger one within each of its shards.
-/// - **Time.** An entry lives for the time to live, counted from `store` on the [`Clock`](crate::Clock);
-///   `update` leaves that as it is. Expired entries are cleared away by later writes and by a background task
-///   that starts with the first asynchronous `store` inside a tokio runtime (which needs its time driver, as
-///   `tokio::main` enables) and ends with the store.
-/// - **Speed.** No operation scans. One that needs room for a single large entry evicts as many small ones as
-///   that takes.
+/// - **Limits.** `max_entries` and the byte limit hold after every operation; while an operation runs, what it writes
+///   may exceed them. An entry counts its pages of 512 bytes and its share of the index. The process grows by at most
+///   the byte limit, a tenth and 4 MiB, whatever the sizes of texts; unused memory returns to the system.
+/// - **Eviction** removes an expired entry if there is one, else the least recently used one. The order is exact up to
+///   concurrent operations; above 3 200 entries, lowering a limit may evict in batches from the oldest hundredth.
+/// - **Expiry.** The TTL counts from `store` on the [`Clock`](crate::Clock); `update` does not renew it. Expired entries
+///   are removed by later operations, and by a background task that the first asynchronous `store` in a tokio runtime
+///   with a timer starts and that ends with the store.
+/// - **Cost.** No operation scans. Making room costs as many evictions as it takes. Reading copies the text.
 ///
-/// The methods of the same names as the trait's are synchronous: no executor is needed to use the store. None
-/// waits for more than a short lock. Share it as `Arc<InMemoryManager>`.
+/// The methods named like the trait's are synchronous: the store needs no async runtime. None waits longer than for a
+/// short lock. Share it as `Arc<InMemoryManager>`.
 ///
 /// ```
 /// use arshai::backends::memory::InMemoryManager;
@@ -60,8 +59,8 @@ const COMPONENT: &str = "memory.in_memory";
 /// # fn main() -> arshai::Result<()> {
 /// let memory = InMemoryManager::builder().max_entries(1_000).build()?;
 /// memory.store(MemoryInput::working_memory("conversation-1").with_data("The user is called Ada."))?;
-/// let held = memory.get(MemoryType::WorkingMemory, "conversation-1").expect("just stored");
-/// assert_eq!(held.as_str(), "The user is called Ada.");
+/// let found = memory.get(MemoryType::WorkingMemory, "conversation-1").expect("just stored");
+/// assert_eq!(found.as_str(), "The user is called Ada.");
 /// # Ok(())
 /// # }
 /// ```
@@ -81,14 +80,13 @@ impl InMemoryManager {
         Self::builder().build().expect("the defaults are valid")
     }
 
-    /// Starts from the defaults: 12 hours to live (as in Python arshai), 10 000 entries, 500 MiB, cleaned up
-    /// every 300 s.
+    /// A builder with the defaults: TTL 12 hours (as in Python arshai), 10 000 entries, 500 MiB, cleanup every 300 s.
     #[must_use]
     pub fn builder() -> InMemoryManagerBuilder {
         InMemoryManagerBuilder::default()
     }
 
-    /// The store that a configuration describes.
+    /// Builds the store from a configuration.
     ///
     /// # Errors
     /// As [`InMemoryManagerBuilder::build`].
@@ -109,48 +107,48 @@ impl InMemoryManager {
     /// Stores an entry and returns its key. See [`MemoryManager::store`].
     ///
     /// # Errors
-    /// As [`MemoryManager::store`]; besides, [`ErrorKind::Capacity`](crate::ErrorKind::Capacity) when the
-    /// whole budget is reserved by operations that run at the same time.
-    pub fn store(&self, mut input: MemoryInput) -> Result<String> {
-        input.validate()?;
-        let memory = input.last_data("store")?.clone();
-        let metadata = input.metadata.take().filter(|metadata| !metadata.is_empty()).map(Box::new);
-        self.check_open()?;
-        let _ = self.store.write(Write {
-            memory_type: input.memory_type,
-            conversation_id: &input.conversation_id,
-            memory,
-            kind: WriteKind::Store { metadata },
-            expected: None,
-        })?;
+    /// As [`MemoryManager::store`]; [`ErrorKind::Capacity`] when the system has no memory left.
+    pub fn store(&self, input: MemoryInput) -> Result<String> {
+        self.validate(&input)?;
+        let text = input.last_data("store")?.as_str();
+        let metadata = metadata_json(&input)?;
+        let write = Write::Store { metadata: &metadata };
+        let outcome = self.store.write(input.memory_type, &input.conversation_id, text, write, None)?;
+        debug_assert_eq!(outcome, CasOutcome::Updated);
         Ok(input.key())
     }
 
-    /// The entry of a conversation and type. See [`MemoryManager::retrieve`].
+    /// Returns the entry of a conversation and type. See [`MemoryManager::retrieve`].
     ///
     /// # Errors
     /// As [`MemoryManager::retrieve`].
     pub fn retrieve(&self, input: &MemoryInput) -> Result<Vec<WorkingMemory>> {
-        input.validate()?;
-        self.check_open()?;
+        self.validate(input)?;
         Ok(self.get(input.memory_type, &input.conversation_id).into_iter().collect())
     }
 
-    /// The text of a conversation's memory: the quickest way to read it, for it allocates nothing. An id that
-    /// could not be stored is simply not there.
+    /// Returns the text of an entry, without the checks of [`retrieve`](Self::retrieve).
     #[must_use]
     pub fn get(&self, memory_type: MemoryType, conversation_id: &str) -> Option<WorkingMemory> {
-        self.store.get(memory_type, conversation_id)
+        self.store.get(memory_type, conversation_id).map(|text| WorkingMemory::new(text_of(text)))
     }
 
-    /// Stores a text without metadata: the quickest way to write it.
+    /// Stores a text without metadata.
     ///
     /// # Errors
     /// As [`InMemoryManager::store`].
     pub fn put(&self, memory_type: MemoryType, conversation_id: &str, memory: WorkingMemory) -> Result<()> {
         validate_conversation_id(conversation_id)?;
-        let kind = WriteKind::Store { metadata: None };
-        self.store.write(Write { memory_type, conversation_id, memory, kind, expected: None }).map(|_| ())
+        self.check_open()?;
+        let write = Write::Store { metadata: &[] };
+        self.store.write(memory_type, conversation_id, memory.as_str(), write, None).map(|_| ())
+    }
+
+    /// Returns the metadata of an entry, if it exists. Counts as a use.
+    #[must_use]
+    pub fn metadata(&self, memory_type: MemoryType, conversation_id: &str) -> Option<Map<String, Value>> {
+        let json = self.store.metadata(memory_type, conversation_id)?;
+        Some(serde_json::from_slice(&json).unwrap_or_default())
     }
 
     /// Replaces the text of an existing entry. See [`MemoryManager::update`].
@@ -158,16 +156,10 @@ impl InMemoryManager {
     /// # Errors
     /// As [`InMemoryManager::store`].
     pub fn update(&self, input: MemoryInput) -> Result<()> {
-        input.validate()?;
-        let memory = input.last_data("update")?.clone();
-        self.check_open()?;
-        let outcome = self.store.write(Write {
-            memory_type: input.memory_type,
-            conversation_id: &input.conversation_id,
-            memory,
-            kind: WriteKind::Update,
-            expected: None,
-        })?;
+        self.validate(&input)?;
+        let text = input.last_data("update")?.as_str();
+        let outcome =
+            self.store.write(input.memory_type, &input.conversation_id, text, Write::Update, None)?;
         if outcome == CasOutcome::Missing {
             super::warn_entry_missing(&input);
         }
@@ -183,26 +175,46 @@ impl InMemoryManager {
         input: MemoryInput,
         expected: Option<&WorkingMemory>,
     ) -> Result<CasOutcome> {
-        input.validate()?;
-        self.check_open()?;
-        let memory = input.last_data("update")?.clone();
-        let kind = match expected {
-            Some(_) => WriteKind::Update,
-            None => WriteKind::Store { metadata: input.metadata.map(Box::new) },
+        self.validate(&input)?;
+        let text = input.last_data("update")?.as_str();
+        let metadata = metadata_json(&input)?;
+        let write = match expected {
+            Some(_) => Write::Update,
+            None => Write::Store { metadata: &metadata },
         };
-        self.store.write(Write {
-            memory_type: input.memory_type,
-            conversation_id: &input.conversation_id,
-            memory,
-            kind,
-            expected: Some(expected.cloned()),
-        })
+        let expected = Some(expected.map(WorkingMemory::as_str));
+        self.store.write(input.memory_type, &input.conversation_id, text, write, expected)
     }
 
-    /// The metadata of an entry, if it exists. Counts as a use.
+    /// Removes an entry. See [`MemoryManager::delete`].
+    ///
+    /// # Errors
+    /// As [`MemoryManager::delete`].
+    pub fn delete(&self, input: &MemoryInput) -> Result<()> {
+        self.validate(input)?;
+        self.store.delete(input.memory_type, &input.conversation_id);
+        Ok(())
+    }
+
+    /// Removes all expired entries now, as the background task does. Other operations can run in between.
+    pub fn clean_up(&self) {
+        self.store.clean_up();
+    }
+
+    /// Removes all entries, as `delete` does; entries stored concurrently may remain.
+    pub fn clear(&self) {
+        self.store.clear();
+    }
+
+    /// A snapshot of the counters.
     #[must_use]
-    pub fn metadata(&self, memory_type: MemoryType, conversation_id: &str) -> Option<Map<String, Value>> {
-        self.store.metadata(memory_type, conversation_id)
+    pub fn stats(&self) -> MemoryStats {
+        self.store.stats()
+    }
+
+    fn validate(&self, input: &MemoryInput) -> Result<()> {
+        input.validate()?;
+        self.check_open()
     }
 
     fn check_open(&self) -> Result<()> {
@@ -211,34 +223,16 @@ impl InMemoryManager {
             false => Ok(()),
         }
     }
+}
 
-    /// Removes an entry. See [`MemoryManager::delete`].
-    ///
-    /// # Errors
-    /// As [`MemoryManager::delete`].
-    pub fn delete(&self, input: &MemoryInput) -> Result<()> {
-        input.validate()?;
-        self.check_open()?;
-        self.store.delete(input.memory_type, &input.conversation_id);
-        Ok(())
-    }
-
-    /// Clears expired entries away now, as the background task does. Other operations get their turn in
-    /// between.
-    pub fn clean_up(&self) {
-        self.store.clean_up();
-    }
-
-    /// Removes every entry that is there when this begins, as `delete` does; one that is stored meanwhile may
-    /// stay. Other operations get their turn in between.
-    pub fn clear(&self) {
-        self.store.clear();
-    }
-
-    /// Counters and bounds, as of now.
-    #[must_use]
-    pub fn stats(&self) -> MemoryStats {
-        self.store.stats()
+/// The metadata as it is stored; empty if there is none.
+fn metadata_json(input: &MemoryInput) -> Result<Vec<u8>> {
+    match input.metadata.as_ref().filter(|metadata| !metadata.is_empty()) {
+        None => Ok(Vec::new()),
+        Some(metadata) => serde_json::to_vec(metadata).map_err(|cause| {
+            Error::new(ErrorKind::InvalidInput, COMPONENT, "failed to serialize the metadata")
+                .with_source(cause)
+        }),
     }
 }
 
@@ -269,7 +263,7 @@ impl Component for InMemoryManager {
     }
 
     fn counters(&self) -> Value {
-        crate::support::counters(&self.stats())
+        support::counters(&self.stats())
     }
 
     async fn health(&self, _: Deadline) -> Health {

@@ -110,13 +110,13 @@ impl EmbeddedCollection {
     async fn read<T: Send + 'static>(
         &self,
         queries: usize,
-        filter: Option<&Filter>,
+        is_expensive: bool,
         job: impl FnOnce(&Snapshot, &CollectionConfig, &CancellationToken) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let snapshot = Arc::clone(&self.0.snapshot.read());
         let stop = self.0.dropped.child_token();
         let _stop_on_drop = stop.clone().drop_guard();
-        if is_small(&snapshot, queries * self.0.config.dense_dim, filter) {
+        if !is_expensive && is_small(&snapshot, queries * self.0.config.dense_dim) {
             return job(&snapshot, &self.0.config, &stop);
         }
         let inner = Arc::clone(&self.0);
@@ -125,10 +125,9 @@ impl EmbeddedCollection {
 }
 
 /// Whether work on every row, with this many multiplications for each, can run on the caller's thread.
-fn is_small(snapshot: &Snapshot, multiplications: usize, filter: Option<&Filter>) -> bool {
+fn is_small(snapshot: &Snapshot, multiplications: usize) -> bool {
     let multiplications = (snapshot.len() as u64).saturating_mul(multiplications as u64);
-    let work = multiplications.saturating_add(snapshot.row_bytes());
-    work <= OFFLOAD_THRESHOLD && !filter.is_some_and(Filter::uses_like)
+    multiplications.saturating_add(snapshot.row_bytes()) <= OFFLOAD_THRESHOLD
 }
 
 /// Whether entities are few and short enough to insert on the caller's thread.
@@ -200,8 +199,8 @@ impl Collection for EmbeddedCollection {
         self.check_open()?;
         validation::check_search(&self.0.config, &request)?;
         self.0.shared.searches.fetch_add(1, Ordering::Relaxed);
-        let filter = request.filter.clone();
-        self.read(request.query_vectors.len(), filter.as_ref(), move |snapshot, config, stop| {
+        let is_expensive = request.filter.as_ref().is_some_and(Filter::is_expensive);
+        self.read(request.query_vectors.len(), is_expensive, move |snapshot, config, stop| {
             search(snapshot, config, request, stop)
         })
         .await
@@ -211,8 +210,8 @@ impl Collection for EmbeddedCollection {
         self.check_open()?;
         validation::check_hybrid_search(&self.0.config, &request)?;
         self.0.shared.searches.fetch_add(1, Ordering::Relaxed);
-        let filter = request.filter.clone();
-        self.read(1, filter.as_ref(), move |snapshot, config, stop| {
+        let is_expensive = request.filter.as_ref().is_some_and(Filter::is_expensive);
+        self.read(1, is_expensive, move |snapshot, config, stop| {
             hybrid_search(snapshot, config, request, stop)
         })
         .await
@@ -221,8 +220,8 @@ impl Collection for EmbeddedCollection {
     async fn query_by_expr(&self, request: QueryRequest) -> Result<Vec<Hit>> {
         self.check_open()?;
         let limit = validation::check_query(&self.0.config, &request)?;
-        let filter = request.filter.clone();
-        self.read(0, Some(&filter), move |snapshot, config, stop| {
+        let is_expensive = request.filter.is_expensive();
+        self.read(0, is_expensive, move |snapshot, config, stop| {
             query(snapshot, config, &request, limit, stop)
         })
         .await
@@ -230,7 +229,7 @@ impl Collection for EmbeddedCollection {
 
     async fn delete_entity(&self, filter: &Filter) -> Result<u64> {
         validation::check_filter(&self.0.config, filter)?;
-        let small = |snapshot: &Snapshot| is_small(snapshot, 0, Some(filter));
+        let small = |snapshot: &Snapshot| !filter.is_expensive() && is_small(snapshot, 0);
         let filter = filter.clone();
         self.write(small, move |inner| inner.delete(&filter)).await
     }

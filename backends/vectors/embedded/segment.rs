@@ -34,7 +34,7 @@ impl Row {
             normalise(&mut dense);
         }
         let sparse: Box<[_]> = sparse.unwrap_or_default().into_iter().collect();
-        let bytes = (size_of::<Self>() + 16 + map_heap_bytes(&fields) + size_of_val(&*sparse)) as u64;
+        let bytes = (16 + size_of::<Self>() + map_heap_bytes(&fields) + 16 + size_of_val(&*sparse)) as u64;
         (Self { fields, sparse, bytes }, dense)
     }
 }
@@ -118,9 +118,10 @@ impl Snapshot {
         stop: &CancellationToken,
         mut visit: impl FnMut(RowPosition, &'a Row, &'a [f32]) -> bool,
     ) -> Result<()> {
+        let check_every = if filter.is_some_and(Filter::is_expensive) { 1 } else { CHECK_EVERY };
         for (s, segment) in self.segments.iter().enumerate() {
             for (r, row) in segment.rows.iter().enumerate() {
-                if r % CHECK_EVERY == 0 {
+                if r % check_every == 0 {
                     check_running(stop)?;
                 }
                 let is_match = filter.is_none_or(|filter| filter.matches(&row.fields));

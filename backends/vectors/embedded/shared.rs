@@ -1,4 +1,4 @@
-//! What all collections of one store share: the memory budget, threads and ids.
+//! State shared by all collections of a store: the memory budget, threads and ids.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

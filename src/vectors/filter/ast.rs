@@ -214,11 +214,16 @@ impl Expr {
         }
     }
 
-    pub(super) fn uses_like(&self) -> bool {
+    /// Whether it has a `like` or a list of more than `max_list` values.
+    pub(super) fn is_expensive(&self, max_list: usize) -> bool {
         match self {
             Self::Like { .. } => true,
-            Self::Not(part) => part.uses_like(),
-            Self::And(parts) | Self::Or(parts) => parts.iter().any(Self::uses_like),
+            Self::In { list, .. } => list.len() > max_list,
+            Self::ContainsAll { values, .. } | Self::ContainsAny { values, .. } => values.len() > max_list,
+            Self::Not(part) => part.is_expensive(max_list),
+            Self::And(parts) | Self::Or(parts) => {
+                parts.len() > max_list || parts.iter().any(|part| part.is_expensive(max_list))
+            }
             _ => false,
         }
     }

@@ -5,6 +5,7 @@ mod evaluate;
 mod fields;
 mod lexer;
 mod like;
+mod literals;
 mod parser;
 #[cfg(test)]
 mod tests;
@@ -101,10 +102,11 @@ impl Filter {
         paths
     }
 
-    /// Whether it has a `like`, whose cost grows with the length of the strings.
+    /// Whether its cost per entity can be far above that of reading the fields: it has a `like`, whose cost grows with
+    /// the length of the strings, or a list of more than 64 values or conditions.
     #[must_use]
-    pub fn uses_like(&self) -> bool {
-        self.root.uses_like()
+    pub fn is_expensive(&self) -> bool {
+        self.root.is_expensive(64)
     }
 
     /// Escapes `%`, `_` and `\` in a string, so that `like` matches them literally.

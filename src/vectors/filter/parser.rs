@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::lexer::{Token, tokens};
 use super::{
-    ArithmeticOp, CompareOp, Expr, FieldPath, FieldValue, MAX_FILTER_BYTES, MAX_FILTER_DEPTH,
-    MAX_PATTERN_BYTES, Operand, PathSegment, evaluate, invalid,
+    ArithmeticOp, CompareOp, Expr, FieldPath, FieldValue, MAX_FILTER_BYTES, MAX_FILTER_DEPTH, Operand,
+    PathSegment, evaluate, invalid,
 };
 use crate::error::Result;
 
@@ -52,7 +52,7 @@ pub(super) fn parse(text: &str, params: BTreeMap<&str, Value>) -> Result<Expr> {
     }
 }
 
-/// What a part of the text turned out to be.
+/// A parsed part of the text.
 enum Term {
     Condition(Expr),
     Value(Operand),
@@ -76,25 +76,26 @@ impl Term {
     }
 }
 
-struct Parser<'a> {
+pub(super) struct Parser<'a> {
     tokens: Vec<(usize, Token)>,
-    next: usize,
-    depth: usize,
-    params: &'a BTreeMap<&'a str, Value>,
-    unused: BTreeSet<&'a str>,
+    pub(super) next: usize,
+    pub(super) depth: usize,
+    pub(super) params: &'a BTreeMap<&'a str, Value>,
+    /// Parameters that were not used so far.
+    pub(super) unused: BTreeSet<&'a str>,
 }
 
 impl Parser<'_> {
-    fn peek(&self) -> &Token {
+    pub(super) fn peek(&self) -> &Token {
         // The last token is the end, which is never passed.
         &self.tokens[self.next].1
     }
 
-    fn offset(&self) -> usize {
+    pub(super) fn offset(&self) -> usize {
         self.tokens[self.next].0
     }
 
-    fn unexpected<T>(&self, expected: &str) -> Result<T> {
+    pub(super) fn unexpected<T>(&self, expected: &str) -> Result<T> {
         let (at, token) = &self.tokens[self.next];
         let found = match token {
             Token::End => "the end".to_owned(),
@@ -117,18 +118,18 @@ impl Parser<'_> {
         found
     }
 
-    fn eat_symbol(&mut self, symbol: &str) -> bool {
+    pub(super) fn eat_symbol(&mut self, symbol: &str) -> bool {
         let found = matches!(self.peek(), Token::Symbol(found) if *found == symbol);
         self.next += usize::from(found);
         found
     }
 
-    fn expect_symbol(&mut self, symbol: &str) -> Result<()> {
+    pub(super) fn expect_symbol(&mut self, symbol: &str) -> Result<()> {
         if self.eat_symbol(symbol) { Ok(()) } else { self.unexpected(&format!("{symbol:?}")) }
     }
 
     /// Parses one level deeper, within the depth limit.
-    fn with_depth<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+    pub(super) fn with_depth<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.depth >= MAX_FILTER_DEPTH {
             let at = self.offset();
             return Err(invalid(format!("filter nesting exceeds {MAX_FILTER_DEPTH} levels at byte {at}")));
@@ -366,107 +367,6 @@ impl Parser<'_> {
             segments.push(segment);
         }
         Ok(FieldPath { field, segments })
-    }
-
-    /// A scalar, or a list of literals.
-    fn literal(&mut self) -> Result<Value> {
-        match self.peek() {
-            Token::Symbol("[") => self.list().map(Value::Array),
-            Token::Param(name) if matches!(self.params.get(name.as_str()), Some(Value::Array(_))) => {
-                self.list().map(Value::Array)
-            }
-            _ => self.scalar(),
-        }
-    }
-
-    /// A list of scalars, perhaps one parameter that is such a list.
-    fn scalar_list(&mut self) -> Result<Vec<Value>> {
-        let at = self.offset();
-        let list = self.list()?;
-        if list.iter().any(Value::is_array) {
-            return Err(invalid(format!("expected a list of strings, numbers or booleans at byte {at}")));
-        }
-        Ok(list)
-    }
-
-    fn list(&mut self) -> Result<Vec<Value>> {
-        if let Token::Param(name) = self.peek().clone() {
-            return match self.param(&name)? {
-                Value::Array(list) if list.iter().all(|item| is_literal(item, self.depth + 1)) => {
-                    self.next += 1;
-                    Ok(list)
-                }
-                _ => self.unexpected("a parameter that is a list of strings, 64-bit numbers or booleans"),
-            };
-        }
-        self.expect_symbol("[")?;
-        let mut list = Vec::new();
-        if self.eat_symbol("]") {
-            return Ok(list);
-        }
-        loop {
-            list.push(self.with_depth(Self::literal)?);
-            if self.eat_symbol("]") {
-                return Ok(list);
-            }
-            self.expect_symbol(",")?;
-        }
-    }
-
-    fn scalar(&mut self) -> Result<Value> {
-        let negative = self.eat_symbol("-");
-        let value = match self.peek().clone() {
-            Token::Integer(number) => {
-                let number = if negative { -i128::from(number) } else { i128::from(number) };
-                let Ok(number) = i64::try_from(number) else { return self.unexpected("a 64-bit integer") };
-                number.into()
-            }
-            Token::Float(number) => Value::from(if negative { -number } else { number }),
-            _ if negative => return self.unexpected("a number"),
-            Token::String(string) => Value::String(string),
-            Token::Word(word) if word.eq_ignore_ascii_case("true") => Value::Bool(true),
-            Token::Word(word) if word.eq_ignore_ascii_case("false") => Value::Bool(false),
-            Token::Param(name) => match self.param(&name)? {
-                value if !value.is_array() && is_literal(&value, self.depth) => value,
-                _ => return self.unexpected("a string, 64-bit number or boolean parameter"),
-            },
-            _ => return self.unexpected("a value"),
-        };
-        self.next += 1;
-        Ok(value)
-    }
-
-    fn pattern(&mut self) -> Result<String> {
-        let at = self.offset();
-        let Value::String(pattern) = self.scalar()? else {
-            return Err(invalid(format!("expected a string after \"like\" at byte {at}")));
-        };
-        if pattern.len() > MAX_PATTERN_BYTES {
-            return Err(invalid(format!("LIKE pattern at byte {at} exceeds {MAX_PATTERN_BYTES} bytes")));
-        }
-        let trailing = pattern.bytes().rev().take_while(|byte| *byte == b'\\').count();
-        if trailing % 2 == 1 {
-            return Err(invalid(format!("LIKE pattern at byte {at} must not end with a single backslash")));
-        }
-        Ok(pattern)
-    }
-
-    fn param(&mut self, name: &str) -> Result<Value> {
-        self.unused.remove(name);
-        let value = self.params.get(name).cloned();
-        value.ok_or_else(|| invalid(format!("missing value for filter parameter {name:?}")))
-    }
-}
-
-/// Whether a bound value can be written in the language, nested `depth` levels deep.
-fn is_literal(value: &Value, depth: usize) -> bool {
-    match value {
-        Value::Bool(_) | Value::String(_) => true,
-        Value::Number(number) => number.is_i64() || number.is_f64(),
-        Value::Array(items) => {
-            depth < MAX_FILTER_DEPTH && items.iter().all(|item| is_literal(item, depth + 1))
-        }
-        Value::Null | Value::Object(_) => false,
     }
 }
 
