@@ -4,6 +4,7 @@
 //! contract, naming the promise. Call it from a test.
 
 pub mod doubles;
+pub mod http;
 pub mod memory;
 pub mod pool;
 mod random;

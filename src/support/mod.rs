@@ -15,7 +15,7 @@ mod semaphore;
 mod usage_meter;
 
 pub use backoff::Backoff;
-pub use blocking::{BlockingPool, panic_message};
+pub use blocking::{BlockingPool, JobHandle, panic_message};
 pub use heap_size::{map_heap_bytes, string_heap_bytes, value_heap_bytes};
 pub use idle_stack::IdleStack;
 pub use lazy_task::LazyTask;
