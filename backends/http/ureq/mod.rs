@@ -51,7 +51,7 @@ const COMPONENT: &str = "http.ureq";
 ///
 /// Response headers are limited to 16 KiB in all, request headers to 16 KiB each.
 ///
-/// ureq writes records of its own through the `log` crate. They leave out headers that may be secret; at level
+/// ureq writes records through the `log` crate. They leave out headers that may be secret; at level
 /// `trace`, and only there, they hold paths and queries: keep `ureq` below it where a query holds a secret.
 ///
 /// Dropping the transport aborts the requests that are still running.

@@ -22,7 +22,7 @@
 //! # fn main() {}
 //! ```
 //!
-//! The suite starts servers of its own on loopback. A transport whose [limits](crate::Component::limits) report no limit
+//! The suite starts servers on loopback. A transport whose [limits](crate::Component::limits) report no limit
 //! for `http.max_waiting` is not tested for a full queue and `http.pool_timeout`.
 
 mod bodies;
@@ -46,7 +46,7 @@ const LONG: Duration = Duration::from_secs(20);
 /// Short, for deadlines that real sockets have to wait for.
 const SHORT: Duration = Duration::from_millis(60);
 
-/// What a transport is built from.
+/// The settings of a transport under test.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Setup {

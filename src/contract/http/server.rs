@@ -110,7 +110,7 @@ impl Server {
         std::mem::take(&mut self.shared.requests.lock())
     }
 
-    /// The most requests that were active concurrently.
+    /// Maximum number of requests that were active concurrently.
     pub(super) fn peak(&self) -> usize {
         self.shared.peak.load(Ordering::SeqCst)
     }
