@@ -241,6 +241,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_misspelt_name_is_answered_with_the_closest_one() {
+        let context = BuildContext::new(Config::default());
+        let error = Registry::builtin().memory.build("in_memroy", &context).expect_err("misspelt");
+        assert!(error.message().ends_with("did you mean \"in_memory\"?"), "{error}");
+    }
+
+    #[test]
     fn an_unknown_name_lists_the_alternatives_and_the_feature_that_would_add_it() {
         let mut registry = Registry::builtin();
         registry.memory.register_unavailable("elsewhere", "elsewhere");
