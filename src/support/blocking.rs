@@ -1,10 +1,8 @@
 //! A bounded thread pool for blocking jobs, with an idle timeout.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::LimitUsage;
-use crate::support::{OwnedPermit, ResizableSemaphore};
+use crate::support::{OwnedPermit, ResizableSemaphore, catch_panic};
 
 /// Idle threads end after this.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -91,11 +89,9 @@ impl BlockingPool {
         let (sender, result) = oneshot::channel();
         let name = self.shared.name;
         let job = Box::new(move || {
-            let outcome = catch_unwind(AssertUnwindSafe(work));
+            let outcome = catch_panic(work);
             drop(permit);
-            let _ = sender.send(
-                outcome.map_err(|panic| Error::new(ErrorKind::Panic, name, panic_message(panic.as_ref()))),
-            );
+            let _ = sender.send(outcome.map_err(|message| Error::new(ErrorKind::Panic, name, message)));
         });
         self.shared.submit(job, self.permits.max())?;
         Ok(JobHandle { name, result })
@@ -196,7 +192,14 @@ impl Shared {
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                job();
+                // A result that the caller no longer wants is dropped here, which can panic.
+                if let Err(message) = catch_panic(job) {
+                    tracing::error!(
+                        pool = self.name,
+                        message,
+                        "dropping the result of a blocking job panicked"
+                    );
+                }
                 state = self.state.lock();
                 continue;
             }
@@ -212,17 +215,6 @@ impl Shared {
         }
         state.threads -= 1;
     }
-}
-
-/// The message of a panic, as far as it has one.
-#[must_use]
-pub fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let message = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned());
-    format!("panicked: {message}")
 }
 
 #[cfg(test)]
@@ -273,5 +265,24 @@ mod tests {
         while shared.strong_count() > 0 {
             std::thread::yield_now();
         }
+    }
+
+    struct PanicsOnDrop;
+
+    impl Drop for PanicsOnDrop {
+        fn drop(&mut self) {
+            std::panic::panic_any(PanicsOnDrop);
+        }
+    }
+
+    #[tokio::test]
+    async fn panics_in_destructors_of_payloads_and_results_do_not_end_a_thread() {
+        let pool = BlockingPool::new("test", 1);
+        let payload = pool.run(|| std::panic::panic_any(PanicsOnDrop)).await.expect_err("it panics");
+        assert_eq!(payload.kind(), ErrorKind::Panic);
+        let permit = pool.permits.acquire_owned().await.expect("open");
+        drop(pool.spawn_job(permit, || PanicsOnDrop).expect("a thread"));
+        assert_eq!(pool.run(|| 7).await.expect("the thread is alive"), 7);
+        assert_eq!(pool.shared.state.lock().threads, 1);
     }
 }
