@@ -9,8 +9,8 @@ use figment::value::{Dict, Value};
 use figment::{Figment, error::Error as FigmentError};
 use serde::de::DeserializeOwned;
 
-use super::explain::ValueSource;
 use super::problems::{Problem, display_value};
+use super::provenance::ValueSource;
 use crate::error::{Error, Result};
 
 /// Settings of outside backends: the keys under `backends.<name>` in a file, and the variables

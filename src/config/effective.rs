@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Config;
-use super::explain::{Provenance, ValueSource};
-use super::key::{Key, Legacy};
+use super::key::Key;
+use super::provenance::{Annotation, Provenance, ValueSource};
 use super::sections::KEYS;
+use super::spec::Legacy;
 
 /// The backend name of a component that the application passed to the builder by value.
 pub(crate) const PASSED_BY_VALUE: &str = "(passed by value)";
@@ -34,15 +35,6 @@ enum Flag {
     Memory,
     Connections,
     Optimizations,
-}
-
-/// A note that is part of an explained value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Annotation {
-    /// The selected backend does not read it.
-    NotUsed,
-    /// The legacy pool does not read it; HTTP does.
-    HttpOnly,
 }
 
 impl Config {

@@ -11,14 +11,16 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::Config;
 use super::env::{self, EnvVar};
-use super::explain::{Provenance, ValueSource};
 use super::file;
 use super::host_resources::HostResources;
-use super::key::{Key, Spec};
+use super::key::Key;
 use super::mcp_servers::{self, McpServerConfig};
-use super::problems::{Problem, Report, display_value, known_paths, truncate_for_display};
+use super::problems::{Problem, display_value, truncate_for_display};
+use super::provenance::{Provenance, ValueSource};
+use super::report::{Report, known_paths};
 use super::sections::KEYS;
 use super::setting::{Setting, ValueError};
+use super::spec::Spec;
 use crate::error::Result;
 
 const MCP_URL: &str = "https://mcp.example.com/mcp";

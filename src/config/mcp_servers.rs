@@ -7,9 +7,9 @@ use std::time::Duration;
 use figment::value::{Dict, Value};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::key::Spec;
-use super::sections::McpConfig;
+use super::McpConfig;
 use super::setting::{Setting, ValueError};
+use super::spec::Spec;
 
 pub(super) const KEYS: [&str; 8] =
     ["name", "url", "command", "args", "env", "timeout", "max_retries", "description"];

@@ -17,20 +17,24 @@ mod key;
 mod loader;
 mod mcp_servers;
 mod problems;
+mod provenance;
+mod report;
 mod sections;
 mod setting;
+mod spec;
 mod url;
 
 use std::ffi::OsString;
 
 pub use backends::BackendSections;
 pub(crate) use effective::PASSED_BY_VALUE;
-pub use explain::{ExplainedValue, Explanation, ValueSource};
+pub use explain::{ExplainedValue, Explanation};
 pub use host_resources::HostResources;
 pub use loader::ConfigLoader;
 pub use mcp_servers::McpServerConfig;
 pub(crate) use problems::closest_match;
 pub use problems::{ConfigProblems, Problem};
+pub use provenance::ValueSource;
 pub use sections::{
     AzureConfig, Config, GoogleConfig, HttpConfig, LlmConfig, McpConfig, MemoryConfig, MilvusConfig,
     OpenAiConfig, OpenRouterConfig, PoolConfig, RedisConfig, RollbackConfig, TaskConfig, VectorConfig,

@@ -5,11 +5,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use super::backends::BackendSections;
-use super::explain::Provenance;
-use super::key::Legacy::{HttpPool, NotUsed, Optimization, Unlimited};
-use super::key::{Key, Spec, sections};
+use super::key::{Key, sections};
 use super::mcp_servers::McpServerConfig;
+use super::provenance::Provenance;
 use super::setting::Setting;
+use super::spec::Legacy::{HttpPool, NotUsed, Optimization, Unlimited};
+use super::spec::Spec;
 
 const HTTP: &[&str] = &["http", "https"];
 const PROXY: &[&str] = &["http", "https", "socks4", "socks5"];
@@ -253,7 +254,7 @@ sections! {
 
 #[cfg(test)]
 mod tests {
-    use super::super::setting::MAX_COUNT;
+    use super::super::spec::MAX_COUNT;
     use super::*;
     use crate::config::ValueSource;
 

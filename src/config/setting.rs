@@ -5,11 +5,8 @@ use std::time::Duration;
 use figment::value::{Num, Value};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::key::Spec;
+use super::spec::{MAX_COUNT, Spec};
 use super::url;
-
-/// The largest count in a variable or file. A larger one, set in code or by a rollback flag, means "unlimited".
-pub(super) const MAX_COUNT: u64 = u32::MAX as u64;
 
 /// The longest duration, a century, which can be added to any clock. It means "unlimited".
 pub(super) const MAX_SECONDS: u64 = 3_155_760_000;

@@ -17,6 +17,7 @@ mod providers;
 mod request;
 mod response;
 mod retry;
+mod secrets;
 mod sse;
 mod stream;
 mod structure;

@@ -11,6 +11,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::secrets::Secrets;
 use super::wire;
 use super::{
     ChatRequest, ChatResponse, ChatStream, DEFAULT_TIMEOUT, EmbedRequest, EmbedResponse, LlmClient, Usage,
@@ -18,9 +19,6 @@ use super::{
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{HttpBody, HttpRequest, HttpResponse, HttpTransport};
-
-/// Shorter secrets are not searched for in a provider's message: they would be found in any text.
-const MIN_SECRET_LEN: usize = 6;
 
 /// Bytes of an error response that are read.
 const MAX_ERROR_BODY_BYTES: usize = 64 * 1024;
@@ -234,25 +232,4 @@ pub(super) fn parse_header(
     };
     let parsed_name = HeaderName::try_from(name).map_err(|_| invalid("name"))?;
     Ok((parsed_name, HeaderValue::try_from(value).map_err(|_| invalid("value"))?))
-}
-
-/// Strings that an error must not repeat from a provider's message.
-#[derive(Clone, Default)]
-pub(super) struct Secrets(Arc<[SecretString]>);
-
-impl Secrets {
-    pub(super) fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
-        let long = secrets.into_iter().filter(|secret| secret.len() >= MIN_SECRET_LEN);
-        Self(long.map(SecretString::from).collect())
-    }
-
-    pub(super) fn appear_in(&self, text: &str) -> bool {
-        self.0.iter().any(|secret| text.contains(secret.expose_secret()))
-    }
-}
-
-impl fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }

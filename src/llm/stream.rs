@@ -11,7 +11,7 @@ use futures_util::stream::{self, Stream, StreamExt};
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
-use super::openai_compatible::Secrets;
+use super::secrets::Secrets;
 use super::sse::SseParser;
 use super::tool_call_assembler::complete_call_events;
 use super::wire::StreamState;

@@ -9,7 +9,7 @@ use super::provider_error::body_error;
 use super::response::WireUsage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::llm::EmbedResponse;
-use crate::llm::openai_compatible::Secrets;
+use crate::llm::secrets::Secrets;
 
 #[derive(Deserialize, Default)]
 #[serde(default)]

@@ -3,9 +3,9 @@
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
-use super::retry_after::retry_after;
+use super::retry_after::{details, retry_after};
 use crate::error::{Error, ErrorKind, Outcome};
-use crate::llm::openai_compatible::Secrets;
+use crate::llm::secrets::Secrets;
 
 /// Characters of a provider's message that an error repeats.
 const MESSAGE_CHARS: usize = 500;
@@ -117,10 +117,6 @@ fn is_quota_exhausted(status: StatusCode, detail: &Value) -> bool {
 /// Google reports a wrong key with status 400 and a reason in the details.
 fn is_bad_key(detail: &Value) -> bool {
     details(detail).any(|detail| detail["reason"] == "API_KEY_INVALID")
-}
-
-pub(super) fn details(detail: &Value) -> impl Iterator<Item = &Value> {
-    detail["details"].as_array().into_iter().flatten()
 }
 
 /// Messages of providers without a code for a conversation that is too long.

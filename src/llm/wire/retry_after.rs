@@ -6,10 +6,13 @@ use http::HeaderMap;
 use http::header::{DATE, RETRY_AFTER};
 use serde_json::Value;
 
-use super::provider_error::details;
-
 /// A provider that asks for a longer delay made a mistake, or waiting is of no use.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// The details that Google adds to an error.
+pub(super) fn details(detail: &Value) -> impl Iterator<Item = &Value> {
+    detail["details"].as_array().into_iter().flatten()
+}
 
 /// The delay in a header, or in the details as Google sends it.
 pub(super) fn retry_after(headers: &HeaderMap, detail: &Value) -> Option<Duration> {

@@ -10,8 +10,8 @@ use super::response::{Completion, CompletionExtra, ResponseMessage, WireToolCall
 use super::surrogates::SurrogateJoiner;
 use super::{decode_error, merge_extra};
 use crate::error::{Error, ErrorKind, Result};
-use crate::llm::openai_compatible::Secrets;
 use crate::llm::response::REASONING_FIELDS;
+use crate::llm::secrets::Secrets;
 use crate::llm::tool_call_assembler::{ToolCallAssembler, ToolCallDelta};
 use crate::llm::{ChatEvent, ChatResponse, Usage};
 
