@@ -57,6 +57,7 @@ mod error;
 pub mod http;
 mod limits;
 pub mod llm;
+pub mod mcp;
 pub mod memory;
 pub mod pool;
 pub mod registry;
