@@ -9,5 +9,7 @@ pub use rmcp::RmcpServerManager;
 
 /// Adds the MCP backends.
 pub(super) fn register(registry: &mut Registry) {
-    registry.mcp.register(RmcpServerManager::NAME, |context| Ok(Arc::new(RmcpServerManager::from_context(context)?)));
+    registry
+        .mcp
+        .register(RmcpServerManager::NAME, |context| Ok(Arc::new(RmcpServerManager::from_context(context)?)));
 }

@@ -178,6 +178,8 @@ pub struct McpConfig {
     pub default_max_retries: u32,
     /// The servers.
     pub servers: Vec<McpServerConfig>,
+    /// TMP
+    pub inherited_env: BTreeMap<String, String>,
 }
 
 /// One MCP server.
@@ -200,6 +202,33 @@ pub struct McpServerConfig {
     pub max_retries: Option<u32>,
     /// What it is for.
     pub description: Option<String>,
+    /// TMP
+    pub headers: BTreeMap<String, SecretString>,
+    /// TMP
+    pub token: Option<SecretString>,
+    /// TMP
+    pub protocol: McpProtocol,
+    /// TMP
+    pub max_concurrency: usize,
+    /// TMP
+    pub required: bool,
+    /// TMP
+    pub prefix: Option<String>,
+    /// TMP
+    pub allow_tools: Option<Vec<String>>,
+    /// TMP
+    pub deny_tools: Vec<String>,
+}
+/// TMP
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum McpProtocol {
+    /// TMP
+    #[default]
+    Auto,
+    /// TMP
+    Stateless,
+    /// TMP
+    Initialize,
 }
 
 impl McpServerConfig {
@@ -215,6 +244,14 @@ impl McpServerConfig {
             timeout: Duration::from_secs(30),
             max_retries: None,
             description: None,
+            headers: BTreeMap::new(),
+            token: None,
+            protocol: McpProtocol::Auto,
+            max_concurrency: 16,
+            required: false,
+            prefix: None,
+            allow_tools: None,
+            deny_tools: Vec::new(),
         }
     }
 }
@@ -426,6 +463,7 @@ impl Default for Config {
                 connection_timeout: Duration::from_secs(30),
                 default_max_retries: 3,
                 servers: Vec::new(),
+                inherited_env: BTreeMap::new(),
             },
             llm: LlmConfig::default(),
             rollback: RollbackConfig::default(),

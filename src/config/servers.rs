@@ -30,16 +30,15 @@ fn server(value: &Value) -> Result<McpServerConfig, Wrong> {
     if url.is_some() == command.is_some() {
         return Err(Wrong::new(format!("server {name:?} needs either a url or a command, and not both")));
     }
-    Ok(McpServerConfig {
-        name,
-        url,
-        command,
-        args: args(dict)?,
-        env: env(dict)?,
-        timeout: timeout(dict)?,
-        max_retries: max_retries(dict)?,
-        description: text(dict, "description")?,
-    })
+    let mut c = McpServerConfig::at(name, "");
+    c.url = url;
+    c.command = command;
+    c.args = args(dict)?;
+    c.env = env(dict)?;
+    c.timeout = timeout(dict)?;
+    c.max_retries = max_retries(dict)?;
+    c.description = text(dict, "description")?;
+    Ok(c)
 }
 
 fn text(dict: &Dict, key: &str) -> Result<Option<String>, Wrong> {

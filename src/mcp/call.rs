@@ -75,7 +75,10 @@ impl McpCall {
 
     /// Calls `listener` for every progress notification.
     #[must_use]
-    pub fn with_progress(mut self, listener: impl Fn(f64, Option<f64>, Option<&str>) + Send + Sync + 'static) -> Self {
+    pub fn with_progress(
+        mut self,
+        listener: impl Fn(f64, Option<f64>, Option<&str>) + Send + Sync + 'static,
+    ) -> Self {
         self.progress = Some(Arc::new(listener));
         self
     }
@@ -84,6 +87,9 @@ impl McpCall {
 /// Shows which tool is called; arguments and metadata may be private.
 impl fmt::Debug for McpCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("McpCall").field("server", &self.server).field("tool", &self.tool).finish_non_exhaustive()
+        f.debug_struct("McpCall")
+            .field("server", &self.server)
+            .field("tool", &self.tool)
+            .finish_non_exhaustive()
     }
 }

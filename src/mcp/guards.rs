@@ -60,12 +60,14 @@ impl McpGuards {
             return error(ErrorKind::Protocol, format!("tool {name:?}: inputSchema is not an object"));
         }
         if depth(schema, self.max_schema_depth) > self.max_schema_depth {
-            let message = format!("tool {name:?}: inputSchema is nested deeper than {}", self.max_schema_depth);
+            let message =
+                format!("tool {name:?}: inputSchema is nested deeper than {}", self.max_schema_depth);
             return error(ErrorKind::TooLarge, message);
         }
         let bytes = schema.to_string().len();
         if bytes > self.max_schema_bytes {
-            let message = format!("tool {name:?}: inputSchema of {bytes} bytes exceeds {}", self.max_schema_bytes);
+            let message =
+                format!("tool {name:?}: inputSchema of {bytes} bytes exceeds {}", self.max_schema_bytes);
             return error(ErrorKind::TooLarge, message);
         }
         let description = tool.get("description").and_then(Value::as_str).unwrap_or_default();

@@ -101,7 +101,8 @@ pub trait McpServerManager: Component {
 /// snapshot: ask again at each turn, so that servers that connected or changed since are seen.
 #[must_use]
 pub fn functions(manager: &Arc<dyn McpServerManager>) -> Functions {
-    manager.get_all_available_tools().into_iter().fold(Functions::new(), |functions, tool| {
-        functions.with(tool.into_function(Arc::clone(manager)))
-    })
+    manager
+        .get_all_available_tools()
+        .into_iter()
+        .fold(Functions::new(), |functions, tool| functions.with(tool.into_function(Arc::clone(manager))))
 }

@@ -40,7 +40,10 @@ impl ToolNames {
             let suffix = format!("_{number}");
             format!("{}{suffix}", &base[..base.len().min(MAX_NAME_LEN - suffix.len())])
         });
-        std::iter::once(base.clone()).chain(candidates).find(|name| !self.taken.contains(name)).unwrap_or(base)
+        std::iter::once(base.clone())
+            .chain(candidates)
+            .find(|name| !self.taken.contains(name))
+            .unwrap_or(base)
     }
 }
 

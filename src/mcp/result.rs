@@ -125,7 +125,12 @@ impl McpContent {
                 let resource = piece.get("resource")?;
                 let text = |key: &str| resource.get(key).and_then(Value::as_str).map(str::to_owned);
                 let blob = resource.get("blob").and_then(bytes);
-                Some(Self::Resource { uri: text("uri")?, mime_type: text("mimeType"), text: text("text"), blob })
+                Some(Self::Resource {
+                    uri: text("uri")?,
+                    mime_type: text("mimeType"),
+                    text: text("text"),
+                    blob,
+                })
             }
             "resource_link" => Some(Self::ResourceLink {
                 uri: text("uri")?,
@@ -172,17 +177,21 @@ mod tests {
 
     #[test]
     fn every_kind_of_content_is_kept_and_an_odd_one_loses_nothing() {
-        let result = read(json!({ "isError": true, "_meta": {"k": 1}, "structuredContent": {"n": 2}, "content": [
-            {"type": "text", "text": "one"},
-            {"type": "image", "data": "AAEC", "mimeType": "image/png"},
-            {"type": "image", "data": "not base64", "mimeType": "image/png"},
-            {"type": "resource", "resource": {"uri": "file:///a", "text": "two"}},
-            {"type": "resource_link", "uri": "file:///b", "name": "b"},
-            {"type": "hologram", "depth": 3},
-        ]}));
+        let result =
+            read(json!({ "isError": true, "_meta": {"k": 1}, "structuredContent": {"n": 2}, "content": [
+                {"type": "text", "text": "one"},
+                {"type": "image", "data": "AAEC", "mimeType": "image/png"},
+                {"type": "image", "data": "not base64", "mimeType": "image/png"},
+                {"type": "resource", "resource": {"uri": "file:///a", "text": "two"}},
+                {"type": "resource_link", "uri": "file:///b", "name": "b"},
+                {"type": "hologram", "depth": 3},
+            ]}));
         assert!(result.is_error);
         assert_eq!(result.first_text(), Some("one"));
-        assert_eq!(result.content[1], McpContent::Image { data: Bytes::from_static(&[0, 1, 2]), mime_type: "image/png".into() });
+        assert_eq!(
+            result.content[1],
+            McpContent::Image { data: Bytes::from_static(&[0, 1, 2]), mime_type: "image/png".into() }
+        );
         assert!(matches!(result.content[2], McpContent::Other(_)));
         assert!(matches!(result.content[5], McpContent::Other(_)));
         assert!(result.text().starts_with("one\n[image/png, 3 bytes]\n"));

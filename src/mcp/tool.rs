@@ -60,7 +60,8 @@ impl McpTool {
             };
             let call = McpCall::new(server_name.clone(), original_name.clone()).with_arguments(arguments);
             async move {
-                let result = manager.call_tool(call).await.map_err(|error| FunctionError::new(error.to_string()))?;
+                let result =
+                    manager.call_tool(call).await.map_err(|error| FunctionError::new(error.to_string()))?;
                 if result.is_error {
                     return Err(FunctionError::new(result.text()));
                 }

@@ -2,22 +2,25 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, ClientConfig, ClientRequest, Implementation, ListToolsRequest,
-    LoggingMessageNotificationParam, PaginatedRequestParams, ProgressNotificationParam, ProgressToken,
-    ProtocolVersion, RequestMetaObject, ServerResult, SubscriptionFilter,
+    PaginatedRequestParams, PingRequest, ProgressNotificationParam, ProgressToken, ProtocolVersion,
+    RequestMetaObject, ServerResult, SubscriptionFilter,
 };
 use rmcp::service::{NotificationContext, PeerRequestOptions, RequestHandle, RunningService, Subscription};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::async_rw::AsyncRwTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use rmcp::{ClientHandler, ClientLifecycleMode, Peer, RoleClient, serve_client_with_lifecycle};
+use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
-use super::errors::{call_error, connect_error, is_final};
+use super::errors::{call_error, connect_error, is_final, is_session_lost};
 use super::http_client::TransportClient;
 use super::stdio::ServerProcess;
 use crate::config::{McpProtocol, McpServerConfig};
@@ -38,6 +41,8 @@ pub(super) struct Connector {
 pub(super) struct Connection {
     service: RunningService<RoleClient, Handler>,
     process: Option<ServerProcess>,
+    /// The server no longer knows the session: every further call would fail.
+    session_lost: AtomicBool,
     /// Keeps notifications of a changed list coming, in the stateless era.
     subscription: tokio::sync::Mutex<Option<Subscription>>,
 }
@@ -99,7 +104,7 @@ impl Connector {
             true => subscribe(service.peer(), deadline).await,
             false => None,
         };
-        Ok(Connection { service, process, subscription: subscription.into() })
+        Ok(Connection { service, process, session_lost: false.into(), subscription: subscription.into() })
     }
 
     fn http_transport(
@@ -108,8 +113,11 @@ impl Connector {
         url: &str,
     ) -> Result<StreamableHttpClientTransport<TransportClient>> {
         let Some(http) = &self.http else {
-            let message = "no HTTP transport: enable the cargo feature \"ureq\" or pass a transport to the builder";
-            return Err(Error::new(ErrorKind::Unsupported, format!("mcp:{}", config.name), message).not_sent());
+            let message =
+                "no HTTP transport: enable the cargo feature \"ureq\" or pass a transport to the builder";
+            return Err(
+                Error::new(ErrorKind::Unsupported, format!("mcp:{}", config.name), message).not_sent()
+            );
         };
         let client = TransportClient::new(Arc::clone(http), config.timeout);
         let mut settings = StreamableHttpClientTransportConfig::with_uri(url)
@@ -118,10 +126,24 @@ impl Connector {
             .max_concurrent_requests(config.max_concurrency)
             // A call that may have been executed must not be sent again; the supervisor reconnects instead.
             .reinit_on_expired_session(false);
-        settings.custom_headers = config.http_headers()?;
-        settings.auth_header = config.bearer_token();
+        settings.custom_headers = http_headers(config)?;
+        settings.auth_header = config.token.as_ref().map(|token| token.expose_secret().to_owned());
         Ok(StreamableHttpClientTransport::with_client(client, settings))
     }
+}
+
+/// The headers that every request to the server carries.
+pub(super) fn http_headers(config: &McpServerConfig) -> Result<HashMap<HeaderName, HeaderValue>> {
+    let headers = config.headers.iter().map(|(name, value)| {
+        let invalid = |what| {
+            let message = format!("invalid {what} for HTTP header {name:?}");
+            Error::new(ErrorKind::Config, format!("mcp:{}", config.name), message)
+        };
+        let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| invalid("value"))?;
+        value.set_sensitive(true);
+        Ok((HeaderName::try_from(name).map_err(|_| invalid("name"))?, value))
+    });
+    headers.collect()
 }
 
 fn stateless() -> ClientLifecycleMode {
@@ -166,7 +188,9 @@ impl Connection {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.service.is_closed() || self.service.peer().is_transport_closed()
+        self.session_lost.load(Ordering::Acquire)
+            || self.service.is_closed()
+            || self.service.peer().is_transport_closed()
     }
 
     /// Waits until the server says that its tools changed.
@@ -190,19 +214,30 @@ impl Connection {
             let (page, next) = self.list_page(server, cursor).await?;
             for tool in page {
                 if tools.len() == guards.max_tools {
-                    tracing::warn!(mcp.server = server, limit = guards.max_tools, "too many tools; the rest is ignored");
+                    tracing::warn!(
+                        mcp.server = server,
+                        limit = guards.max_tools,
+                        "too many tools; the rest is ignored"
+                    );
                     return Ok(tools);
                 }
                 match guards.check_tool(server, &tool) {
                     Ok(tool) if names.insert(tool.original_name.clone()) => tools.push(tool),
-                    Ok(tool) => tracing::warn!(mcp.server = server, tool = tool.original_name, "duplicate tool ignored"),
+                    Ok(tool) => tracing::warn!(
+                        mcp.server = server,
+                        tool = tool.original_name,
+                        "duplicate tool ignored"
+                    ),
                     Err(error) => tracing::warn!(mcp.server = server, %error, "tool ignored"),
                 }
             }
             match next.filter(|next| !next.is_empty()) {
                 None => return Ok(tools),
                 Some(next) if !cursors.insert(next.clone()) => {
-                    tracing::warn!(mcp.server = server, "repeated cursor; the rest of the tool list is ignored");
+                    tracing::warn!(
+                        mcp.server = server,
+                        "repeated cursor; the rest of the tool list is ignored"
+                    );
                     return Ok(tools);
                 }
                 next => cursor = next,
@@ -216,17 +251,27 @@ impl Connection {
     async fn list_page(&self, server: &str, cursor: Option<String>) -> Result<(Vec<Value>, Option<String>)> {
         let params = PaginatedRequestParams::default().with_cursor(cursor);
         let request = ClientRequest::ListToolsRequest(ListToolsRequest::with_param(params));
-        let result = self.service.peer().send_request(request).await.map_err(|error| call_error(server, error))?;
+        let result =
+            self.service.peer().send_request(request).await.map_err(|error| call_error(server, error))?;
         let mut result = result_json(server, &result)?;
         let Some(Value::Array(page)) = result.remove("tools") else {
-            return Err(Error::new(ErrorKind::Protocol, format!("mcp:{server}"), "tools/list result without tools"));
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                format!("mcp:{server}"),
+                "tools/list result without tools",
+            ));
         };
         let next = result.get("nextCursor").and_then(Value::as_str).map(str::to_owned);
         Ok((page, next))
     }
 
     /// Calls a tool; see [`McpServerManager::call_tool`](crate::mcp::McpServerManager::call_tool).
-    pub(super) async fn call_tool(&self, call: McpCall, deadline: Deadline, guards: &McpGuards) -> Result<McpToolResult> {
+    pub(super) async fn call_tool(
+        &self,
+        call: McpCall,
+        deadline: Deadline,
+        guards: &McpGuards,
+    ) -> Result<McpToolResult> {
         let McpCall { server, tool, arguments, idle_timeout, meta, progress, .. } = call;
         let params = CallToolRequestParams::new(tool).with_arguments(arguments);
         let mut options = PeerRequestOptions::no_options().with_max_total_timeout(deadline.remaining());
@@ -236,16 +281,23 @@ impl Connection {
         }
         if !meta.is_empty() {
             let mut object = RequestMetaObject::default();
-            object.0.extend(meta);
+            object.0.0.extend(meta);
             options.meta = Some(object);
         }
         let request = ClientRequest::CallToolRequest(CallToolRequest::new(params));
         let peer = self.service.peer();
-        let handle = peer.send_cancellable_request(request, options).await.map_err(|error| call_error(&server, error))?;
-        let _listening = progress.map(|listener| self.service.service().listen(handle.progress_token.clone(), listener));
+        let handle = peer
+            .send_cancellable_request(request, options)
+            .await
+            .map_err(|error| call_error(&server, error))?;
+        let _listening =
+            progress.map(|listener| self.service.service().listen(handle.progress_token.clone(), listener));
         let cancel = CancelOnDrop::new(&handle);
         let answered = handle.await_response().await;
         cancel.disarm();
+        if answered.as_ref().is_err_and(is_session_lost) {
+            self.session_lost.store(true, Ordering::Release);
+        }
         let result = answered.map_err(|error| call_error(&server, error))?;
         let json = result_json(&server, &result)?;
         let bytes = serde_json::to_vec(&json).map_or(0, |json| json.len());
@@ -258,6 +310,15 @@ impl Connection {
             return Err(Error::new(ErrorKind::Unsupported, format!("mcp:{server}"), message));
         }
         Ok(McpToolResult::from_json(json))
+    }
+
+    /// Asks the server whether it answers.
+    pub(super) async fn ping(&self, server: &str) -> Result<()> {
+        if self.is_stateless() {
+            return self.list_page(server, None).await.map(drop);
+        }
+        let request = ClientRequest::PingRequest(PingRequest::default());
+        self.service.peer().send_request(request).await.map(drop).map_err(|error| call_error(server, error))
     }
 
     /// Ends the connection by `deadline`: the session, then the child process.
@@ -292,8 +353,11 @@ impl CancelOnDrop {
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        let (Some((peer, id)), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else { return };
-        let params = rmcp::model::CancelledNotificationParam::new(Some(id), Some("the caller gave up".into()));
+        let (Some((peer, id)), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        let params =
+            rmcp::model::CancelledNotificationParam::new(Some(id), Some("the caller gave up".into()));
         runtime.spawn(async move {
             let _ = peer.send_notification(rmcp::model::CancelledNotification::new(params).into()).await;
         });
@@ -342,9 +406,5 @@ impl ClientHandler for Handler {
 
     async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
         self.tools_changed.notify_one();
-    }
-
-    async fn on_logging_message(&self, params: LoggingMessageNotificationParam, _: NotificationContext<RoleClient>) {
-        tracing::debug!(level = ?params.level, "message from an MCP server");
     }
 }

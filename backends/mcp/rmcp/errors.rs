@@ -13,17 +13,21 @@ use crate::{Error, ErrorKind, Outcome};
 /// Why connecting failed.
 pub(super) fn connect_error(server: &str, error: ClientInitializeError) -> Error {
     let challenge = error.auth_challenge().map(str::to_owned);
-    let base = match find::<Error>(&error) {
-        Some(ours) => Error::new(ours.kind(), format!("mcp:{server}"), format!("failed to connect: {}", ours.message()))
-            .with_outcome(ours.outcome()),
+    let base = match find_ours(&error) {
+        Some(ours) => {
+            Error::new(ours.kind(), format!("mcp:{server}"), format!("failed to connect: {}", ours.message()))
+                .with_outcome(ours.outcome())
+        }
         None => {
             let (kind, message) = describe(&error);
             Error::new(kind, format!("mcp:{server}"), format!("failed to connect: {message}"))
         }
     };
     match challenge {
-        Some(challenge) => Error::new(ErrorKind::Authentication, format!("mcp:{server}"), "authorization required")
-            .with_context("challenge", challenge),
+        Some(challenge) => {
+            Error::new(ErrorKind::Authentication, format!("mcp:{server}"), "authorization required")
+                .with_context("challenge", challenge)
+        }
         None => base.with_source(error),
     }
 }
@@ -46,13 +50,29 @@ pub(super) fn call_error(server: &str, error: ServiceError) -> Error {
         }
         _ => {}
     }
-    if let Some(ours) = find::<Error>(&error) {
+    if is_session_lost(&error) {
+        return Error::new(ErrorKind::Unavailable, component, "the session has expired").with_source(error);
+    }
+    if let Some(ours) = find_ours(&error) {
         return Error::new(ours.kind(), component, ours.message().to_owned())
             .with_outcome(ours.outcome())
             .with_source(error);
     }
     let (kind, message) = describe(&error);
     Error::new(kind, component, message).with_source(error)
+}
+
+/// Whether the server no longer knows the session.
+pub(super) fn is_session_lost(error: &ServiceError) -> bool {
+    matches!(find::<StreamableHttpError<Error>>(error), Some(StreamableHttpError::SessionExpired))
+}
+
+/// The error of our own transport inside, which rmcp does not return as a source.
+fn find_ours<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    match find::<StreamableHttpError<Error>>(error)? {
+        StreamableHttpError::Client(error) => Some(error),
+        _ => None,
+    }
 }
 
 /// Whether trying another handshake is pointless.
@@ -72,20 +92,23 @@ fn describe(error: &(dyn StdError + 'static)) -> (ErrorKind, String) {
     if find::<AuthRequiredError>(error).is_some() || find::<InsufficientScopeError>(error).is_some() {
         return (ErrorKind::Authentication, "authorization required".into());
     }
-    if let Some(StreamableHttpError::SessionExpired) = find::<StreamableHttpError<Error>>(error) {
-        return (ErrorKind::Unavailable, "the session has expired".into());
-    }
     (ErrorKind::Unavailable, innermost(error))
 }
 
-fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error| error.source())
-}
-
 fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
-    chain(error).find_map(|error| error.downcast_ref())
+    let mut current = Some(error);
+    while let Some(error) = current {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        current = error.source();
+    }
+    None
 }
 
-fn innermost(error: &(dyn StdError + 'static)) -> String {
-    chain(error).last().map_or_else(String::new, ToString::to_string)
+fn innermost(mut error: &(dyn StdError + 'static)) -> String {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
 }

@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use parking_lot::Mutex;
 use rmcp::model::{ClientJsonRpcMessage, ClientRequest, ErrorData, ServerJsonRpcMessage};
 use rmcp::transport::streamable_http_client::{
-    AuthRequiredError, HttpStatusError, InsufficientScopeError, SseError, StreamableHttpClient, StreamableHttpError,
-    StreamableHttpPostResponse, StreamableHttpResponseLimits,
+    AuthRequiredError, HttpStatusError, InsufficientScopeError, SseError, StreamableHttpClient,
+    StreamableHttpError, StreamableHttpPostResponse, StreamableHttpResponseLimits,
 };
 use sse_stream::{Sse, SseStream};
 use tokio::time::Instant;
@@ -43,7 +43,11 @@ impl TransportClient {
         Self { http, post_timeout, last_opened: Arc::default() }
     }
 
-    async fn send(&self, request: http::Request<Bytes>, deadline: Option<Deadline>) -> Result<HttpResponse, HttpError> {
+    async fn send(
+        &self,
+        request: http::Request<Bytes>,
+        deadline: Option<Deadline>,
+    ) -> Result<HttpResponse, HttpError> {
         let request = HttpRequest::new(request).with_deadline(deadline);
         self.http.send(request).await.map_err(StreamableHttpError::Client)
     }
@@ -74,7 +78,9 @@ impl RequestParts {
         *request.method_mut() = method;
         *request.uri_mut() = uri.parse().map_err(|_| invalid("invalid MCP server URL"))?;
         let headers = request.headers_mut();
-        headers.extend(self.headers.into_iter().map(|(name, value)| (Some(name), value)).collect::<HeaderMapItems>());
+        headers.extend(
+            self.headers.into_iter().map(|(name, value)| (Some(name), value)).collect::<HeaderMapItems>(),
+        );
         headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         if let Some(session_id) = self.session_id {
             headers.insert(SESSION_ID, header_value(&session_id)?);
@@ -132,7 +138,9 @@ impl StreamableHttpClient for TransportClient {
         match response.status {
             StatusCode::ACCEPTED | StatusCode::NO_CONTENT => return Ok(StreamableHttpPostResponse::Accepted),
             StatusCode::NOT_FOUND if in_session => return Err(StreamableHttpError::SessionExpired),
-            status if !status.is_success() => return failed_post(response, &message, in_session, limits).await,
+            status if !status.is_success() => {
+                return failed_post(response, &message, in_session, limits).await;
+            }
             _ => {}
         }
         let session_id = text_header(&response.headers, &SESSION_ID).map(str::to_owned);
@@ -144,8 +152,11 @@ impl StreamableHttpClient for TransportClient {
             return unexpected_body(response, &message).await;
         }
         let body = read_body(response.body, limits.max_json_response_size).await?;
-        let message = serde_json::from_slice(&body)
-            .map_err(|error| StreamableHttpError::UnexpectedServerResponse(format!("invalid JSON-RPC response: {error}").into()))?;
+        let message = serde_json::from_slice(&body).map_err(|error| {
+            StreamableHttpError::UnexpectedServerResponse(
+                format!("invalid JSON-RPC response: {error}").into(),
+            )
+        })?;
         Ok(StreamableHttpPostResponse::Json(message, session_id))
     }
 
@@ -198,7 +209,9 @@ impl StreamableHttpClient for TransportClient {
         match response.status {
             StatusCode::METHOD_NOT_ALLOWED => Err(StreamableHttpError::ServerDoesNotSupportSse),
             status if !status.is_success() => Err(status_error(&response).into()),
-            _ if is_media_type(&response.headers, EVENT_STREAM) => Ok(event_stream(response.body, max_event_size)),
+            _ if is_media_type(&response.headers, EVENT_STREAM) => {
+                Ok(event_stream(response.body, max_event_size))
+            }
             _ => Err(StreamableHttpError::UnexpectedContentType(content_type(&response.headers))),
         }
     }
@@ -252,7 +265,8 @@ async fn failed_post(
         && status.is_client_error()
         && !in_session
     {
-        let rejected = || ErrorData::invalid_request(format!("server/discover rejected with HTTP {status}"), None);
+        let rejected =
+            || ErrorData::invalid_request(format!("server/discover rejected with HTTP {status}"), None);
         let data = rpc_error.map_or_else(rejected, |error| error.error);
         let message = ServerJsonRpcMessage::error(data, Some(request.id.clone()));
         return Ok(StreamableHttpPostResponse::Json(message, None));

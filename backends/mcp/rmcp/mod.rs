@@ -15,11 +15,14 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::mcp::{McpCall, McpGuards, McpServerHealth, McpServerManager, McpServerStatus, McpTool, McpToolResult, ToolNames};
-use crate::{
-    BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase,
+use crate::mcp::{
+    McpCall, McpGuards, McpServerHealth, McpServerManager, McpServerStatus, McpTool, McpToolResult, ToolNames,
 };
-use connection::Connector;
+use crate::{
+    BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
+    ShutdownPhase,
+};
+use connection::{Connector, http_headers};
 use server::Server;
 
 const COMPONENT: &str = "mcp";
@@ -56,11 +59,11 @@ impl RmcpServerManager {
         let names = Arc::new(Mutex::new(ToolNames::default()));
         let connect_timeout = config.connection_timeout;
         let configs = config.servers.iter().filter(|_| config.enabled);
-        let attempts = configs.clone().map(|server| {
-            u64::from(server.max_retries.unwrap_or(config.default_max_retries)).max(1)
-        });
+        let attempts = configs
+            .clone()
+            .map(|server| u64::from(server.max_retries.unwrap_or(config.default_max_retries)).max(1));
         let servers = configs.map(|server| {
-            server.http_headers()?;
+            http_headers(server)?;
             let server = Server::new(server.clone(), connector.clone(), connect_timeout, Arc::clone(&names));
             Ok(Arc::new(server))
         });
@@ -89,7 +92,8 @@ impl McpServerManager for RmcpServerManager {
     async fn initialize(&self, deadline: Deadline) -> Result<()> {
         // 1.5 times what all attempts may take, whatever a server does between them.
         let attempts = self.attempts.iter().copied().max().unwrap_or_default();
-        let budget = self.connect_timeout.mul_f64(1.5).saturating_mul(u32::try_from(attempts).unwrap_or(u32::MAX));
+        let budget =
+            self.connect_timeout.mul_f64(1.5).saturating_mul(u32::try_from(attempts).unwrap_or(u32::MAX));
         let settled = self.servers.iter().zip(&self.attempts).map(|(server, attempts)| {
             server.start();
             server.settled(*attempts)

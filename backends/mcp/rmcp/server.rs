@@ -166,7 +166,7 @@ impl Server {
     async fn list(&self, connection: &Connection) -> Result<Arc<[McpTool]>> {
         let tools = connection.list_tools(&self.config.name, &self.connector.guards).await?;
         let mut names = self.names.lock();
-        let allowed = tools.into_iter().filter(|tool| self.config.allows(&tool.original_name));
+        let allowed = tools.into_iter().filter(|tool| is_allowed(&self.config, &tool.original_name));
         let named = allowed.map(|mut tool| {
             tool.name = names.assign(&self.config.name, self.config.prefix.as_deref(), &tool.original_name);
             tool.server_url.clone_from(&self.config.url);
@@ -196,7 +196,9 @@ impl Server {
         let deadline = Deadline::after(self.connect_timeout);
         match deadline.run("mcp", "listing tools", self.list(connection)).await.and_then(|tools| tools) {
             Ok(tools) => self.state.send_modify(|state| state.tools = tools),
-            Err(error) => tracing::warn!(mcp.server = self.config.name, %error, "failed to refresh the tool list"),
+            Err(error) => {
+                tracing::warn!(mcp.server = self.config.name, %error, "failed to refresh the tool list")
+            }
         }
         // A storm of notifications costs at most two listings a second.
         tokio::time::sleep(TICK).await;
@@ -246,8 +248,16 @@ impl Server {
             };
             let reason = state.error.as_ref().map_or("not connected yet", |error| error.message.as_str());
             let next = state.next_attempt.map(|next| next.saturating_duration_since(Instant::now()));
-            Error::new(kind, component(), format!("not connected: {reason}")).with_retry_after(next).not_sent()
+            Error::new(kind, component(), format!("not connected: {reason}"))
+                .with_retry_after(next)
+                .not_sent()
         })
+    }
+
+    /// Ends the supervisor. What it holds is dropped with it.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+        self.state.send_replace(State::default());
     }
 
     fn error_kind(&self) -> Option<ErrorKind> {
@@ -259,15 +269,13 @@ impl Server {
         let deadline = call.deadline.map_or(own, |deadline| deadline.min(own));
         let connection = self.connection()?;
         let waiting = deadline.run("mcp", "waiting for a call permit", self.calls.acquire_owned()).await;
-        let _permit = waiting.map_err(|error| error.with_context("setting", "mcp.max_concurrency").not_sent())??;
+        let _permit =
+            waiting.map_err(|error| error.with_context("setting", "mcp.max_concurrency").not_sent())??;
         // rmcp ends the call at the deadline and tells the server; this is for a connection that hangs as a whole.
         let hard = Deadline::after(deadline.remaining() + Duration::from_millis(50));
         let called = connection.call_tool(call, deadline, &self.connector.guards);
         let result = hard.run("mcp", "calling the tool", called).await.and_then(|result| result);
-        if let Err(error) = &result
-            && (connection.is_closed() || is_session_lost(error))
-            && self.is_current(&connection)
-        {
+        if result.is_err() && connection.is_closed() && self.is_current(&connection) {
             self.reconnect.notify_one();
         }
         result
@@ -281,14 +289,17 @@ impl Server {
         let state = self.state.borrow();
         let health = match (&state.connection, &state.error) {
             (Some(_), _) => McpServerHealth::Healthy,
-            (None, Some(error)) if error.kind == ErrorKind::Authentication => McpServerHealth::NeedsAuthorization,
+            (None, Some(error)) if error.kind == ErrorKind::Authentication => {
+                McpServerHealth::NeedsAuthorization
+            }
             (None, Some(_)) => McpServerHealth::Error,
             (None, None) => McpServerHealth::Disconnected,
         };
         let mut status = McpServerStatus::new(&self.config.name, health);
         status.error = state.error.as_ref().map(|error| error.message.clone());
         status.next_attempt = state.next_attempt.map(|next| next.saturating_duration_since(Instant::now()));
-        status.protocol_version = state.connection.as_ref().and_then(|connection| connection.protocol_version());
+        status.protocol_version =
+            state.connection.as_ref().and_then(|connection| connection.protocol_version());
         status.tools = state.connection.as_ref().map_or(0, |_| state.tools.len());
         status.connects = state.connects;
         status
@@ -307,9 +318,9 @@ impl Server {
     }
 }
 
-/// The server no longer knows the session: every further call on this connection would fail.
-fn is_session_lost(error: &Error) -> bool {
-    error.context().any(|(name, _)| name == "session")
+fn is_allowed(config: &McpServerConfig, tool: &str) -> bool {
+    let listed = |list: &[String]| list.iter().any(|name| name == tool);
+    config.allow_tools.as_deref().is_none_or(listed) && !listed(&config.deny_tools)
 }
 
 /// Closes a connection that calls may still hold: the last of them drops it.
