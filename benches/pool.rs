@@ -1,16 +1,14 @@
-//! Taking a connection out of a pool and giving it back, beside other pools. The connections lead nowhere, so that
+//! Acquiring a connection from a pool and returning it, beside other pools. The connections have no server, so that
 //! only the pools are measured.
 //!
-//! Every pool has [`SLOTS`] connections, all of them made before anything is measured, and waits as long as it takes
-//! or its usual time; none asks a connection whether it still works. Ours is called through `dyn ConnectionPool`, as
-//! backends call it, with a deadline that comes from further up, as theirs do.
+//! Every pool has [`SLOTS`] connections, all opened before anything is measured; none checks a connection. Ours are
+//! called through `dyn ConnectionPool` with the caller's deadline, as backends call them.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arshai::backends::pool::{lean, mobc as over_mobc};
 use arshai::pool::{Connection, ConnectionPool, Connector, PoolSettings, PooledConnection};
 use arshai::{BuildContext, Config, Deadline, Registry};
 use arshai_benches::{Bench, Better};
@@ -35,19 +33,19 @@ fn main() {
     bench.finish();
 }
 
-/// What a contender has to do.
+/// A measured workload.
 enum Job {
-    /// One caller takes a connection and gives it back, again and again: nanoseconds for each time.
+    /// One caller acquires and returns a connection repeatedly: nanoseconds for each.
     OneCaller { checkouts: usize },
-    /// [`CALLERS`] do, and let others run while they have it: nanoseconds for each time, all callers together.
+    /// [`CALLERS`] do, yielding while they have it: nanoseconds for each, all callers together.
     Callers { each: usize },
-    /// They do for `time`: how often the unluckiest came to its turn for each turn of the luckiest.
+    /// They do for `time`: checkouts of the caller with the fewest, divided by those of the one with the most.
     Fairness { time: Duration },
 }
 
 fn compare(bench: &mut Bench, case: &str, unit: &'static str, better: Better, runtime: &Runtime, job: &Job) {
-    let ours = Arc::new(Ours::new(lean::NAME));
-    let mobc_backend = Arc::new(Ours::new(over_mobc::NAME));
+    let ours = Arc::new(Ours::new("bounded"));
+    let over_mobc = Arc::new(Ours::new("mobc"));
     let deadpool = Arc::new(deadpool_of_slots());
     let bb8 = Arc::new(runtime.block_on(bb8_of_slots()));
     let mobc = Arc::new(mobc_of_slots());
@@ -57,7 +55,7 @@ fn compare(bench: &mut Bench, case: &str, unit: &'static str, better: Better, ru
         better,
         vec![
             ("ours", Box::new(|| run(runtime, &ours, job))),
-            ("arshai mobc backend", Box::new(|| run(runtime, &mobc_backend, job))),
+            ("arshai mobc backend", Box::new(|| run(runtime, &over_mobc, job))),
             ("deadpool 0.13.1", Box::new(|| run(runtime, &deadpool, job))),
             ("bb8 0.9.1", Box::new(|| run(runtime, &bb8, job))),
             ("mobc 0.9.0", Box::new(|| run(runtime, &mobc, job))),
@@ -95,8 +93,11 @@ async fn one_caller(pool: &impl Pool, checkouts: usize) -> f64 {
     began.elapsed().as_nanos() as f64 / checkouts as f64
 }
 
-/// Every caller takes turns for as long as `go_on` says of the number it had; gives all their numbers.
-async fn turns(pool: &Arc<impl Pool>, go_on: impl Fn(usize) -> bool + Clone + Send + 'static) -> Vec<usize> {
+/// Every caller acquires connections while `go_on` of its count is true; returns all counts.
+async fn checkouts(
+    pool: &Arc<impl Pool>,
+    go_on: impl Fn(usize) -> bool + Clone + Send + 'static,
+) -> Vec<usize> {
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
             let (pool, go_on) = (Arc::clone(pool), go_on.clone());
@@ -121,25 +122,25 @@ async fn turns(pool: &Arc<impl Pool>, go_on: impl Fn(usize) -> bool + Clone + Se
 
 async fn callers(pool: &Arc<impl Pool>, each: usize) -> f64 {
     let began = Instant::now();
-    let all = turns(pool, move |had| had < each).await;
+    let all = checkouts(pool, move |had| had < each).await;
     began.elapsed().as_nanos() as f64 / all.iter().sum::<usize>() as f64
 }
 
 async fn fairness(pool: &Arc<impl Pool>, time: Duration) -> f64 {
     let until = Instant::now() + time;
-    let all = turns(pool, move |_| Instant::now() < until).await;
+    let all = checkouts(pool, move |_| Instant::now() < until).await;
     let (least, most) = (all.iter().min(), all.iter().max());
     least.zip(most).map_or(f64::NAN, |(least, most)| *least as f64 / *most as f64)
 }
 
 /// The connection of every pool.
-struct Nowhere;
+struct NoopConnection;
 
 #[derive(Debug)]
-struct ToNowhere;
+struct NoopConnector;
 
 #[async_trait]
-impl Connection for Nowhere {
+impl Connection for NoopConnection {
     fn is_open(&self) -> bool {
         true
     }
@@ -150,9 +151,9 @@ impl Connection for Nowhere {
 }
 
 #[async_trait]
-impl Connector for ToNowhere {
+impl Connector for NoopConnector {
     async fn connect(&self) -> arshai::Result<Box<dyn Connection>> {
-        Ok(Box::new(Nowhere))
+        Ok(Box::new(NoopConnection))
     }
 }
 
@@ -169,7 +170,7 @@ impl Ours {
         settings.max_idle = SLOTS;
         let context = BuildContext::new(Config::default());
         let factory = Registry::builtin().pool.build(name, &context).expect("a built-in pool");
-        let pool = factory.build(Arc::new(ToNowhere), settings).expect("valid settings");
+        let pool = factory.build(Arc::new(NoopConnector), settings).expect("valid settings");
         Self { pool, deadline: Deadline::after(Duration::from_secs(600)) }
     }
 }
@@ -178,93 +179,98 @@ impl Pool for Ours {
     type Held<'a> = PooledConnection;
 
     async fn acquire(&self) -> PooledConnection {
-        self.pool.acquire(self.deadline).await.expect("one comes free")
+        self.pool.acquire(self.deadline).await.expect("one is returned")
     }
 }
 
-fn deadpool_of_slots() -> deadpool::managed::Pool<ToNowhere> {
-    deadpool::managed::Pool::builder(ToNowhere).max_size(SLOTS).build().expect("valid settings")
+fn deadpool_of_slots() -> deadpool::managed::Pool<NoopConnector> {
+    deadpool::managed::Pool::builder(NoopConnector).max_size(SLOTS).build().expect("valid settings")
 }
 
-impl deadpool::managed::Manager for ToNowhere {
-    type Type = Nowhere;
+impl deadpool::managed::Manager for NoopConnector {
+    type Type = NoopConnection;
     type Error = Infallible;
 
-    async fn create(&self) -> Result<Nowhere, Infallible> {
-        Ok(Nowhere)
+    async fn create(&self) -> Result<NoopConnection, Infallible> {
+        Ok(NoopConnection)
     }
 
     async fn recycle(
         &self,
-        _: &mut Nowhere,
+        _: &mut NoopConnection,
         _: &deadpool::managed::Metrics,
     ) -> deadpool::managed::RecycleResult<Infallible> {
         Ok(())
     }
 }
 
-impl Pool for deadpool::managed::Pool<ToNowhere> {
-    type Held<'a> = deadpool::managed::Object<ToNowhere>;
+impl Pool for deadpool::managed::Pool<NoopConnector> {
+    type Held<'a> = deadpool::managed::Object<NoopConnector>;
 
     async fn acquire(&self) -> Self::Held<'_> {
-        self.get().await.expect("one comes free")
+        self.get().await.expect("one is returned")
     }
 }
 
-async fn bb8_of_slots() -> bb8::Pool<ToNowhere> {
+async fn bb8_of_slots() -> bb8::Pool<NoopConnector> {
     let size = u32::try_from(SLOTS).expect("few slots");
-    bb8::Pool::builder().max_size(size).test_on_check_out(false).build(ToNowhere).await.expect("it starts")
+    bb8::Pool::builder()
+        .max_size(size)
+        .test_on_check_out(false)
+        .build(NoopConnector)
+        .await
+        .expect("it starts")
 }
 
-impl bb8::ManageConnection for ToNowhere {
-    type Connection = Nowhere;
+impl bb8::ManageConnection for NoopConnector {
+    type Connection = NoopConnection;
     type Error = Infallible;
 
-    async fn connect(&self) -> Result<Nowhere, Infallible> {
-        Ok(Nowhere)
+    async fn connect(&self) -> Result<NoopConnection, Infallible> {
+        Ok(NoopConnection)
     }
 
-    async fn is_valid(&self, _: &mut Nowhere) -> Result<(), Infallible> {
+    async fn is_valid(&self, _: &mut NoopConnection) -> Result<(), Infallible> {
         Ok(())
     }
 
-    fn has_broken(&self, _: &mut Nowhere) -> bool {
+    fn has_broken(&self, _: &mut NoopConnection) -> bool {
         false
     }
 }
 
-impl Pool for bb8::Pool<ToNowhere> {
-    type Held<'a> = bb8::PooledConnection<'a, ToNowhere>;
+impl Pool for bb8::Pool<NoopConnector> {
+    type Held<'a> = bb8::PooledConnection<'a, NoopConnector>;
 
     async fn acquire(&self) -> Self::Held<'_> {
-        self.get().await.expect("one comes free")
+        self.get().await.expect("one is returned")
     }
 }
 
-/// With as many idle connections as it may open, or it would open new ones all the time.
-fn mobc_of_slots() -> mobc::Pool<ToNowhere> {
+/// With as many idle connections as it may open, or it would open new ones continually.
+fn mobc_of_slots() -> mobc::Pool<NoopConnector> {
     let size = SLOTS as u64;
-    mobc::Pool::builder().max_open(size).max_idle(size).test_on_check_out(false).build(ToNowhere)
+    mobc::Pool::builder().max_open(size).max_idle(size).test_on_check_out(false).build(NoopConnector)
 }
 
 #[mobc::async_trait]
-impl mobc::Manager for ToNowhere {
-    type Connection = Nowhere;
+impl mobc::Manager for NoopConnector {
+    type Connection = NoopConnection;
     type Error = Infallible;
 
-    async fn connect(&self) -> Result<Nowhere, Infallible> {
-        Ok(Nowhere)
+    async fn connect(&self) -> Result<NoopConnection, Infallible> {
+        Ok(NoopConnection)
     }
 
-    async fn check(&self, connection: Nowhere) -> Result<Nowhere, Infallible> {
+    async fn check(&self, connection: NoopConnection) -> Result<NoopConnection, Infallible> {
         Ok(connection)
     }
 }
 
-impl Pool for mobc::Pool<ToNowhere> {
-    type Held<'a> = mobc::Connection<ToNowhere>;
+impl Pool for mobc::Pool<NoopConnector> {
+    type Held<'a> = mobc::Connection<NoopConnector>;
 
     async fn acquire(&self) -> Self::Held<'_> {
-        self.get().await.expect("one comes free")
+        self.get().await.expect("one is returned")
     }
 }

@@ -1,8 +1,7 @@
 //! Storing and retrieving a conversation of 1 KiB in Redis, against bare clients doing the same work by hand:
-//! the same JSON, the same two commands. And reading a copy of it beside the in-process store.
+//! the same JSON, the same two commands.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use arshai::backends::memory::RedisMemoryManager;
 use arshai::backends::redis::fred;
@@ -144,7 +143,7 @@ fn store_and_retrieve(bench: &mut Bench, server: &RedisServer, threads: &str, ca
     );
 }
 
-/// What a user of a bare client would write.
+/// The entry as a user of a bare client would write it.
 fn entry(text: &str) -> String {
     let now = "2026-01-02T03:04:05.000006";
     json!({"data": {"working_memory": text}, "metadata": {}, "created_at": now, "last_update": now})

@@ -1,4 +1,4 @@
-//! An agent of one's own, which sorts messages: cargo run --example custom_agent -- "My invoice is wrong"
+//! A custom agent, which sorts messages: cargo run --example custom_agent -- "My invoice is wrong"
 
 use std::sync::Arc;
 
@@ -31,6 +31,6 @@ async fn main() -> arshai::Result<()> {
     let triage = Triage(arshai::Arshai::from_env()?.openai("gpt-4o-mini")?);
     let message = std::env::args().nth(1).unwrap_or_else(|| "My invoice is wrong".to_owned());
     let Ticket { team, urgent } = triage.process(AgentInput::new(message)).await?;
-    println!("for {team}{}", if urgent { ", at once" } else { "" });
+    println!("for {team}{}", if urgent { ", urgent" } else { "" });
     Ok(())
 }

@@ -8,11 +8,12 @@
 //! ```
 //!
 //! `OPENAI_BASE_URL` and `OPENAI_MODEL` choose another endpoint and model, `LISTEN` another address than
-//! `127.0.0.1:8080`; everything else comes from `ARSHAI_*` variables. A client that hangs up cancels its turn. Ctrl-C
-//! or SIGTERM stops taking requests, lets what runs end for ten seconds and cuts the rest.
+//! `127.0.0.1:8080`; everything else comes from `ARSHAI_*` variables. A client that disconnects cancels its turn. Ctrl-C
+//! or SIGTERM stops accepting requests, lets running turns complete for ten seconds and aborts the rest.
 
 use std::convert::Infallible;
 use std::future::IntoFuture;
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use arshai::agent::{Agent, AgentEvent, AgentInput, ChatAgent};
@@ -24,20 +25,26 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-/// How long requests that run may take to end after a signal.
+/// Timeout for running requests after a signal.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How long background tasks may take to end after that.
+/// Timeout for background tasks after that.
 const CLOSING: Duration = Duration::from_secs(2);
+
+/// Timeout for aborted streams to send their last event.
+const ABORTING: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 struct Service {
     runtime: Arshai,
     agent: ChatAgent,
+    /// Cancelled when running requests have used up the grace period.
+    aborting: CancellationToken,
 }
 
 #[derive(Deserialize)]
@@ -59,31 +66,33 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let agent = runtime
         .chat_agent(runtime.openai(model)?, "Be brief. Use the clock when you are asked about time.")
         .with_functions(Functions::new().with(clock()));
+    let aborting = CancellationToken::new();
     let routes = Router::new()
         .route("/chat", post(chat))
         .route("/chat/stream", post(chat_stream))
         .route("/health", get(health))
         .route("/stats", get(stats))
-        .with_state(Service { runtime: runtime.clone(), agent });
+        .with_state(Service { runtime: runtime.clone(), agent, aborting: aborting.clone() });
 
     let address = std::env::var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    serve(listener, routes, runtime).await
+    serve(listener, routes, runtime, aborting).await
 }
 
-/// Serves until a signal; then lets requests end, and cuts what does not end in time.
+/// Serves until a signal; then lets running requests complete, and aborts those that do not in time.
 async fn serve(
     listener: tokio::net::TcpListener,
     routes: Router,
     runtime: Arshai,
+    aborting: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let signalled = async {
         signal().await;
         let _ = stop.send(());
     };
-    let serving = axum::serve(listener, routes).with_graceful_shutdown(signalled).into_future();
+    let mut serving = pin!(axum::serve(listener, routes).with_graceful_shutdown(signalled).into_future());
     let too_late = async {
         match stopped.await {
             Ok(()) => tokio::time::sleep(GRACE).await,
@@ -91,8 +100,12 @@ async fn serve(
         }
     };
     tokio::select! {
-        served = serving => served?,
-        () = too_late => println!("some requests did not end in time"),
+        served = &mut serving => served?,
+        () = too_late => {
+            println!("some requests did not complete in time");
+            aborting.cancel();
+            let _ = tokio::time::timeout(ABORTING, serving).await;
+        }
     }
     let report = runtime.shutdown(Deadline::after(CLOSING)).await;
     println!("shut down {}", if report.is_clean() { "cleanly" } else { "with work left over" });
@@ -102,28 +115,35 @@ async fn serve(
 async fn chat(
     State(service): State<Service>,
     Json(question): Json<Question>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<Value>, ApiError> {
     let output = service.agent.process(question.into()).await?;
-    Ok(Json(json!({"text": output.text, "turns": output.turns, "usage": output.usage})))
+    Ok(Json(json!({"text": output.text, "model_calls": output.model_calls, "usage": output.usage})))
 }
 
-/// The turn as server-sent events: `text`, `tool`, and `done` or `error` at the end.
+/// The turn as server-sent events: `text`, `tool`, and `done` or `error` at the end, also when it is aborted.
 async fn chat_stream(
     State(service): State<Service>,
     Json(question): Json<Question>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let events = service.agent.stream(question.into()).map(|event| {
-        let (name, data) = match event {
+    let turn = service.agent.stream(question.into());
+    let events = futures_util::stream::unfold(Some((turn, service.aborting)), |state| async {
+        let (mut turn, aborting) = state?;
+        let next = tokio::select! {
+            next = turn.next() => next.transpose()?,
+            () = aborting.cancelled() => Err(arshai::Error::new(ErrorKind::Cancelled, "web_service", "shutting down")),
+        };
+        let (name, data) = match &next {
             Ok(AgentEvent::Text(text)) => ("text", json!(text)),
             Ok(AgentEvent::ToolStarted { name, .. }) => ("tool", json!({"started": name})),
             Ok(AgentEvent::ToolEnded { name, error, .. }) => ("tool", json!({"ended": name, "error": error})),
             Ok(AgentEvent::Finished(output)) => {
-                ("done", json!({"turns": output.turns, "usage": output.usage}))
+                ("done", json!({"model_calls": output.model_calls, "usage": output.usage}))
             }
             Ok(_) => ("other", Value::Null),
-            Err(error) => ("error", Failure(error).told()),
+            Err(error) => ("error", error_body(error)),
         };
-        Ok(Event::default().event(name).data(data.to_string()))
+        let event = Event::default().event(name).data(data.to_string());
+        Some((Ok(event), next.is_ok().then_some((turn, aborting))))
     });
     Sse::new(events).keep_alive(KeepAlive::default())
 }
@@ -138,23 +158,21 @@ async fn stats(State(service): State<Service>) -> Json<Value> {
     Json(json!(service.runtime.stats()))
 }
 
-/// A turn that failed, as the client hears of it: what sort, and whether to try again; the rest is for the log.
-struct Failure(arshai::Error);
-
-impl Failure {
-    fn told(&self) -> Value {
-        eprintln!("a turn failed: {}", self.0);
-        json!({"error": format!("{:?}", self.0.kind()), "retryable": self.0.is_retryable()})
-    }
+/// What the client gets of an error: its kind and whether to try again. The rest is logged.
+fn error_body(error: &arshai::Error) -> Value {
+    eprintln!("a turn failed: {error}");
+    json!({"error": format!("{:?}", error.kind()), "retryable": error.is_retryable()})
 }
 
-impl From<arshai::Error> for Failure {
+struct ApiError(arshai::Error);
+
+impl From<arshai::Error> for ApiError {
     fn from(error: arshai::Error) -> Self {
         Self(error)
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match self.0.kind() {
             ErrorKind::InvalidInput | ErrorKind::ContextLength | ErrorKind::ContentFilter => {
@@ -167,7 +185,7 @@ impl IntoResponse for Failure {
             ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::BAD_GATEWAY,
         };
-        (status, Json(self.told())).into_response()
+        (status, Json(error_body(&self.0))).into_response()
     }
 }
 

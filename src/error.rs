@@ -1,9 +1,8 @@
 //! The one error type of the crate.
 //!
-//! An [`Error`] says what happened ([`Display`](std::fmt::Display)), which part of arshai it came from
-//! ([`Error::component`]), what sort of failure it is ([`Error::kind`]), whether trying the same call
-//! again can help ([`Error::is_retryable`]), and what caused it ([`std::error::Error::source`]).
-//! `Display` never repeats the cause; print the chain to see both.
+//! An [`Error`] has a message ([`Display`](std::fmt::Display)), the component that raised it ([`Error::component`]), a kind
+//! ([`Error::kind`]), whether a retry can help ([`Error::is_retryable`]), and a cause ([`std::error::Error::source`]).
+//! `Display` does not repeat the cause; `Debug` prints the message and the chain of causes.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -13,60 +12,60 @@ use std::time::Duration;
 /// A result whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What sort of failure an [`Error`] is. Match on this rather than on text.
+/// The kind of an [`Error`]. Match on this, not on the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The caller passed something that can never work: an empty id, no data, a bad filter.
+    /// Invalid argument: an empty id, missing data, an invalid filter.
     InvalidInput,
-    /// The configuration is wrong; the message lists every problem found.
+    /// Invalid configuration; the message lists every problem found.
     Config,
     /// No backend of that name is registered.
     UnknownBackend,
-    /// The thing asked for does not exist.
+    /// The requested item does not exist.
     NotFound,
-    /// One value is larger than its bound and was refused; nothing else changed.
+    /// A value exceeds its size limit and was rejected; nothing else changed.
     TooLarge,
-    /// A bound is reached: a full pool, a full store, no free slot. Nothing was done.
+    /// A limit is reached: a full pool, store or queue. Nothing was done.
     Capacity,
-    /// A deadline passed. The message says which step was waiting.
+    /// A deadline passed. The message names the step.
     Timeout,
-    /// The work was cancelled before it ended.
+    /// The work was cancelled before it completed.
     Cancelled,
     /// The component was shut down.
     Closed,
-    /// The other side cannot be reached or is not ready.
+    /// The server cannot be reached or is not ready.
     Unavailable,
-    /// This backend does not do what was asked; its capabilities say so beforehand.
+    /// This backend does not support the operation; see its capabilities.
     Unsupported,
-    /// The other side refused the credentials.
+    /// The server rejected the credentials.
     Authentication,
-    /// The other side asks for fewer requests.
+    /// The server limits the rate of requests.
     RateLimited,
-    /// The conversation is longer than the model accepts.
+    /// The conversation exceeds the model's context length.
     ContextLength,
-    /// The provider's content filter stopped the answer.
+    /// The provider's content filter stopped the response.
     ContentFilter,
-    /// The other side is overloaded (HTTP 5xx and its like).
+    /// The server is overloaded (HTTP 5xx and the like).
     Overloaded,
-    /// The other side refused the request as malformed.
+    /// The server rejected the request as malformed.
     BadRequest,
-    /// Bytes could not be sent or received.
+    /// Sending or receiving failed.
     Transport,
-    /// The other side answered with something that is not of its protocol.
+    /// The server's response violates the protocol.
     Protocol,
     /// A function panicked.
     Panic,
-    /// A function returned an error of its own.
+    /// A function returned an error.
     Function,
-    /// Stored data is damaged or not ours.
+    /// Stored data is damaged or has another format.
     Corrupt,
     /// A broken invariant of arshai itself; please report it.
     Internal,
 }
 
 impl ErrorKind {
-    /// Whether trying again can help when nothing more is known than the kind.
+    /// Whether a retry can help, when only the kind is known.
     const fn retryable(self) -> bool {
         matches!(
             self,
@@ -80,7 +79,7 @@ impl ErrorKind {
     }
 }
 
-/// What is known about the effect of a failed operation on the other side. Retries follow this, never a message.
+/// Whether a failed operation took effect on the server, as far as is known. Retries follow this, never a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -92,10 +91,9 @@ pub enum Outcome {
     Unknown,
 }
 
-/// What went wrong, where, and whether trying again can help.
+/// The error type of the crate.
 ///
-/// Secrets (keys, passwords, credentials in URLs) never appear in it: whoever builds an error redacts
-/// first.
+/// Secrets (keys, passwords, credentials in URLs) never appear in it: they are redacted before an error is built.
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -136,21 +134,21 @@ impl Error {
         self
     }
 
-    /// Adds one named fact, shown after the message. Never a secret.
+    /// Adds a named value, shown after the message. Never a secret.
     #[must_use]
     pub fn with_context(mut self, name: &'static str, value: impl fmt::Display) -> Self {
         self.0.context.push((name, value.to_string()));
         self
     }
 
-    /// Overrides whether trying again can help.
+    /// Overrides whether a retry can help.
     #[must_use]
     pub fn with_retryable(mut self, retryable: bool) -> Self {
         self.0.retryable = retryable;
         self
     }
 
-    /// Sets what is known about its effect.
+    /// Sets its outcome.
     #[must_use]
     pub fn with_outcome(mut self, outcome: Outcome) -> Self {
         self.0.outcome = outcome;
@@ -163,39 +161,39 @@ impl Error {
         self.with_outcome(Outcome::NotSent)
     }
 
-    /// Sets how long the server asked to wait before trying again.
+    /// Sets the delay before a retry that the server requested.
     #[must_use]
     pub fn with_retry_after(mut self, delay: Option<Duration>) -> Self {
         self.0.retry_after = delay;
         self
     }
 
-    /// What is known about its effect on the other side. [`Outcome::Unknown`] unless the component that raised it
-    /// knows better.
+    /// Whether the operation took effect on the server. [`Outcome::Unknown`] unless the component that raised it knows
+    /// better.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         self.0.outcome
     }
 
-    /// How long the server asked to wait before trying again.
+    /// Delay before a retry that the server requested.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// What sort of failure this is.
+    /// Its kind.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether the same call, made again later, can succeed.
+    /// Whether the same call can succeed when it is retried later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.0.retryable
     }
 
-    /// The part of arshai that raised it, for example `"memory.in_memory"`.
+    /// The component that raised it, for example `"memory.in_memory"`.
     #[must_use]
     pub fn component(&self) -> &str {
         &self.0.component
@@ -207,7 +205,7 @@ impl Error {
         &self.0.message
     }
 
-    /// The named facts added to it, in order.
+    /// The named values added to it, in order.
     pub fn context(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.context.iter().map(|(name, value)| (*name, value.as_str()))
     }
@@ -223,18 +221,21 @@ impl fmt::Display for Error {
     }
 }
 
+/// The message and its causes, one a line: what `fn main() -> arshai::Result<()>` prints.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
-            .field("kind", &self.0.kind)
-            .field("retryable", &self.0.retryable)
-            .field("outcome", &self.0.outcome)
-            .field("retry_after", &self.0.retry_after)
-            .field("component", &self.0.component)
-            .field("message", &self.0.message)
-            .field("context", &self.0.context)
-            .field("source", &self.0.source)
-            .finish()
+        let mut printed = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let message = error.to_string();
+            // Some causes are summaries of what the message already lists.
+            if !printed.contains(&message) {
+                printed.push_str("\n  caused by: ");
+                printed.push_str(&message);
+            }
+            cause = error.source();
+        }
+        f.write_str(&printed)
     }
 }
 
@@ -257,6 +258,14 @@ mod tests {
         assert_eq!(error.to_string(), "http.ureq: no connection came free within 5s (in_use: 20, limit: 20)");
         assert_eq!(error.source().expect("it has one").to_string(), "underlying cause");
         assert!(error.is_retryable());
+    }
+
+    #[test]
+    fn debug_prints_the_message_and_each_cause_once() {
+        let cause = Error::new(ErrorKind::Transport, "http", "connection lost")
+            .with_source(std::io::Error::other("broken pipe"));
+        let error = Error::new(ErrorKind::Unavailable, "llm", "failed: broken pipe").with_source(cause);
+        assert_eq!(format!("{error:?}"), "llm: failed: broken pipe\n  caused by: http: connection lost");
     }
 
     #[test]

@@ -40,20 +40,17 @@ pub trait HttpTransport: Component {
     fn stats(&self) -> HttpStats;
 }
 
-/// The name of the fact that [`nothing_was_sent`] adds.
-const SENT: &str = "sent";
-
 /// Marks an error as raised before a byte of the request was sent, so that even an unsafe request may be
 /// tried again: for transports.
 #[must_use]
 pub fn nothing_was_sent(error: Error) -> Error {
-    error.with_context(SENT, "nothing")
+    error.not_sent()
 }
 
 /// Whether the transport says that no byte of the request was sent.
 #[must_use]
 pub fn was_nothing_sent(error: &Error) -> bool {
-    error.context().any(|(name, value)| name == SENT && value == "nothing")
+    error.outcome() == crate::error::Outcome::NotSent
 }
 
 /// A request: method, URL, headers and a whole body, with an optional deadline.

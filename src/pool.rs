@@ -1,8 +1,8 @@
-//! Pools of connections: how many there may be, who has one, and what happens when none is free.
+//! Connection pools: a limited number of connections that callers take turns with.
 //!
-//! [`ConnectionPool`] is the seam. A pool knows nothing of what it pools: a [`Connector`] makes
-//! [`Connection`]s, and whoever acquires one asks for its own type back with
-//! [`PooledConnection::get_mut`]. Pools are made by a [`PoolFactory`], chosen by `pool.backend`.
+//! [`ConnectionPool`] is the backend trait. A pool is independent of what it pools: a [`Connector`] opens
+//! [`Connection`]s, and the caller that acquires one downcasts it with [`PooledConnection::get_mut`]. Pools are built by
+//! a [`PoolFactory`], selected by `pool.backend`.
 
 use std::any::Any;
 use std::fmt;
@@ -19,70 +19,69 @@ use crate::error::Result;
 
 /// A connection that a pool can keep.
 ///
-/// Dropping one closes it at once: no task, thread or socket of it is left a second later. A pool drops
-/// connections wherever it happens to be, so dropping must neither block nor need an async runtime.
+/// Dropping one closes it: a second later no task, thread or socket of it is left. A pool drops connections on any
+/// thread and while it holds its lock, so dropping must not block, must not need an async runtime and must not call the
+/// pool.
 #[async_trait]
 pub trait Connection: Any + Send {
-    /// Whether it can still be used, as far as is known without asking the other side. Called when it comes
-    /// back to the pool and before it goes out; must not block.
+    /// Whether it can still be used, as far as is known without a round trip. Called when it is returned to the pool
+    /// and before it is handed out; must not block.
     fn is_open(&self) -> bool;
 
-    /// Asks the other side whether it can still be used. The pool bounds how long this may take and drops
-    /// the future and the connection when it takes longer.
+    /// Asks the server whether the connection can still be used. The pool limits how long this may take: it then
+    /// drops the future and the connection.
     ///
     /// # Errors
-    /// Whatever shows that it cannot be used; the pool drops it and makes another.
+    /// Any error means that it cannot be used; the pool drops it and opens another.
     async fn check(&mut self) -> Result<()>;
 }
 
-/// Makes connections for a pool.
+/// Opens connections for a pool.
 #[async_trait]
 pub trait Connector: Send + Sync + fmt::Debug + 'static {
-    /// Connects. The pool bounds how long this may take; a dropped future must leave nothing behind.
+    /// Connects. The pool limits how long this may take; a dropped future must leave nothing behind.
     ///
     /// # Errors
-    /// Whatever keeps it from connecting. The pool hands the error to the caller who was waiting and tries
-    /// again only for the next one.
+    /// Errors from connecting. The pool returns the error to the caller that needed the connection and tries again only
+    /// for the next one.
     async fn connect(&self) -> Result<Box<dyn Connection>>;
 }
 
-/// A bounded number of connections that callers take in turn.
+/// A limited number of connections that callers take turns with.
 ///
 /// # Contract
-/// - **Bound.** Connections being made, idle and in use together are never more than `max_connections`,
-///   counting a connection until it has been dropped. Callers waiting for one are never more than
-///   `max_waiting`.
-/// - **Order.** Waiters are served in the order they came. An idle connection that was used most recently
-///   goes out first, so that those not needed grow old and are reaped.
-/// - **Deadlines.** [`acquire`](Self::acquire) ends by its deadline. The error says which step was under
-///   way: waiting for a connection to come free, connecting, or checking.
-/// - **Health.** A connection idle for longer than `check_after` is checked before it goes out; one that
-///   fails is dropped and replaced within the same deadline. One that is no longer open when it comes back
-///   is dropped.
-/// - **Reaping.** A connection idle for `idle_timeout` is dropped within about a second more, used or not.
-///   Of connections that come back, at most `max_idle` are kept.
-/// - **Cancellation.** A dropped `acquire` leaves nothing behind: its place in the queue, its permit and a
-///   connection half made are gone at once.
-/// - **Dropping** the last handle of a pool drops its idle connections; those in use are dropped when they
-///   come back.
+/// - **Limits.** Connections being opened, idle and in use together are never more than `max_connections`, counting a
+///   connection until it has been dropped. Callers waiting for one are never more than `max_waiting`.
+/// - **Order.** Waiting callers are served first in, first out. Idle connections are handed out last in, first out, so
+///   that those not needed reach `idle_timeout`.
+/// - **Deadlines.** [`acquire`](Self::acquire) ends by its deadline. The error names the step that took too long:
+///   waiting for a connection, connecting, or checking.
+/// - **Errors.** Every error of `acquire` is [`Outcome::NotSent`](crate::Outcome::NotSent).
+/// - **Health checks.** A connection idle for longer than `check_after` is checked before it is handed out; one that
+///   fails is dropped and replaced within the same deadline. One that is not open when it is returned is dropped.
+/// - **Idle connections.** One idle for `idle_timeout` is dropped within another second, whether or not the pool is
+///   used. At most `max_idle` are kept, besides one for each waiting caller.
+/// - **Cancellation.** Dropping the `acquire` future leaves the queue, releases its permit and drops a connection being
+///   opened, immediately.
+/// - **Dropping** the last handle of a pool drops its idle connections; those in use are dropped when they are
+///   returned.
 ///
-/// `arshai::contract::pool` (feature `contract`) tests all of this on any pool. What one does not do, its
-/// [`PoolCapabilities`] say.
+/// `arshai::contract::pool` (feature `contract`) tests all of this on any pool. [`PoolCapabilities`] says which parts a
+/// pool does not keep.
 #[async_trait]
 pub trait ConnectionPool: Component {
-    /// Takes a connection: an idle one, a new one while there is room, or the next that comes back.
+    /// Takes a connection: an idle one, a new one below the limit, or the next that is returned.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) at the deadline, naming the step;
-    /// [`ErrorKind::Capacity`](crate::ErrorKind::Capacity) at once when `max_waiting` callers wait already;
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) once the pool is closed; whatever connecting fails
-    /// with.
+    /// [`ErrorKind::Capacity`](crate::ErrorKind::Capacity) immediately when `max_waiting` callers are waiting;
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) once the pool is closed; errors from [`Connector::connect`].
     async fn acquire(&self, deadline: Deadline) -> Result<PooledConnection>;
 
-    /// Counters.
+    /// A snapshot of its counters.
     fn stats(&self) -> PoolStats;
 
-    /// What this pool does beyond or short of the contract.
+    /// The parts of the contract that it keeps.
     fn capabilities(&self) -> PoolCapabilities;
 
     /// Changes the number of connections: [`Component::set_limit`] of `pool.max_connections`. When it falls, idle
@@ -96,13 +95,13 @@ pub trait ConnectionPool: Component {
     }
 }
 
-/// Makes pools. Implemented for closures, so registering one is
+/// Builds pools. Implemented for closures, so that registering one is
 /// `registry.pool.register("mine", |_| Ok(Arc::new(|connector, settings| …)))`.
 pub trait PoolFactory: Send + Sync {
-    /// A pool over `connector`. Nothing connects and no task starts until the first acquire.
+    /// A pool over `connector`. Nothing connects and no task starts before the first acquire.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for settings it cannot honour.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for settings that it does not support.
     fn build(&self, connector: Arc<dyn Connector>, settings: PoolSettings)
     -> Result<Arc<dyn ConnectionPool>>;
 }
@@ -120,30 +119,30 @@ where
     }
 }
 
-/// What a pool is told.
+/// Pool configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolSettings {
-    /// What it pools, for errors and statistics: `redis`.
+    /// Name of the pool in errors and statistics: `redis`.
     pub name: &'static str,
-    /// The most connections at once.
+    /// Maximum number of connections.
     pub max_connections: usize,
-    /// The most idle connections kept.
+    /// Maximum number of idle connections.
     pub max_idle: usize,
-    /// The most callers that wait for a connection.
+    /// Maximum number of callers waiting for a connection.
     pub max_waiting: usize,
-    /// How long an idle connection is kept.
+    /// Time after which an idle connection is dropped.
     pub idle_timeout: Duration,
-    /// How long connecting may take, within the caller's deadline.
+    /// Timeout for connecting, within the caller's deadline.
     pub connect_timeout: Duration,
-    /// How long a connection may have been idle and still go out unchecked.
+    /// Idle time after which a connection is checked before it is handed out.
     pub check_after: Duration,
-    /// How long a check may take, within the caller's deadline.
+    /// Timeout for a check, within the caller's deadline.
     pub check_timeout: Duration,
 }
 
 impl PoolSettings {
-    /// Settings for a pool of `name`, as the configuration has them.
+    /// The settings of `config` for a pool called `name`.
     #[must_use]
     pub fn new(name: &'static str, config: &PoolConfig) -> Self {
         Self {
@@ -159,90 +158,72 @@ impl PoolSettings {
     }
 }
 
-/// What a pool does beyond or short of the contract.
+/// The parts of the contract that a pool keeps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PoolCapabilities {
-    /// It holds `max_connections` and `max_waiting`; `set_max_connections` works.
+    /// Keeps its limits: `max_connections`, `max_idle`, `max_waiting` and `connect_timeout`; `set_max_connections`
+    /// works.
     pub bounded: bool,
-    /// It checks connections before they go out.
+    /// Checks connections before they are handed out.
     pub health_checks: bool,
-    /// It drops connections that were idle too long.
+    /// Drops connections after `idle_timeout`.
     pub reaps_idle: bool,
+    /// Drops idle connections immediately when the limit falls and when the pool is closed or dropped. Without it they
+    /// are dropped later: above the limit when they have been used once more, of a closed pool together with the last
+    /// connection in use.
+    pub drops_idle: bool,
 }
 
-impl PoolCapabilities {
-    /// Sets whether the pool holds bounds.
-    #[must_use]
-    pub const fn bounded(mut self, yes: bool) -> Self {
-        self.bounded = yes;
-        self
-    }
-
-    /// Sets whether it checks connections before they go out.
-    #[must_use]
-    pub const fn health_checks(mut self, yes: bool) -> Self {
-        self.health_checks = yes;
-        self
-    }
-
-    /// Sets whether it drops connections that were idle too long.
-    #[must_use]
-    pub const fn reaps_idle(mut self, yes: bool) -> Self {
-        self.reaps_idle = yes;
-        self
-    }
-}
-
-/// What a pool holds and has done.
+/// Pool statistics.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PoolStats {
-    /// What it pools: `redis`.
+    /// Name of the pool: `redis`.
     pub name: &'static str,
-    /// Connections there are: being made, idle and in use.
+    /// Connections now: being opened, idle and in use.
     pub open: u64,
-    /// Connections waiting to be used.
+    /// Idle connections now.
     pub idle: u64,
-    /// Connections out with callers.
+    /// Connections in use now.
     pub in_use: u64,
-    /// Callers waiting for a connection.
+    /// Callers waiting for a connection now.
     pub waiting: u64,
-    /// Connections made since the pool was built.
+    /// Connections opened so far.
     pub created: u64,
-    /// Times a connection went out.
+    /// Connections handed out so far.
     pub acquired: u64,
     /// Connections dropped because they were broken, failed a check or were discarded by their user.
     pub discarded: u64,
-    /// Connections dropped because they were idle too long or too many.
+    /// Connections dropped because they were idle for too long or too many.
     pub reaped: u64,
-    /// Attempts to connect that failed.
+    /// Failed attempts to connect.
     pub failed: u64,
     /// Acquires that ended at their deadline.
     pub timed_out: u64,
-    /// Acquires turned away because too many waited.
+    /// Acquires rejected because too many callers were waiting.
     pub rejected: u64,
 }
 
-/// Takes a connection back: what a pool hands out with each one.
+/// Returns a connection to its pool; a pool hands out one with each connection.
 pub trait ReturnConnection: Send {
-    /// Takes it back. `keep` says whether its user found nothing wrong with it. Must not block; may be
+    /// Takes the connection back. `reusable` is `false` when its user knows it to be unusable. Must not block; may be
     /// called outside an async runtime.
-    fn give_back(self: Box<Self>, connection: Box<dyn Connection>, keep: bool);
+    fn return_connection(self: Box<Self>, connection: Box<dyn Connection>, reusable: bool);
 }
 
-/// A connection out of a pool; dropping it gives it back.
-#[must_use = "dropping the connection gives it back"]
+/// A connection in use; dropping it returns it to its pool.
+#[must_use = "dropping the connection returns it to its pool"]
 pub struct PooledConnection {
-    /// Taken out once, when it is dropped.
+    /// Taken when it is dropped.
     inner: Option<(Box<dyn Connection>, Box<dyn ReturnConnection>)>,
-    keep: bool,
+    reusable: bool,
 }
 
 impl PooledConnection {
-    /// A connection that goes back through `home`.
-    pub fn new(connection: Box<dyn Connection>, home: Box<dyn ReturnConnection>) -> Self {
-        Self { inner: Some((connection, home)), keep: true }
+    /// A connection that is returned through `returner`.
+    pub fn new(connection: Box<dyn Connection>, returner: Box<dyn ReturnConnection>) -> Self {
+        Self { inner: Some((connection, returner)), reusable: true }
     }
 
     /// The connection, if it is a `C`.
@@ -253,47 +234,47 @@ impl PooledConnection {
         connection.downcast_mut()
     }
 
-    /// Asks the other side whether it can still be used.
+    /// Asks the server whether the connection can still be used.
     ///
     /// # Errors
-    /// As [`Connection::check`]; [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) at the deadline. Either way
-    /// it is not used again.
+    /// As [`Connection::check`]; [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) at the deadline. After either the
+    /// connection is not reused.
     pub async fn check(&mut self, deadline: Deadline) -> Result<()> {
         let Some((connection, _)) = self.inner.as_mut() else { return Ok(()) };
-        self.keep = false;
+        self.reusable = false;
         deadline.run("pool", "checking a connection", connection.check()).await??;
-        self.keep = true;
+        self.reusable = true;
         Ok(())
     }
 
-    /// Says whether it may be used again once it is given back. Say `false` before work that leaves it in a
-    /// state of its own when cut short, and `true` when that work has ended.
-    pub fn keep(&mut self, keep: bool) {
-        self.keep = keep;
+    /// Sets whether the connection may be reused after it is returned. Set `false` before an operation that would leave
+    /// it in an unknown state if cancelled, and `true` when it completes.
+    pub fn set_reusable(&mut self, reusable: bool) {
+        self.reusable = reusable;
     }
 
-    /// Whether it will be used again once it is given back, as far as its user said.
+    /// Whether the connection may be reused after it is returned.
     #[must_use]
-    pub fn is_kept(&self) -> bool {
-        self.keep
+    pub fn is_reusable(&self) -> bool {
+        self.reusable
     }
 
-    /// Drops the connection in place of giving it back; the pool has room for another at once.
+    /// Drops the connection instead of returning it.
     pub fn discard(mut self) {
-        self.keep = false;
+        self.reusable = false;
     }
 }
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if let Some((connection, home)) = self.inner.take() {
-            home.give_back(connection, self.keep);
+        if let Some((connection, returner)) = self.inner.take() {
+            returner.return_connection(connection, self.reusable);
         }
     }
 }
 
 impl fmt::Debug for PooledConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PooledConnection").field("keep", &self.keep).finish_non_exhaustive()
+        f.debug_struct("PooledConnection").field("reusable", &self.reusable).finish_non_exhaustive()
     }
 }

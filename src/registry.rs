@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
 use crate::component::{Component, Components};
-use crate::config::Config;
+use crate::config::{Config, closest_match};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
 use crate::mcp::McpServerManager;
@@ -106,8 +106,8 @@ pub struct BackendRegistry<T: ?Sized> {
     /// The configuration key that selects one, for errors: `memory.backend`.
     key: &'static str,
     factories: BTreeMap<&'static str, BackendFactory<T>>,
-    /// Known names that were not compiled in, with the cargo feature that adds them.
-    unavailable: BTreeMap<&'static str, &'static str>,
+    /// Known names that cannot be built, with a hint for the error.
+    unavailable: BTreeMap<&'static str, String>,
 }
 
 impl<T: ?Sized> Clone for BackendRegistry<T> {
@@ -131,7 +131,12 @@ impl<T: ?Sized> BackendRegistry<T> {
 
     /// Registers that a backend of this name exists but needs a cargo feature.
     pub fn register_unavailable(&mut self, name: &'static str, feature: &'static str) {
-        self.unavailable.insert(name, feature);
+        self.unavailable.insert(name, format!("needs the cargo feature {feature:?} of arshai"));
+    }
+
+    /// Registers the name of a backend that was removed, and the backend to use instead.
+    pub fn register_removed(&mut self, name: &'static str, replacement: &'static str) {
+        self.unavailable.insert(name, format!("was removed; use {replacement:?}"));
     }
 
     /// The registered names, sorted.
@@ -161,8 +166,10 @@ impl<T: ?Sized> BackendRegistry<T> {
         let names: Vec<_> = self.names().collect();
         let mut message =
             format!("{} = {name:?} is not available; available: {}", self.key, names.join(", "));
-        if let Some(feature) = self.unavailable.get(name) {
-            message.push_str(&format!("; {name:?} needs the cargo feature {feature:?} of arshai"));
+        if let Some(hint) = self.unavailable.get(name) {
+            message.push_str(&format!("; {name:?} {hint}"));
+        } else if let Some(closest) = closest_match(name, names.iter().map(ToString::to_string)) {
+            message.push_str(&format!("; did you mean {closest:?}?"));
         }
         Error::new(ErrorKind::UnknownBackend, "registry", message)
     }
@@ -247,5 +254,7 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::UnknownBackend);
         assert!(error.message().contains("available: in_memory, legacy"), "{error}");
         assert!(error.message().contains("needs the cargo feature \"elsewhere\""), "{error}");
+        let error = registry.memory.build("tiered", &context).expect_err("removed");
+        assert!(error.message().contains("\"tiered\" was removed; use \"redis\""), "{error}");
     }
 }

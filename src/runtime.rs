@@ -13,12 +13,13 @@ use serde_json::Value;
 use crate::agent::ChatAgent;
 use crate::clock::Clock;
 use crate::component::{CloseReport, Component, Components, unsupported_limit_error};
-use crate::config::{Config, LEGACY_BACKENDS, PASSED_BY_VALUE};
+use crate::config::{Config, PASSED_BY_VALUE};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
 use crate::limits::{Health, LimitUsage};
 use crate::llm::{HttpClientFactory, LlmClient};
+use crate::mcp::McpServerManager;
 use crate::memory::{MemoryManager, RemovedEntry};
 use crate::registry::{BackendRegistry, BuildContext, Registry};
 use crate::tasks::{BackgroundFailure, TaskExecutor};
@@ -56,6 +57,7 @@ struct Inner {
     tasks: Arc<dyn TaskExecutor>,
     http: Option<Arc<dyn HttpTransport>>,
     vectors: Option<Arc<dyn VectorStore>>,
+    mcp: Option<Arc<dyn McpServerManager>>,
     client_factory: HttpClientFactory,
     components: Components,
 }
@@ -116,6 +118,15 @@ impl Arshai {
     pub fn vectors(&self) -> Result<&Arc<dyn VectorStore>> {
         let backends = &self.0.registry.vectors;
         self.0.vectors.as_ref().ok_or_else(|| backends.unknown_backend_error(&self.0.config.vectors.backend))
+    }
+
+    /// The MCP servers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownBackend`] when the configured backend was not compiled in.
+    pub fn mcp(&self) -> Result<&Arc<dyn McpServerManager>> {
+        let backends = &self.0.registry.mcp;
+        self.0.mcp.as_ref().ok_or_else(|| backends.unknown_backend_error(&self.0.config.mcp.backend))
     }
 
     /// The factory of model clients, over this runtime's transport and with its keys, retries and timeouts.
@@ -305,10 +316,12 @@ impl ArshaiBuilder {
     /// Builds the runtime. Connects and starts nothing.
     ///
     /// # Errors
+    /// [`ErrorKind::Config`] for invalid values, also those that code wrote into fields;
     /// [`ErrorKind::UnknownBackend`] for a name that is not registered, listing the registered ones; errors from the
     /// backends' factories.
     pub fn build(self) -> Result<Arshai> {
         let Self { mut config, mut context, memory, tasks, http, vectors } = self;
+        config.validate()?;
         for (is_passed, backend) in [
             (memory.is_some(), &mut config.memory.backend),
             (tasks.is_some(), &mut config.tasks.backend),
@@ -319,13 +332,10 @@ impl ArshaiBuilder {
                 *backend = PASSED_BY_VALUE.to_owned();
             }
         }
-        for (key, name) in
-            LEGACY_BACKENDS.into_iter().filter(|(key, name)| !context.registry.contains(key, name))
-        {
-            config.without_legacy_backend(key, name);
-        }
+        let registry = Arc::clone(&context.registry);
+        config.keep_backends_without_legacy(|key, name| registry.contains(key, name));
         context.config = Arc::new(config.effective());
-        let (config, registry) = (Arc::clone(&context.config), Arc::clone(&context.registry));
+        let config = Arc::clone(&context.config);
         let defaults = Config::default();
         let memory = match memory {
             Some(memory) => memory,
@@ -348,6 +358,12 @@ impl ArshaiBuilder {
                 &context,
             )?,
         };
+        context.http.clone_from(&http);
+        let mcp = match config.mcp.enabled {
+            // Servers that were asked for must not be missing in silence.
+            true => Some(registry.mcp.build(&config.mcp.backend, &context)?),
+            false => build_optional(&registry.mcp, &config.mcp.backend, &defaults.mcp.backend, &context)?,
+        };
         context.register(Arc::clone(&memory) as Arc<dyn Component>);
         context.register(Arc::clone(&tasks) as Arc<dyn Component>);
         if let Some(http) = &http {
@@ -355,6 +371,9 @@ impl ArshaiBuilder {
         }
         if let Some(vectors) = &vectors {
             context.register(Arc::clone(vectors) as Arc<dyn Component>);
+        }
+        if let Some(mcp) = &mcp {
+            context.register(Arc::clone(mcp) as Arc<dyn Component>);
         }
         let components = context.components();
         let mut client_factory = HttpClientFactory::from_context(context);
@@ -368,6 +387,7 @@ impl ArshaiBuilder {
             tasks,
             http,
             vectors,
+            mcp,
             client_factory,
             components,
         })))

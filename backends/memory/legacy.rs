@@ -1,51 +1,46 @@
-//! The in-process store as it was before it was bounded: what the rollback flag `use_legacy_memory` brings
-//! back.
+//! The legacy in-process store, unbounded: the rollback flag `use_legacy_memory` selects it.
 
-use crate::{CloseReport, Component, Deadline, ShutdownPhase};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
-use crate::Clock;
+use super::notifier::{EvictionNotifier, RemovedEntries};
 use crate::memory::{
-    EvictionListener, MemoryCapabilities, MemoryInput, MemoryManager, MemoryRecord, MemoryStats, MemoryType,
-    RemovalCause, RemovalCounts, RemovedEntry, WorkingMemory,
+    CasOutcome, EvictionListener, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, MemoryType,
+    RemovalCause, RemovedEntry, WorkingMemory,
 };
-use crate::{BuildContext, Error, ErrorKind, Health, LimitUsage, Result};
+use crate::{
+    BuildContext, Clock, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
+    ShutdownPhase, support,
+};
 
-/// The name that `memory.backend` chooses this backend by.
-pub const NAME: &str = "legacy";
+const COMPONENT: &str = "memory.legacy";
 
-/// Conversation memory in this process, unbounded, as Python arshai keeps it: one map behind one lock. Every
-/// `store` and `retrieve` sweeps all of it for expired entries, so operations take time in proportion to the
-/// number of conversations. Nothing runs in the background.
+/// Conversation memory in this process, unbounded, as in Python arshai: one map behind one lock. Every `store` and
+/// `retrieve` scans the whole map for expired entries, so operations take time proportional to the number of
+/// conversations. Nothing runs in the background.
 ///
-/// It keeps the contract of [`MemoryManager`] but for the bounds, as its capabilities say. An entry lives
-/// for the time to live, counted from `store`.
+/// It keeps the contract of [`MemoryManager`] except for the limits. The TTL counts from `store`.
 pub struct LegacyMemoryManager {
     ttl: Duration,
     clock: Arc<dyn Clock>,
-    listener: Option<EvictionListener>,
+    notifier: EvictionNotifier,
     inner: Mutex<Inner>,
-    hits: AtomicU64,
-    misses: AtomicU64,
 }
 
 #[derive(Default)]
 struct Inner {
     entries: HashMap<String, Entry>,
-    bytes: u64,
+    stats: MemoryStats,
     peak_entries: u64,
     peak_bytes: u64,
-    removals: RemovalCounts,
+    closed: bool,
 }
 
 struct Entry {
@@ -54,85 +49,118 @@ struct Entry {
     memory: WorkingMemory,
     metadata: Map<String, Value>,
     expires: Duration,
-    created_at: SystemTime,
-    last_update: SystemTime,
-}
-
-impl Entry {
-    fn evicted(&self, reason: RemovalCause) -> RemovedEntry {
-        RemovedEntry::new(Arc::clone(&self.conversation_id), self.memory_type, self.memory.clone(), reason)
-    }
-}
-
-fn text_bytes(memory: &WorkingMemory) -> u64 {
-    memory.as_str().len() as u64
 }
 
 impl Inner {
-    fn grow(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        self.peak_bytes = self.peak_bytes.max(self.bytes);
-        self.peak_entries = self.peak_entries.max(self.entries.len() as u64);
+    /// Bytes are those of the texts only.
+    fn add_bytes(&mut self, memory: &WorkingMemory) {
+        self.stats.entries = self.entries.len() as u64;
+        self.stats.bytes += memory.as_str().len() as u64;
+        self.peak_bytes = self.peak_bytes.max(self.stats.bytes);
+        self.peak_entries = self.peak_entries.max(self.stats.entries);
     }
 
-    /// Removes everything that has expired: a look at every entry.
-    fn sweep(&mut self, now: Duration, gone: &mut Vec<RemovedEntry>) {
-        let Self { entries, bytes, removals, .. } = self;
-        entries.retain(|_, entry| {
-            if entry.expires > now {
-                return true;
-            }
-            *bytes -= text_bytes(&entry.memory);
-            removals.expired += 1;
-            gone.push(entry.evicted(RemovalCause::Expired));
-            false
+    fn on_removed(&mut self, entry: &Entry, reason: RemovalCause, removed: &mut RemovedEntries) {
+        self.stats.entries = self.entries.len() as u64;
+        self.stats.bytes -= entry.memory.as_str().len() as u64;
+        self.stats.removals.add(reason);
+        removed.push_with(|| {
+            let id = Arc::clone(&entry.conversation_id);
+            RemovedEntry::new(id, entry.memory_type, entry.memory.clone(), reason)
         });
+    }
+
+    fn remove_expired(&mut self, now: Duration, removed: &mut RemovedEntries) {
+        let expired: Vec<_> = self.entries.extract_if(|_, entry| entry.expires <= now).collect();
+        for (_, entry) in &expired {
+            self.on_removed(entry, RemovalCause::Expired, removed);
+        }
+    }
+
+    fn insert(&mut self, key: String, entry: Entry, removed: &mut RemovedEntries) {
+        let memory = entry.memory.clone();
+        if let Some(old) = self.entries.insert(key, entry) {
+            self.on_removed(&old, RemovalCause::Replaced, removed);
+        }
+        self.add_bytes(&memory);
+    }
+
+    /// Replaces the text of an existing entry; the rest stays.
+    fn replace_text(&mut self, key: &str, memory: WorkingMemory, removed: &mut RemovedEntries) -> bool {
+        let Some(mut entry) = self.entries.remove(key) else { return false };
+        self.on_removed(&entry, RemovalCause::Replaced, removed);
+        entry.memory = memory.clone();
+        self.entries.insert(key.to_owned(), entry);
+        self.add_bytes(&memory);
+        true
     }
 }
 
 impl LegacyMemoryManager {
-    /// A store whose entries live for `ttl` by `clock`.
+    /// The value of `memory.backend` that selects this backend.
+    pub const NAME: &'static str = "legacy";
+
+    /// A store whose entries expire after `ttl` on `clock`.
     #[must_use]
     pub fn new(ttl: Duration, clock: Arc<dyn Clock>) -> Self {
-        Self { ttl, clock, listener: None, inner: Mutex::default(), hits: 0.into(), misses: 0.into() }
+        Self { ttl, clock, notifier: EvictionNotifier::default(), inner: Mutex::default() }
     }
 
-    /// Calls `listener` for every entry that leaves the store.
+    /// Calls `listener` for every removed entry.
     #[must_use]
     pub fn with_eviction_listener(mut self, listener: EvictionListener) -> Self {
-        self.listener = Some(listener);
+        self.notifier = EvictionNotifier::new(Some(listener));
         self
     }
 
-    /// The store that a configuration describes; of it, only the time to live matters.
+    /// Builds the store from a configuration, of which it uses only the TTL.
     #[must_use]
     pub fn from_context(context: &BuildContext) -> Self {
         let mut store = Self::new(context.config.memory.ttl, Arc::clone(&context.clock));
-        store.listener = context.eviction_listener.clone();
+        store.notifier = EvictionNotifier::new(context.eviction_listener.clone());
         store
     }
 
-    /// Everything kept of a conversation's memory: text, metadata, times.
+    /// The metadata of an entry, if it exists.
     #[must_use]
-    pub fn record(&self, memory_type: MemoryType, conversation_id: &str) -> Option<MemoryRecord> {
+    pub fn metadata(&self, memory_type: MemoryType, conversation_id: &str) -> Option<Map<String, Value>> {
         let key = MemoryInput::new(conversation_id).with_memory_type(memory_type).key();
         let inner = self.inner.lock();
-        let entry = inner.entries.get(&key).filter(|entry| entry.expires > self.clock.now())?;
-        let Entry { memory, metadata, created_at, last_update, .. } = entry;
-        Some(MemoryRecord::new(memory.clone(), metadata.clone(), *created_at, *last_update))
+        inner
+            .entries
+            .get(&key)
+            .filter(|entry| entry.expires > self.clock.now())
+            .map(|entry| entry.metadata.clone())
     }
 
-    /// Runs `work` under the lock, then tells the listener what left.
-    fn locked<T>(&self, work: impl FnOnce(&mut Inner, &mut Vec<RemovedEntry>) -> T) -> T {
-        let mut gone = Vec::new();
-        let result = work(&mut self.inner.lock(), &mut gone);
-        for evicted in gone {
-            let Some(listener) = &self.listener else { continue };
-            if catch_unwind(AssertUnwindSafe(|| listener(evicted))).is_err() {
-                tracing::error!("the eviction listener panicked; the store is unharmed");
+    /// Validates the input, removes expired entries and runs `work` under the lock, then calls the listener.
+    fn with_lock<T>(
+        &self,
+        input: &MemoryInput,
+        work: impl FnOnce(&mut Inner, &mut RemovedEntries) -> T,
+    ) -> Result<T> {
+        input.validate()?;
+        let mut removed = self.notifier.collect();
+        let result = {
+            let mut inner = self.inner.lock();
+            if inner.closed {
+                return Err(Error::new(ErrorKind::Closed, COMPONENT, "closed"));
             }
+            inner.remove_expired(self.clock.now(), &mut removed);
+            work(&mut inner, &mut removed)
+        };
+        self.notifier.notify(removed);
+        Ok(result)
+    }
+
+    fn new_entry(&self, input: &MemoryInput, memory: WorkingMemory) -> Entry {
+        Entry {
+            conversation_id: input.conversation_id.as_str().into(),
+            memory_type: input.memory_type,
+            memory,
+            metadata: input.metadata.clone().unwrap_or_default(),
+            expires: self.clock.now().saturating_add(self.ttl),
         }
-        result
     }
 }
 
@@ -154,20 +182,15 @@ impl Component for LegacyMemoryManager {
 
     fn limits(&self) -> Vec<LimitUsage> {
         let inner = self.inner.lock();
+        let (entries, bytes) = (inner.stats.entries, inner.stats.bytes);
         vec![
-            LimitUsage::new(
-                "memory.max_entries",
-                "entries",
-                inner.entries.len() as u64,
-                inner.peak_entries,
-                None,
-            ),
-            LimitUsage::new("memory.max_memory_mb", "bytes", inner.bytes, inner.peak_bytes, None),
+            LimitUsage::new("memory.max_entries", "entries", entries, inner.peak_entries, None),
+            LimitUsage::new("memory.max_memory_mb", "bytes", bytes, inner.peak_bytes, None),
         ]
     }
 
     fn counters(&self) -> Value {
-        crate::support::counters(&self.stats())
+        support::counters(&self.stats())
     }
 
     async fn health(&self, _: Deadline) -> Health {
@@ -175,6 +198,7 @@ impl Component for LegacyMemoryManager {
     }
 
     async fn close(&self, _: Deadline) -> CloseReport {
+        self.inner.lock().closed = true;
         CloseReport::idle()
     }
 }
@@ -182,95 +206,73 @@ impl Component for LegacyMemoryManager {
 #[async_trait]
 impl MemoryManager for LegacyMemoryManager {
     async fn store(&self, input: MemoryInput) -> Result<String> {
-        input.check_id()?;
-        let memory = input.last_data("store")?.clone();
-        let (now, wall) = (self.clock.now(), self.clock.system_time());
+        input.validate()?;
+        let entry = self.new_entry(&input, input.last_data("store")?.clone());
         let key = input.key();
-        let entry = Entry {
-            conversation_id: input.conversation_id.into(),
-            memory_type: input.memory_type,
-            metadata: input.metadata.unwrap_or_default(),
-            expires: now.saturating_add(self.ttl),
-            created_at: wall,
-            last_update: wall,
-            memory,
-        };
-        self.locked(|inner, gone| {
-            inner.sweep(now, gone);
-            let bytes = text_bytes(&entry.memory);
-            if let Some(old) = inner.entries.insert(key.clone(), entry) {
-                inner.bytes -= text_bytes(&old.memory);
-                inner.removals.replaced += 1;
-                gone.push(old.evicted(RemovalCause::Replaced));
-            }
-            inner.grow(bytes);
-        });
+        self.with_lock(&input, |inner, removed| inner.insert(key.clone(), entry, removed))?;
         Ok(key)
     }
 
     async fn retrieve(&self, input: &MemoryInput) -> Result<Vec<WorkingMemory>> {
-        input.check_id()?;
-        let now = self.clock.now();
-        let found = self.locked(|inner, gone| {
-            inner.sweep(now, gone);
-            inner.entries.get(&input.key()).map(|entry| entry.memory.clone())
-        });
-        let counter = if found.is_some() { &self.hits } else { &self.misses };
-        counter.fetch_add(1, Relaxed);
-        Ok(found.into_iter().collect())
+        self.with_lock(input, |inner, _| {
+            let found = inner.entries.get(&input.key()).map(|entry| entry.memory.clone());
+            let count = if found.is_some() { &mut inner.stats.hits } else { &mut inner.stats.misses };
+            *count += 1;
+            found.into_iter().collect()
+        })
     }
 
     async fn update(&self, input: MemoryInput) -> Result<()> {
-        input.check_id()?;
+        input.validate()?;
         let memory = input.last_data("update")?.clone();
-        let (now, wall) = (self.clock.now(), self.clock.system_time());
-        let updated = self.locked(|inner, gone| {
-            let Some(entry) = inner.entries.get_mut(&input.key()).filter(|entry| entry.expires > now) else {
-                return false;
-            };
-            gone.push(entry.evicted(RemovalCause::Replaced));
-            let (old, new) = (text_bytes(&entry.memory), text_bytes(&memory));
-            (entry.memory, entry.last_update) = (memory, wall);
-            inner.removals.replaced += 1;
-            inner.bytes -= old;
-            inner.grow(new);
-            true
-        });
-        if !updated {
-            tracing::warn!(memory_type = %input.memory_type, "No existing data found to update; nothing changed");
+        if !self.with_lock(&input, |inner, removed| inner.replace_text(&input.key(), memory, removed))? {
+            super::warn_entry_missing(&input);
         }
         Ok(())
     }
 
+    async fn compare_and_set(
+        &self,
+        input: MemoryInput,
+        expected: Option<&WorkingMemory>,
+    ) -> Result<CasOutcome> {
+        input.validate()?;
+        let memory = input.last_data("update")?.clone();
+        let entry = self.new_entry(&input, memory.clone());
+        self.with_lock(&input, |inner, removed| {
+            let key = input.key();
+            match (inner.entries.get(&key).map(|entry| &entry.memory), expected) {
+                (None, Some(_)) => return CasOutcome::Missing,
+                (current, expected) if current != expected => return CasOutcome::Conflict,
+                (None, _) => inner.insert(key, entry, removed),
+                (Some(_), _) => {
+                    inner.replace_text(&key, memory, removed);
+                }
+            }
+            CasOutcome::Updated
+        })
+    }
+
     async fn delete(&self, input: &MemoryInput) -> Result<()> {
-        input.check_id()?;
-        let now = self.clock.now();
-        self.locked(|inner, gone| {
-            let Some(old) = inner.entries.remove(&input.key()) else { return };
-            inner.bytes -= text_bytes(&old.memory);
-            let live = old.expires > now;
-            let reason = if live { RemovalCause::Deleted } else { RemovalCause::Expired };
-            let count = if live { &mut inner.removals.deleted } else { &mut inner.removals.expired };
-            *count += 1;
-            gone.push(old.evicted(reason));
-        });
+        self.with_lock(input, |inner, removed| {
+            if let Some(old) = inner.entries.remove(&input.key()) {
+                inner.on_removed(&old, RemovalCause::Deleted, removed);
+            }
+        })
+    }
+
+    async fn flush(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Bytes are those of the texts alone.
     fn stats(&self) -> MemoryStats {
-        let inner = self.inner.lock();
-        let entries = inner.entries.len() as u64;
-        let mut stats = MemoryStats::default();
-        stats.entries = entries;
-        stats.bytes = inner.bytes;
-        stats.hits = self.hits.load(Relaxed);
-        stats.misses = self.misses.load(Relaxed);
-        stats.removals = inner.removals;
-        stats
+        self.inner.lock().stats.clone()
     }
 
     fn capabilities(&self) -> MemoryCapabilities {
-        MemoryCapabilities::default().injected_clock(true).eviction_listener(true).counts_entries(true)
+        let mut capabilities = MemoryCapabilities::default();
+        capabilities.eviction_listener = true;
+        capabilities.counts_entries = true;
+        capabilities
     }
 }

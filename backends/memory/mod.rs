@@ -2,10 +2,9 @@
 
 pub mod in_memory;
 pub mod legacy;
+mod notifier;
 #[cfg(feature = "redis")]
 pub mod redis;
-#[cfg(feature = "redis")]
-pub mod redis_legacy;
 
 use std::sync::Arc;
 
@@ -14,27 +13,31 @@ pub use in_memory::InMemoryManager;
 pub use legacy::LegacyMemoryManager;
 #[cfg(feature = "redis")]
 pub use redis::RedisMemoryManager;
-#[cfg(feature = "redis")]
-pub use redis_legacy::LegacyRedisMemoryManager;
 
 /// Adds the memory backends.
 pub(super) fn register(registry: &mut Registry) {
-    registry
-        .memory
-        .register(in_memory::NAME, |context| Ok(Arc::new(InMemoryManager::from_context(context)?)));
-    registry
-        .memory
-        .register(legacy::NAME, |context| Ok(Arc::new(LegacyMemoryManager::from_context(context))));
+    let memory = &mut registry.memory;
+    memory.register(InMemoryManager::NAME, |context| Ok(Arc::new(InMemoryManager::from_context(context)?)));
+    memory.register(LegacyMemoryManager::NAME, |context| {
+        Ok(Arc::new(LegacyMemoryManager::from_context(context)))
+    });
     #[cfg(feature = "redis")]
     {
         let memory = &mut registry.memory;
-        memory.register(redis::NAME, |context| Ok(Arc::new(RedisMemoryManager::from_context(context)?)));
-        memory.register(redis_legacy::NAME, |context| {
-            Ok(Arc::new(LegacyRedisMemoryManager::from_context(context)?))
+        memory.register(RedisMemoryManager::NAME, |context| {
+            Ok(Arc::new(RedisMemoryManager::from_context(context)?))
+        });
+        memory.register(RedisMemoryManager::LEGACY_NAME, |context| {
+            Ok(Arc::new(RedisMemoryManager::legacy(context)?))
         });
     }
     #[cfg(not(feature = "redis"))]
     for name in ["redis", "redis_legacy"] {
         registry.memory.register_unavailable(name, "redis");
     }
+    registry.memory.register_removed("tiered", "redis");
+}
+
+fn warn_entry_missing(input: &crate::memory::MemoryInput) {
+    tracing::warn!(memory_type = %input.memory_type, "No existing data found to update");
 }

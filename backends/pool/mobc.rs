@@ -1,270 +1,326 @@
 //! A pool over mobc.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::borrow::Cow;
+use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use ::mobc::{Manager, async_trait};
+use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
-use tokio::task::unconstrained;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use super::bounded::{Bounded, bounded_pool};
-use super::state::{Idle, Store, Taken};
-use crate::pool::{Connection, Connector, PoolSettings};
-use crate::{Clock, Error, ErrorKind, Result, SystemClock};
+use super::limits::PoolLimits;
+use super::{check_health, closed_error};
+use crate::pool::{
+    Connection, ConnectionPool, Connector, PoolCapabilities, PoolSettings, PoolStats, PooledConnection,
+    ReturnConnection,
+};
+use crate::support::OwnedPermit;
+use crate::{CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase};
 
-/// The name that `pool.backend` chooses this pool by.
-pub const NAME: &str = "mobc";
-
-/// A bounded pool that leaves making and keeping connections to mobc, at several times the cost of a checkout.
+/// Keeps idle connections in mobc. Limits and health checks are in front of it, because mobc can neither lower a limit
+/// nor say which step of a checkout timed out. What it lacks: it does not drop idle connections after `idle_timeout`,
+/// nor when the limit falls, nor on close while another is in use.
 ///
-/// Its contract is that of [`ConnectionPool`](crate::pool::ConnectionPool), whole. Beyond it: a connection that
-/// comes back while callers wait is kept for them even where `max_idle` is reached; a check that fails or hangs
-/// drops with its connection those that have been idle for longer, since what broke it has had more time with
-/// them. A task runs only while connections are idle, on the runtime of the first acquire.
-///
-/// mobc writes gauges of its own, without labels, to the process's `metrics` recorder if there is
-/// one; what they say is mobc's view, in which a reaped connection stays open until a caller comes across it.
-pub struct MobcPool(Bounded<Kept>);
+/// mobc reports unlabelled gauges of its own to the `metrics` recorder of the process, if there is one.
+pub(super) struct MobcPool(Arc<Inner>);
 
-bounded_pool!(MobcPool);
+struct Inner {
+    /// `None` once closed. A connection in use keeps mobc's pool alive, and with it the idle ones.
+    mobc: Mutex<Option<::mobc::Pool<MobcManager>>>,
+    limits: PoolLimits,
+    counts: SharedCounts,
+}
+
+type SharedCounts = Arc<Mutex<Counts>>;
+
+/// Counted here, because mobc's counters can underflow.
+#[derive(Default)]
+struct Counts {
+    stats: PoolStats,
+    connecting: u64,
+    peak: u64,
+}
 
 impl MobcPool {
-    /// A pool over `connector`. Nothing connects before the first acquire. At least one connection is allowed.
-    #[must_use]
-    pub fn new(connector: Arc<dyn Connector>, settings: PoolSettings) -> Self {
-        Self::with_clock(connector, settings, Arc::new(SystemClock::new()))
-    }
+    pub(super) const NAME: &'static str = "mobc";
 
-    /// As [`new`](Self::new), telling by `clock` how long connections have been idle. Deadlines follow tokio's.
-    #[must_use]
-    pub fn with_clock(connector: Arc<dyn Connector>, settings: PoolSettings, clock: Arc<dyn Clock>) -> Self {
-        // The bounds are kept in front of mobc, whose own cannot change and would close what comes back.
-        let unbounded = tokio::sync::Semaphore::MAX_PERMITS as u64;
-        let runtime = Arc::default();
-        let manage = Manage { connector, runtime: Arc::clone(&runtime) };
-        let pool = ::mobc::Pool::builder()
-            .max_open(unbounded)
-            .max_idle(unbounded)
+    pub(super) fn new(connector: Arc<dyn Connector>, settings: PoolSettings) -> Result<Self> {
+        let counts = SharedCounts::default();
+        let mobc = ::mobc::Pool::builder()
+            .max_open(Semaphore::MAX_PERMITS as u64)
+            .max_idle(settings.max_idle as u64)
             .get_timeout(None)
             .test_on_check_out(false)
-            .build(manage);
-        Self(Bounded::over(Kept { pool, order: Vec::new(), runtime, name: settings.name }, settings, clock))
+            .build(MobcManager { connector, counts: Arc::clone(&counts) });
+        let limits = PoolLimits::new(settings)?;
+        Ok(Self(Arc::new(Inner { mobc: Mutex::new(Some(mobc)), limits, counts })))
     }
 }
 
-/// Connections kept by mobc, and their order, so that the oldest can be taken from under it.
-///
-/// mobc can only be asked for the connection that came back last. What it keeps is therefore a [`Cell`], which
-/// can be emptied from here; an empty one is thrown away when mobc hands it out.
-struct Kept {
-    pool: ::mobc::Pool<Manage>,
-    /// The cells that are full and idle, the one used last at the end: the top of mobc's own stack.
-    order: Vec<Arc<Cell>>,
-    runtime: Runtime,
-    name: &'static str,
-}
-
-/// What mobc takes for a connection: it is inside while it is idle.
-type Cell = Mutex<Option<Idle>>;
-
-/// Where mobc's tasks can run: known from the first acquire on.
-type Runtime = Arc<Mutex<Option<Handle>>>;
-
-type Getting = Pin<Box<dyn Future<Output = Got> + Send>>;
-type Got = Result<::mobc::Connection<Manage>, ::mobc::Error<Error>>;
-
-impl Kept {
-    fn get(&self) -> Getting {
-        let pool = self.pool.clone();
-        Box::pin(unconstrained(async move { pool.get().await }))
+#[async_trait]
+impl ConnectionPool for MobcPool {
+    async fn acquire(&self, deadline: Deadline) -> Result<PooledConnection> {
+        self.0.acquire(deadline).await.map_err(|error| self.0.limits.acquire_error(error, deadline))
     }
 
-    /// Asks mobc for a connection: one that it has at hand, or what is to be waited for.
-    ///
-    /// mobc's own lock is only ever taken under the pool's, so it is free; and [`Manage::connect`] begins at
-    /// the second poll. One poll therefore takes a connection, or finds that there is none.
-    fn ask(&self) -> std::result::Result<Got, Getting> {
-        let mut getting = self.get();
-        match getting.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(got) => Ok(got),
-            Poll::Pending => Err(getting),
-        }
+    fn stats(&self) -> PoolStats {
+        let counts = self.0.counts.lock();
+        let mut stats = self.0.limits.stats(counts.stats.clone());
+        stats.idle = stats.open - stats.in_use - counts.connecting;
+        stats
     }
 
-    async fn connect(getting: Getting, name: &'static str) -> Result<(Box<dyn Connection>, Seat)> {
-        let seat = Seat::new(getting.await.map_err(|error| wrapped(error, name))?);
-        match seat.cell().and_then(|cell| cell.lock().take()) {
-            Some(idle) => Ok((idle.connection, seat)),
-            None => Err(Error::new(ErrorKind::Internal, name, "mobc made a connection without one inside")),
-        }
-    }
-
-    fn learn_runtime(&self) {
-        let mut runtime = self.runtime.lock();
-        if runtime.is_none() {
-            *runtime = Handle::try_current().ok();
-        }
-    }
-
-    /// Throws the empty cells away that mobc still keeps, once there are no others.
-    fn sweep(&mut self) {
-        while self.order.is_empty()
-            && let Ok(Ok(empty)) = self.ask()
-        {
-            drop(Seat::new(empty));
-        }
+    fn capabilities(&self) -> PoolCapabilities {
+        let mut capabilities = PoolCapabilities::default();
+        (capabilities.bounded, capabilities.health_checks) = (true, true);
+        capabilities
     }
 }
 
-impl Store for Kept {
-    type Ticket = Seat;
+#[async_trait]
+impl Component for MobcPool {
+    fn name(&self) -> Cow<'_, str> {
+        self.0.limits.settings.name.into()
+    }
 
-    fn take(&mut self) -> Taken<Seat> {
-        self.learn_runtime();
-        loop {
-            match self.ask() {
-                Err(getting) => return Taken::Connecting(Box::pin(Self::connect(getting, self.name))),
-                Ok(Err(error)) => {
-                    let error = wrapped(error, self.name);
-                    return Taken::Connecting(Box::pin(std::future::ready(Err(error))));
-                }
-                Ok(Ok(connection)) => {
-                    let seat = Seat::new(connection);
-                    let idle = seat.cell().and_then(|cell| cell.lock().take());
-                    if let Some(idle) = idle {
-                        self.order.pop();
-                        return Taken::Idle(idle, seat);
-                    }
-                }
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Connections
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        let counts = self.0.counts.lock();
+        self.0.limits.usage(counts.stats.open, counts.peak)
+    }
+
+    fn counters(&self) -> Value {
+        crate::support::counters(&self.stats())
+    }
+
+    async fn health(&self, deadline: Deadline) -> Health {
+        check_health(self, deadline).await
+    }
+
+    fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        self.0.limits.set_limit(key, max)
+    }
+
+    async fn close(&self, deadline: Deadline) -> CloseReport {
+        self.0.begin_close();
+        self.0.limits.wait_returned(deadline).await
+    }
+}
+
+impl Inner {
+    async fn acquire(self: &Arc<Self>, deadline: Deadline) -> Result<PooledConnection> {
+        let permit = self.limits.acquire_permit(deadline).await?;
+        let (connection, handle) = loop {
+            let mut handle = self.checkout(deadline).await?;
+            let Some((mut connection, idle_for)) = handle.take() else { continue };
+            if self.is_usable(connection.as_mut(), idle_for, deadline).await? {
+                break (connection, handle);
+            }
+        };
+        self.counts.lock().stats.acquired += 1;
+        let returner = MobcReturn { pool: Arc::clone(self), handle, _permit: permit };
+        Ok(PooledConnection::new(connection, Box::new(returner)))
+    }
+
+    /// The connection that mobc returns: the one used last or, if none is idle, a new one.
+    async fn checkout(&self, deadline: Deadline) -> Result<MobcHandle> {
+        let mobc = self.mobc.lock().clone().ok_or_else(|| closed_error(self.limits.settings.name))?;
+        let get = async { mobc.get().await.map_err(|error| self.map_error(error)) };
+        // Without a limit and checks of its own, it waits only to connect.
+        match self.limits.connect(deadline, get).await {
+            Ok(mobc) => Ok(MobcHandle::new(mobc, &self.counts)),
+            Err(error) => {
+                self.counts.lock().stats.failed += 1;
+                Err(error)
             }
         }
     }
 
-    fn put(&mut self, idle: Idle, seat: Seat) {
-        if let Some(cell) = seat.cell() {
-            *cell.lock() = Some(idle);
-            self.order.push(Arc::clone(cell));
-        }
-        seat.give_back();
-    }
-
-    fn count(&self) -> usize {
-        self.order.len()
-    }
-
-    fn oldest(&self) -> Option<Duration> {
-        self.order.first().and_then(since)
-    }
-
-    fn idle_since(&self, moment: Duration) -> usize {
-        self.order.iter().take_while(|cell| since(cell).is_some_and(|since| since <= moment)).count()
-    }
-
-    fn remove_oldest(&mut self, count: usize) -> Vec<Box<dyn Connection>> {
-        let removed = self.order.drain(..count).filter_map(|cell| cell.lock().take());
-        let removed = removed.map(|idle| idle.connection).collect();
-        self.sweep();
-        removed
-    }
-}
-
-fn since(cell: &Arc<Cell>) -> Option<Duration> {
-    cell.lock().as_ref().map(|idle| idle.since)
-}
-
-/// The connector's own error as it is. The others are mobc's, which has none of its own to give here.
-fn wrapped(error: ::mobc::Error<Error>, name: &'static str) -> Error {
-    match error {
-        ::mobc::Error::Inner(error) => error,
-        ::mobc::Error::PoolClosed => {
-            Error::new(ErrorKind::Closed, name, "mobc closed its pool").with_source(error)
-        }
-        ::mobc::Error::Timeout | ::mobc::Error::BadConn => {
-            Error::new(ErrorKind::Internal, name, "mobc gave no connection").with_source(error)
+    async fn is_usable(
+        &self,
+        connection: &mut dyn Connection,
+        idle_for: Option<Duration>,
+        deadline: Deadline,
+    ) -> Result<bool> {
+        match idle_for {
+            None => Ok(true),
+            Some(_) if !connection.is_open() => Ok(false),
+            Some(idle_for) if idle_for <= self.limits.settings.check_after => Ok(true),
+            Some(_) => self.limits.passes_check(connection, deadline).await,
         }
     }
+
+    /// Whether a connection that is returned may become idle.
+    fn has_room(&self) -> bool {
+        !self.limits.closing().is_cancelled()
+            && self.counts.lock().stats.open <= self.limits.max_connections() as u64
+            // To mobc, zero means unlimited.
+            && self.limits.settings.max_idle > 0
+    }
+
+    fn map_error(&self, error: ::mobc::Error<Error>) -> Error {
+        match error {
+            ::mobc::Error::Inner(error) => error,
+            error => {
+                let message = "mobc returned no connection";
+                Error::new(ErrorKind::Internal, self.limits.settings.name, message).with_source(error)
+            }
+        }
+    }
+
+    fn begin_close(&self) {
+        self.limits.begin_close();
+        let mobc = self.mobc.lock().take();
+        drop(mobc);
+    }
 }
 
-/// A connection's seat in mobc while the connection is out. Dropped, mobc forgets it; given back, mobc keeps
-/// it.
-struct Seat(Option<::mobc::Connection<Manage>>);
+/// What mobc keeps. The connection is `None` while it is in use.
+struct IdleCell {
+    connection: Option<Box<dyn Connection>>,
+    since: Instant,
+    /// Last, so that the connection is counted until it is gone.
+    _open: OpenCount,
+}
 
-impl Seat {
-    fn new(connection: ::mobc::Connection<Manage>) -> Self {
-        Self(Some(connection))
+/// mobc's handle for a checked-out connection: `return_to_mobc` puts it back, drop removes it from mobc.
+struct MobcHandle {
+    mobc: Option<::mobc::Connection<MobcManager>>,
+    counts: SharedCounts,
+}
+
+impl MobcHandle {
+    fn new(mobc: ::mobc::Connection<MobcManager>, counts: &SharedCounts) -> Self {
+        counts.lock().stats.in_use += 1;
+        Self { mobc: Some(mobc), counts: Arc::clone(counts) }
     }
 
-    fn cell(&self) -> Option<&Arc<Cell>> {
-        self.0.as_deref()
+    /// The connection, with its idle time unless it is new.
+    fn take(&mut self) -> Option<(Box<dyn Connection>, Option<Duration>)> {
+        let mobc = self.mobc.as_mut()?;
+        let idle_for = (!mobc.is_brand_new()).then(|| mobc.since.elapsed());
+        Some((mobc.connection.take()?, idle_for))
     }
 
-    fn give_back(mut self) {
-        drop(self.0.take());
+    fn return_to_mobc(&mut self, connection: Box<dyn Connection>) {
+        if let Some(mut cell) = self.mobc.take() {
+            cell.connection = Some(connection);
+            cell.since = Instant::now();
+        }
     }
 }
 
-impl Drop for Seat {
+impl Drop for MobcHandle {
     fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            drop(connection.into_inner());
+        self.counts.lock().stats.in_use -= 1;
+        drop(self.mobc.take().map(::mobc::Connection::into_inner));
+    }
+}
+
+/// The permit is released after the connection has been returned or dropped.
+struct MobcReturn {
+    pool: Arc<Inner>,
+    handle: MobcHandle,
+    _permit: OwnedPermit,
+}
+
+impl ReturnConnection for MobcReturn {
+    fn return_connection(mut self: Box<Self>, connection: Box<dyn Connection>, reusable: bool) {
+        if reusable && connection.is_open() && self.pool.has_room() {
+            self.handle.return_to_mobc(connection);
+        } else {
+            drop(connection);
         }
     }
 }
 
-/// Makes connections for mobc.
-struct Manage {
+/// Opens connections for mobc.
+struct MobcManager {
     connector: Arc<dyn Connector>,
-    runtime: Runtime,
+    counts: SharedCounts,
 }
 
-#[async_trait]
-impl Manager for Manage {
-    type Connection = Arc<Cell>;
+#[::mobc::async_trait]
+impl ::mobc::Manager for MobcManager {
+    type Connection = IdleCell;
     type Error = Error;
 
-    /// mobc's only task puts a connection back, which its lock being free ends at the first poll: it neither
-    /// needs a runtime, nor lets another caller overtake it.
+    /// Runs mobc's only task, which returns a connection, to its end: it waits only for mobc's lock, which is never
+    /// held across an await. Spawned, it would need a runtime, and end after the permit is released.
     fn spawn_task<T>(&self, task: T)
     where
         T: Future + Send + 'static,
         T::Output: Send + 'static,
     {
-        let mut task = Box::pin(task);
-        if task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
-            return;
-        }
-        if let Some(runtime) = self.runtime.lock().as_ref() {
-            runtime.spawn(async move {
-                task.await;
-            });
+        let mut task = pin!(task);
+        while task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            std::thread::yield_now();
         }
     }
 
-    async fn connect(&self) -> Result<Arc<Cell>, Error> {
-        second_poll().await;
+    async fn connect(&self) -> Result<IdleCell, Error> {
+        let mut open = OpenCount::connecting(&self.counts);
         let connection = self.connector.connect().await?;
-        Ok(Arc::new(Mutex::new(Some(Idle { connection, since: Duration::ZERO }))))
+        open.connected();
+        Ok(IdleCell { connection: Some(connection), since: Instant::now(), _open: open })
     }
 
-    /// Never called: connections are checked where the time it takes can be bounded.
-    async fn check(&self, connection: Arc<Cell>) -> Result<Arc<Cell>, Error> {
-        Ok(connection)
+    /// Never called: checks are made within the caller's deadline.
+    async fn check(&self, cell: IdleCell) -> Result<IdleCell, Error> {
+        Ok(cell)
     }
 }
 
-/// Ready when it is polled again.
-async fn second_poll() {
-    let mut polled = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut polled, true) {
-            return Poll::Ready(());
+/// Counts a connection from the attempt to open it until it is dropped.
+struct OpenCount {
+    counts: SharedCounts,
+    is_connected: bool,
+}
+
+impl OpenCount {
+    fn connecting(counts: &SharedCounts) -> Self {
+        let mut count = counts.lock();
+        count.connecting += 1;
+        count.stats.open += 1;
+        count.peak = count.peak.max(count.stats.open);
+        Self { counts: Arc::clone(counts), is_connected: false }
+    }
+
+    fn connected(&mut self) {
+        let mut count = self.counts.lock();
+        count.connecting -= 1;
+        count.stats.created += 1;
+        self.is_connected = true;
+    }
+}
+
+impl Drop for OpenCount {
+    fn drop(&mut self) {
+        let mut count = self.counts.lock();
+        count.stats.open -= 1;
+        match self.is_connected {
+            true => count.stats.discarded += 1,
+            false => count.connecting -= 1,
         }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
+    }
+}
+
+impl Drop for MobcPool {
+    fn drop(&mut self) {
+        self.0.begin_close();
+    }
+}
+
+impl fmt::Debug for MobcPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MobcPool").field(&self.stats()).finish()
+    }
 }

@@ -1,40 +1,31 @@
-//! Pools of connections: two that hold every bound, and the one from before there were bounds.
+//! Connection pools: the default, one over mobc, and the legacy one.
 
 mod bounded;
-pub mod lean;
-pub mod legacy;
+mod legacy;
+mod limits;
 #[cfg(feature = "mobc")]
-pub mod mobc;
-mod reaper;
-mod state;
+mod mobc;
 
 use std::sync::Arc;
 
 use crate::pool::{ConnectionPool, Connector, PoolFactory, PoolSettings};
-use crate::{Error, ErrorKind, Registry, Result};
+use crate::{CloseReport, Deadline, Error, ErrorKind, Health, Registry, Result};
 
-pub use lean::LeanPool;
-pub use legacy::LegacyPool;
-#[cfg(feature = "mobc")]
-pub use mobc::MobcPool;
+pub use bounded::BoundedPool;
 
-/// Adds the pools.
+const MAX_CONNECTIONS: &str = "pool.max_connections";
+
+/// Registers the pools.
 pub(super) fn register(registry: &mut Registry) {
-    registry.pool.register(lean::NAME, |context| {
-        let clock = Arc::clone(&context.clock);
-        factory(move |connector, settings| {
-            Ok(Arc::new(LeanPool::with_clock(connector, bounded(settings)?, Arc::clone(&clock))))
-        })
+    registry.pool.register(BoundedPool::NAME, |_| {
+        factory(|connector, settings| Ok(Arc::new(BoundedPool::new(connector, settings)?)))
     });
-    registry.pool.register(legacy::NAME, |_| {
-        factory(|connector, settings| Ok(Arc::new(LegacyPool::new(connector, settings))))
+    registry.pool.register(legacy::LegacyPool::NAME, |_| {
+        factory(|connector, settings| Ok(Arc::new(legacy::LegacyPool::new(connector, &settings))))
     });
     #[cfg(feature = "mobc")]
-    registry.pool.register(mobc::NAME, |context| {
-        let clock = Arc::clone(&context.clock);
-        factory(move |connector, settings| {
-            Ok(Arc::new(MobcPool::with_clock(connector, bounded(settings)?, Arc::clone(&clock))))
-        })
+    registry.pool.register(mobc::MobcPool::NAME, |_| {
+        factory(|connector, settings| Ok(Arc::new(mobc::MobcPool::new(connector, settings)?)))
     });
     #[cfg(not(feature = "mobc"))]
     registry.pool.register_unavailable("mobc", "mobc");
@@ -47,19 +38,21 @@ where
     Ok(Arc::new(build))
 }
 
-/// Settings that a bounded pool can honour.
-fn bounded(settings: PoolSettings) -> Result<PoolSettings> {
-    match settings.max_connections {
-        0 => Err(Error::new(ErrorKind::Config, settings.name, NO_CONNECTIONS)),
-        _ => Ok(settings),
-    }
+fn closed_error(name: &'static str) -> Error {
+    Error::new(ErrorKind::Closed, name, "pool is closed").not_sent()
 }
 
-/// Why a bound of zero is refused.
-const NO_CONNECTIONS: &str = "max_connections = 0 would stop all work; the least is 1";
-
 /// The report of a pool that was closed while `in_use` connections were in use.
-fn closed_with(in_use: usize) -> crate::CloseReport {
+fn close_report(in_use: usize) -> CloseReport {
     let lost = (in_use > 0).then(|| format!("{in_use} connections still in use"));
-    crate::CloseReport::new(0, 0, lost.into_iter().collect())
+    CloseReport::new(0, 0, lost.into_iter().collect())
+}
+
+/// Checks the server through a connection of the pool.
+async fn check_health(pool: &dyn ConnectionPool, deadline: Deadline) -> Health {
+    let check = async { pool.acquire(deadline).await?.check(deadline).await };
+    match check.await {
+        Ok(()) => Health::Healthy,
+        Err(error) => Health::unhealthy(error.to_string()),
+    }
 }

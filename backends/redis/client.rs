@@ -1,160 +1,131 @@
-//! The client that everything about Redis stands on.
+//! The client.
 
-use crate::{CloseReport, Component, ShutdownPhase};
-use serde_json::Value;
 use std::borrow::Cow;
-use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::Poll;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use fred::clients::Client;
-use fred::error::{Error as FredError, ErrorKind as FredKind};
+use fred::error::Error as FredError;
 use fred::interfaces::{ClientLike, KeysInterface};
 use fred::types::Expiration;
-use fred::types::config::Options;
 use serde::Serialize;
-use tokio::time::Instant;
+use serde_json::Value;
 
 use super::connection::RedisConnection;
-use super::errors::{from_fred, may_pass};
-use super::lane::{Lane, Prepare};
-use super::link::RedisConnector;
-use super::pending::Pending;
+use super::connection_manager::ConnectionManager;
+use super::errors::from_fred;
+use super::fred_connection::RedisConnector;
+use super::in_flight::InFlightLimit;
 use super::settings::Settings;
 use super::value::RedisValue;
 use super::{COMPONENT, fred};
-use crate::pool::{ConnectionPool, PoolCapabilities, PoolSettings, PoolStats, PooledConnection};
-use crate::{BuildContext, Deadline, Error, ErrorKind, Health, LimitUsage, Result};
+use crate::pool::{ConnectionPool, PoolSettings, PoolStats};
+use crate::support::{self, Backoff};
+use crate::{
+    BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Outcome, Result,
+    ShutdownPhase,
+};
 
-/// How often a command that Redis refused for a passing reason is tried, the first time included.
-const ATTEMPTS: u32 = 4;
-/// The wait before the second try; it doubles.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
+/// Attempts per command, including the first.
+const MAX_ATTEMPTS: u32 = 4;
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(200));
 
-/// What doing a command twice would do.
+/// Whether a command may safely be sent twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Effect {
-    /// Nothing more than doing it once: it only reads. It is sent again when its connection breaks.
-    Read,
-    /// Perhaps harm. It is sent again only where it is certain that Redis has not done it.
-    Write,
+pub enum Idempotency {
+    /// Sending it twice has the same effect as sending it once, as for every read. It is sent again when its
+    /// connection breaks.
+    Idempotent,
+    /// It is sent again only after an error that proves that it had no effect.
+    NonIdempotent,
 }
+
+use Idempotency::{Idempotent, NonIdempotent};
 
 /// A pooled Redis client (Python: `RedisClient`).
 ///
 /// # Contract
-/// - **Connections.** Commands of all callers travel over `redis.shared_connections` pipelined connections;
-///   [`connection`](Self::connection) gives one of one's own. Together they are never more than
-///   `pool.max_connections` to each server. Nothing connects before it is needed.
-/// - **Deadlines.** Every command ends by `redis.command_timeout`, waiting and reconnecting included.
-/// - **Bounds.** At most `redis.max_pending_commands` commands of at most `redis.max_pending_bytes` bytes are under
-///   way; one more is refused at once with [`ErrorKind::Capacity`]. No value larger than
-///   `redis.max_value_bytes` is written, or read into memory.
-/// - **Failures.** A connection that breaks, or that answers nothing for as long as a command may take, is
-///   replaced, with waits that double from 50 ms to 1 s, jittered. Reads are then sent again; writes are not,
-///   unless Redis said it did not do them: [`ErrorKind::Transport`] and [`ErrorKind::Timeout`] from a write
-///   mean that it may or may not have happened.
-/// - **Cancellation.** A dropped future stops waiting; a command already sent may still be done. Another
-///   caller never gets its answer.
+/// - **Connections.** The commands of all callers travel over one pipelined connection;
+///   [`dedicated_connection`](Self::dedicated_connection) hands out others. Together they never exceed
+///   `pool.max_connections`, to each server. Nothing connects before it is needed.
+/// - **Deadlines.** Every command ends by `redis.command_timeout`, including waiting and reconnecting.
+/// - **Limits.** At most `redis.max_pending_commands` commands of at most `redis.max_pending_bytes` bytes are in flight;
+///   further commands fail immediately with [`ErrorKind::Capacity`]. No value larger than `redis.max_value_bytes` is
+///   written, or read into memory.
+/// - **Failures.** A connection that breaks, or receives no response for as long as a command may take, is replaced,
+///   with a backoff from 50 ms to 1 s. [`Error::outcome`] says what is known about a failed command:
+///   [`Outcome::NotSent`]; [`Outcome::Rejected`] when Redis replied with an error; otherwise [`Outcome::Unknown`]: it
+///   may have taken effect. Commands are retried while Redis is unavailable or the connection was lost, but a
+///   non-idempotent one only if its outcome is known.
+/// - **Cancellation.** Dropping a future stops waiting; a command already sent may still take effect. Its response is
+///   never delivered to another caller.
+/// - **Closing** closes the connections. Every later command fails with [`ErrorKind::Closed`].
 ///
-/// Cloning gives another handle to the same client. When the last is dropped its connections close.
-#[derive(Clone)]
+/// Cloning returns another handle to the same client. Dropping the last one closes its connections.
+#[derive(Debug, Clone)]
 pub struct RedisClient(Arc<Inner>);
 
+#[derive(Debug)]
 struct Inner {
     pool: Arc<dyn ConnectionPool>,
-    lanes: Vec<Lane>,
-    /// How many of the lanes are used; fewer than there are after the number of connections was lowered.
-    lanes_in_use: AtomicUsize,
-    pending: Pending,
+    shared: ConnectionManager,
+    in_flight: InFlightLimit,
     command_timeout: Duration,
     max_value_bytes: usize,
-    counts: Counts,
+    counters: Counters,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct Counters {
     commands: AtomicU64,
     errors: AtomicU64,
-    repeated: AtomicU64,
+    retries: AtomicU64,
 }
 
-/// What a client holds and has done.
+/// Statistics of a client.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RedisStats {
     /// Its connections.
     pub pool: PoolStats,
-    /// Commands that ended.
+    /// Commands that completed, successfully or not.
     pub commands: u64,
-    /// Those that ended in an error.
+    /// Commands that failed.
     pub errors: u64,
-    /// Times a command was sent again.
-    pub repeated: u64,
-    /// Commands under way, and their bytes.
-    pub limits: Vec<LimitUsage>,
+    /// Commands that were sent again.
+    pub retries: u64,
 }
 
 impl RedisClient {
-    /// The client that a configuration describes; the runtime that is being built watches its pool.
+    /// Builds a client from the configuration and registers it as a component of the runtime.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a URL that cannot be used, without repeating it;
-    /// [`ErrorKind::UnknownBackend`] for a pool that is not there.
+    /// [`ErrorKind::Config`] for an invalid URL, without echoing it; [`ErrorKind::UnknownBackend`] for an unknown
+    /// pool.
     pub fn from_context(context: &BuildContext) -> Result<Self> {
-        Self::build(context, Settings::new(&context.config)?, 1, None)
-    }
-
-    /// A client whose ordinary commands travel over one connection, which `prepare` readies each time it is made
-    /// and on which Redis can send more than answers. `component` is who needs that, for errors.
-    pub(crate) fn of_one_primary(
-        context: &BuildContext,
-        prepare: Arc<dyn Prepare>,
-        component: &'static str,
-    ) -> Result<Self> {
-        let settings = Settings::new(&context.config)?.with_pushes();
-        if settings.is_cluster() {
-            let message = "this backend needs one primary, alone or behind sentinels; with a cluster use \
-                           memory.backend = \"redis\"";
-            return Err(Error::new(ErrorKind::Config, component, message));
-        }
-        Self::build(context, settings, 1, Some(prepare))
-    }
-
-    fn build(
-        context: &BuildContext,
-        settings: Settings,
-        shared: usize,
-        prepare: Option<Arc<dyn Prepare>>,
-    ) -> Result<Self> {
-        let config = &context.config;
-        let redis = &config.redis;
-        let connector = Arc::new(RedisConnector::new(settings));
-        let mut settings = PoolSettings::new("redis", &config.pool);
-        // Connecting is a part of some command: it never has longer than that.
-        settings.connect_timeout = redis.connect_timeout.min(redis.command_timeout);
-        let pool = context.build_pool(connector, settings)?;
-        let lane = |_| Lane::new(Arc::clone(&pool), redis.command_timeout, prepare.clone());
+        let redis = &context.config.redis;
+        let mut pool = PoolSettings::new(COMPONENT, &context.config.pool);
+        // Connecting is part of a command.
+        pool.connect_timeout = redis.connect_timeout.min(redis.command_timeout);
+        let connector = RedisConnector::new(Settings::new(&context.config)?);
+        let pool = context.build_pool(Arc::new(connector), pool)?;
         let client = Self(Arc::new(Inner {
-            lanes: (0..shared.max(1)).map(lane).collect(),
-            lanes_in_use: AtomicUsize::new(lanes_for(shared, config.pool.max_connections)),
+            shared: ConnectionManager::new(Arc::clone(&pool), redis.command_timeout),
             pool,
-            pending: Pending::new(redis.max_pending_commands, redis.max_pending_bytes),
+            in_flight: InFlightLimit::new(redis.max_pending_commands, redis.max_pending_bytes),
             command_timeout: redis.command_timeout,
             max_value_bytes: redis.max_value_bytes,
-            counts: Counts::default(),
+            counters: Counters::default(),
         }));
         context.register(Arc::new(client.clone()));
         Ok(client)
     }
 
-    /// Sets a key, to expire after `expire` if that is given (Python: `set_key`).
+    /// Sets a key, with an expiry if `expire` is given (Python: `set_key`).
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for an `expire` below a millisecond, [`ErrorKind::TooLarge`] for a value of more than
@@ -164,27 +135,28 @@ impl RedisClient {
         let expire = expire.map(expiration).transpose()?;
         self.check_size(value.len())?;
         let bytes = key.len() + value.len();
-        self.command("SET", Effect::Write, &key.clone(), bytes, |redis| {
+        self.command("SET", NonIdempotent, self.deadline(), bytes, |redis| {
             let (key, value, expire) = (key.clone(), value.clone(), expire.clone());
             async move { redis.set(key, value, expire, None, false).await }
         })
         .await
     }
 
-    /// What a key holds; `None` if there is no such key (Python: `get_key`).
+    /// The value of a key; `None` if it does not exist (Python: `get_key`).
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] for a key that holds a list, a hash or the like, [`ErrorKind::TooLarge`] for a
-    /// value of more than `redis.max_value_bytes`, and as [`run`](Self::run).
+    /// [`ErrorKind::Corrupt`] for a key of another type (list, hash, …), [`ErrorKind::TooLarge`] for a value of more
+    /// than `redis.max_value_bytes`, and as [`run`](Self::run).
     pub async fn get_key(&self, key: &str) -> Result<Option<RedisValue>> {
-        let bytes = self.get_bytes(key).await?;
+        let deadline = self.deadline();
+        let bytes = self.get_bytes(key, deadline).await?;
         if !bytes.is_empty() {
             return Ok(Some(RedisValue::parse(bytes)));
         }
-        // Nothing and an empty value read alike; this is rare enough to ask again.
+        // GETRANGE answers the same for an empty value and a missing key.
         let key = Bytes::copy_from_slice(key.as_bytes());
         let exists: bool = self
-            .command("EXISTS", Effect::Read, &key.clone(), 0, |redis| {
+            .command("EXISTS", Idempotent, deadline, key.len(), |redis| {
                 let key = key.clone();
                 async move { redis.exists(key).await }
             })
@@ -192,65 +164,65 @@ impl RedisClient {
         Ok(exists.then(|| RedisValue::parse(bytes)))
     }
 
-    /// The bytes of a key; none if there is no such key. Never more than the bound is read, however much there is.
-    pub(crate) async fn get_bytes(&self, key: &str) -> Result<Bytes> {
+    /// The bytes of a key, empty if it does not exist. At most one byte more than the limit is read, however large the
+    /// value is.
+    pub(crate) async fn get_bytes(&self, key: &str, deadline: Deadline) -> Result<Bytes> {
         let key = Bytes::copy_from_slice(key.as_bytes());
-        let most = self.0.max_value_bytes;
+        let end = self.0.max_value_bytes;
         let bytes: Bytes = self
-            .command("GETRANGE", Effect::Read, &key.clone(), 0, |redis| {
+            .command("GETRANGE", Idempotent, deadline, key.len(), |redis| {
                 let key = key.clone();
-                async move { redis.getrange(key, 0, most).await }
+                async move { redis.getrange(key, 0, end).await }
             })
             .await?;
         self.check_size(bytes.len())?;
         Ok(bytes)
     }
 
-    /// Removes a key; whether there was one.
+    /// Deletes a key; returns whether it existed.
     ///
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn delete_key(&self, key: &str) -> Result<bool> {
         let key = Bytes::copy_from_slice(key.as_bytes());
-        self.command("DEL", Effect::Write, &key.clone(), key.len(), |redis| {
+        self.command("DEL", NonIdempotent, self.deadline(), key.len(), |redis| {
             let key = key.clone();
             async move { redis.del(key).await }
         })
         .await
     }
 
-    /// Does anything else with the library's own client, on a shared connection (Python: `get_client`). `name`
-    /// is what errors call it. The work should be one command that does not block: all callers share the
-    /// connection. `effect` says whether it may be done again when the connection breaks.
+    /// Runs any other command with fred's own client, on the shared connection (Python: `get_client`). `name` is the
+    /// name of the command in errors. `work` should be one non-blocking command: all callers share the connection.
     ///
     /// ```no_run
     /// # async fn example(redis: &arshai::backends::redis::RedisClient) -> arshai::Result<()> {
-    /// use arshai::backends::redis::{Effect, fred::interfaces::KeysInterface};
+    /// use arshai::backends::redis::{Idempotency, fred::interfaces::KeysInterface};
     ///
-    /// let left: i64 = redis.run("TTL", Effect::Read, |redis| async move { redis.ttl("key").await }).await?;
-    /// # let _ = left;
+    /// let ttl: i64 = redis.run("TTL", Idempotency::Idempotent, |redis| async move { redis.ttl("key").await }).await?;
+    /// # let _ = ttl;
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] by `redis.command_timeout`, [`ErrorKind::Capacity`] when too much is under way or
-    /// Redis is full, [`ErrorKind::Unavailable`] when Redis cannot be reached or is not ready,
-    /// [`ErrorKind::Transport`] when the connection was lost, [`ErrorKind::Authentication`], and others by what
-    /// Redis answers; the context names Redis's own code.
-    pub async fn run<T, F, Fut>(&self, name: &'static str, effect: Effect, work: F) -> Result<T>
+    /// [`ErrorKind::Timeout`] by `redis.command_timeout`, [`ErrorKind::Capacity`] when too much is in flight or
+    /// Redis is full, [`ErrorKind::Unavailable`] when Redis is unreachable or not ready, [`ErrorKind::Transport`] when
+    /// the connection was lost, [`ErrorKind::Authentication`], and others by the error reply, whose code is in the
+    /// context. A script that writes before it fails is [`Outcome::Rejected`] too.
+    pub async fn run<T, F, Fut>(&self, name: &'static str, idempotency: Idempotency, work: F) -> Result<T>
     where
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<T, FredError>>,
     {
-        self.command(name, effect, name.as_bytes(), 0, work).await
+        self.command(name, idempotency, self.deadline(), 0, work).await
     }
 
-    /// Runs one command on the lane of its key: commands for one key keep their order.
+    /// Runs a command that sends about `bytes` bytes, until `deadline`.
     pub(crate) async fn command<T, F, Fut>(
         &self,
         name: &'static str,
-        effect: Effect,
-        key: &[u8],
+        idempotency: Idempotency,
+        deadline: Deadline,
         bytes: usize,
         work: F,
     ) -> Result<T>
@@ -258,144 +230,103 @@ impl RedisClient {
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<T, FredError>>,
     {
-        let inner = &*self.0;
-        let result = match inner.pending.enter(bytes) {
-            Ok(_entered) => inner.attempts(name, effect, inner.lane(key), work).await,
+        let Inner { in_flight, counters, .. } = &*self.0;
+        let result = match in_flight.try_acquire(bytes) {
+            Ok(_guard) => self.run_with_retries(name, idempotency, deadline, work).await,
             Err(error) => Err(error),
         };
-        inner.counts.commands.fetch_add(1, Ordering::Relaxed);
+        counters.commands.fetch_add(1, Ordering::Relaxed);
         if result.is_err() {
-            inner.counts.errors.fetch_add(1, Ordering::Relaxed);
+            counters.errors.fetch_add(1, Ordering::Relaxed);
         }
         result
     }
 
-    /// Takes a connection that nobody else uses. Dropping the future takes none.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Timeout`] at the deadline, naming what was waited for, [`ErrorKind::Capacity`] when too many
-    /// wait, [`ErrorKind::Closed`] once closed, and whatever connecting fails with.
-    pub async fn connection(&self, deadline: Deadline) -> Result<RedisConnection> {
-        self.0.pool.acquire(deadline).await.map(RedisConnection)
-    }
-
-    /// Whether Redis answers by `deadline` (Python: `health_check`). Connects if need be.
-    pub async fn health_check(&self, deadline: Deadline) -> Health {
-        let ping = self.run("PING", Effect::Read, |redis| async move { redis.ping::<String>(None).await });
-        match deadline.run(COMPONENT, "PING", ping).await.and_then(|result| result) {
-            Ok(_) => Health::Healthy,
-            Err(error) => Health::Unhealthy { reason: error.to_string() },
-        }
-    }
-
-    /// What the client holds and has done, as of now.
-    #[must_use]
-    pub fn stats(&self) -> RedisStats {
-        let (inner, mut stats) = (&self.0, RedisStats::default());
-        stats.pool = inner.pool.stats();
-        stats.commands = inner.counts.commands.load(Ordering::Relaxed);
-        stats.errors = inner.counts.errors.load(Ordering::Relaxed);
-        stats.repeated = inner.counts.repeated.load(Ordering::Relaxed);
-        stats
-    }
-
-    /// Closes the connections: shared ones at once, others when they come back, waiting until `deadline`.
-    /// Returns how many were still out. Every later command fails with [`ErrorKind::Closed`]. Dropping the future
-    /// stops the waiting.
-    pub async fn close(&self, deadline: Deadline) -> CloseReport {
-        self.let_go_from(0);
-        let mut closing = pin!(self.0.pool.close(deadline));
-        if let Poll::Ready(still_out) = futures_util::poll!(closing.as_mut()) {
-            return still_out;
-        }
-        // The pool is closed now. A lane that connected just before that has something to let go of.
-        self.let_go_from(0);
-        closing.await
-    }
-
-    fn let_go_from(&self, first: usize) {
-        for lane in self.0.lanes.iter().skip(first) {
-            lane.let_go();
-        }
-    }
-
-    pub(crate) fn command_timeout(&self) -> Duration {
-        self.0.command_timeout
-    }
-
-    pub(crate) fn max_value_bytes(&self) -> usize {
-        self.0.max_value_bytes
-    }
-
-    pub(crate) fn check_size(&self, bytes: usize) -> Result<()> {
-        let most = self.0.max_value_bytes;
-        if bytes <= most {
-            return Ok(());
-        }
-        let message = format!("the value is larger than redis.max_value_bytes = {most}");
-        Err(Error::new(ErrorKind::TooLarge, COMPONENT, message))
-    }
-}
-
-impl Inner {
-    fn lane(&self, key: &[u8]) -> &Lane {
-        // FNV-1a: short keys, few lanes, and nobody gains by choosing keys that share one.
-        let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        &self.lanes[hash as usize % self.lanes_in_use.load(Ordering::Relaxed)]
-    }
-
-    async fn attempts<T, F, Fut>(&self, name: &'static str, effect: Effect, lane: &Lane, work: F) -> Result<T>
+    async fn run_with_retries<T, F, Fut>(
+        &self,
+        name: &'static str,
+        idempotency: Idempotency,
+        deadline: Deadline,
+        work: F,
+    ) -> Result<T>
     where
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<T, FredError>>,
     {
-        let began = Instant::now();
-        let deadline = Deadline::after(self.command_timeout);
-        let mut wait = FIRST_WAIT;
-        for attempt in 1.. {
-            let (link, client) = match lane.current() {
-                // The library has the whole time for it, which is what it is set to.
-                Some(link) if attempt == 1 => (Arc::clone(&link), link.client().clone()),
-                _ => {
-                    // Boxed: few come here, and a future is as large as all that it might hold.
-                    let link = Box::pin(lane.link(deadline)).await?;
-                    let client = within(link.client(), deadline);
-                    (link, client)
-                }
+        let mut attempt = 1;
+        loop {
+            let connection = self.0.shared.get_or_connect(deadline).await?;
+            let error = match connection.run(deadline, work(connection.client().clone())).await {
+                Ok(value) => return Ok(value),
+                Err(error) => from_fred(&error, name),
             };
-            let error = match link.run(began, pin!(work(client))).await {
-                Ok(done) => return Ok(done),
-                Err(error) => error,
-            };
-            let again = may_pass(&error) || (effect == Effect::Read && is_lost(&error));
-            if !again || attempt == ATTEMPTS || deadline.remaining() <= wait {
-                return Err(from_fred(&error, name));
+            let delay = BACKOFF.delay(attempt);
+            if attempt == MAX_ATTEMPTS || !may_retry(&error, idempotency) || deadline.remaining() <= delay {
+                return Err(error);
             }
-            self.counts.repeated.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(wait).await;
-            wait *= 2;
+            self.0.counters.retries.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(delay).await;
+            attempt += 1;
         }
-        unreachable!("the last attempt returns")
+    }
+
+    /// Takes a connection that no other caller uses. Dropping the future takes none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] at the deadline, naming the step; [`ErrorKind::Capacity`] when too many callers wait;
+    /// [`ErrorKind::Closed`] once closed; errors from connecting. Nothing was sent.
+    pub async fn dedicated_connection(&self, deadline: Deadline) -> Result<RedisConnection> {
+        self.0.pool.acquire(deadline).await.map(RedisConnection).map_err(Error::not_sent)
+    }
+
+    /// Checks that Redis responds by `deadline` (Python: `health_check`). Connects if needed.
+    pub async fn health_check(&self, deadline: Deadline) -> Health {
+        let deadline = deadline.capped(self.0.command_timeout);
+        let ping =
+            self.command(
+                "PING",
+                Idempotent,
+                deadline,
+                0,
+                |redis| async move { redis.ping::<String>(None).await },
+            );
+        match ping.await {
+            Ok(_) => Health::Healthy,
+            Err(error) => Health::unhealthy(error.to_string()),
+        }
+    }
+
+    /// A snapshot of the statistics.
+    #[must_use]
+    pub fn stats(&self) -> RedisStats {
+        let Inner { pool, counters, .. } = &*self.0;
+        RedisStats {
+            pool: pool.stats(),
+            commands: counters.commands.load(Ordering::Relaxed),
+            errors: counters.errors.load(Ordering::Relaxed),
+            retries: counters.retries.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The deadline of a command that begins now.
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline::after(self.0.command_timeout)
+    }
+
+    pub(crate) fn check_size(&self, bytes: usize) -> Result<()> {
+        let max = self.0.max_value_bytes;
+        if bytes <= max {
+            return Ok(());
+        }
+        let message = format!("value exceeds redis.max_value_bytes ({max})");
+        Err(Error::new(ErrorKind::TooLarge, COMPONENT, message).not_sent())
     }
 }
 
-/// The client, with no longer than is left.
-fn within(client: &Client, deadline: Deadline) -> Client {
-    let mut options = Options::default();
-    // Zero would mean no limit.
-    options.timeout = Some(deadline.remaining().max(Duration::from_millis(1)));
-    (*client.with_options(&options)).clone()
-}
-
-fn is_lost(error: &FredError) -> bool {
-    matches!(error.kind(), FredKind::IO | FredKind::Canceled | FredKind::Routing)
-}
-
-/// How many connections are shared: what is configured, but where there is more than one, not all.
-fn lanes_for(shared: usize, max_connections: usize) -> usize {
-    shared.min(max_connections.saturating_sub(1)).max(1)
+fn may_retry(error: &Error, idempotency: Idempotency) -> bool {
+    let had_no_effect = matches!(error.outcome(), Outcome::NotSent | Outcome::Rejected);
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Transport)
+        && (had_no_effect || idempotency == Idempotent)
 }
 
 fn expiration(expire: Duration) -> Result<Expiration> {
@@ -403,17 +334,19 @@ fn expiration(expire: Duration) -> Result<Expiration> {
         return Ok(Expiration::EX(i64::try_from(expire.as_secs()).unwrap_or(i64::MAX)));
     }
     match i64::try_from(expire.as_millis()) {
-        Ok(0) => Err(Error::new(ErrorKind::InvalidInput, COMPONENT, "expire must be at least a millisecond")),
+        Ok(0) => {
+            let message = "expire must be at least 1 ms";
+            Err(Error::new(ErrorKind::InvalidInput, COMPONENT, message).not_sent())
+        }
         Ok(millis) => Ok(Expiration::PX(millis)),
         Err(_) => Ok(Expiration::PX(i64::MAX)),
     }
 }
 
-/// Its connections, those that it shares included.
 #[async_trait]
 impl Component for RedisClient {
     fn name(&self) -> Cow<'_, str> {
-        Cow::Borrowed("redis")
+        COMPONENT.into()
     }
 
     fn shutdown_phase(&self) -> ShutdownPhase {
@@ -422,12 +355,12 @@ impl Component for RedisClient {
 
     fn limits(&self) -> Vec<LimitUsage> {
         let mut limits = self.0.pool.limits();
-        limits.extend(self.0.pending.limits());
+        limits.extend(self.0.in_flight.limits());
         limits
     }
 
     fn counters(&self) -> Value {
-        crate::support::counters(&self.stats())
+        support::counters(&self.stats())
     }
 
     async fn health(&self, deadline: Deadline) -> Health {
@@ -435,20 +368,12 @@ impl Component for RedisClient {
     }
 
     fn set_limit(&self, key: &str, max: u64) -> Result<()> {
-        self.0.pool.set_limit(key, max)?;
-        let lanes = lanes_for(self.0.lanes.len(), usize::try_from(max).unwrap_or(usize::MAX));
-        self.0.lanes_in_use.store(lanes, Ordering::Relaxed);
-        self.let_go_from(lanes);
-        Ok(())
+        self.0.pool.set_limit(key, max)
     }
 
+    /// Closes the shared connection immediately and waits until `deadline` for dedicated ones to be returned.
     async fn close(&self, deadline: Deadline) -> CloseReport {
-        Self::close(self, deadline).await
-    }
-}
-
-impl fmt::Debug for RedisClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisClient").field("stats", &self.stats()).finish_non_exhaustive()
+        self.0.shared.close();
+        self.0.pool.close(deadline).await
     }
 }

@@ -1,76 +1,74 @@
-//! A connection of one's own.
+//! A dedicated connection.
 
 use fred::clients::Client;
 use fred::error::Error as FredError;
 
 use super::COMPONENT;
-use super::errors::from_fred;
-use super::link::{RedisLink, lost};
+use super::errors::{connection_lost_error, from_fred};
+use super::fred_connection::FredConnection;
 use crate::pool::PooledConnection;
-use crate::{Deadline, Error, ErrorKind, Result};
+use crate::{Deadline, Error, ErrorKind, Outcome, Result};
 
-/// A connection that nobody else uses, for transactions (`WATCH`) and blocking commands. Dropping it gives it
-/// back to the pool.
+/// A connection that no other caller uses, for transactions (`WATCH`) and blocking commands. Dropping it returns it
+/// to the pool.
 #[derive(Debug)]
-#[must_use = "dropping the connection gives it back"]
+#[must_use = "dropping the connection returns it to the pool"]
 pub struct RedisConnection(pub(super) PooledConnection);
 
 impl RedisConnection {
-    /// Drops the connection in place of giving it back.
+    /// Closes the connection instead of returning it.
     pub fn discard(self) {
         self.0.discard();
     }
 
-    /// Does `work` on the connection by `deadline`.
+    /// Runs `work` on the connection until `deadline`, which alone limits blocking commands.
     ///
-    /// If the work fails, is cut short by the deadline or its future is dropped, the connection is not used
-    /// again: nobody gets one that still waits in a blocking command or holds a transaction open. Work that ends
-    /// well should leave no `WATCH` or subscription behind. Retries are the caller's own: nothing is sent twice.
+    /// If the work fails, reaches the deadline or its future is dropped, the connection is not used again: the next
+    /// caller never gets one that is still in a blocking command or a transaction. Work that succeeds should leave no
+    /// `WATCH` or subscription behind. Nothing is sent twice: retrying is up to the caller.
     ///
     /// ```no_run
     /// # async fn example(redis: &arshai::backends::redis::RedisClient) -> arshai::Result<()> {
     /// use arshai::{Deadline, backends::redis::fred::interfaces::KeysInterface};
     ///
     /// let deadline = Deadline::after(std::time::Duration::from_secs(2));
-    /// let mut connection = redis.connection(deadline).await?;
+    /// let mut connection = redis.dedicated_connection(deadline).await?;
     /// let visits: i64 = connection.run(deadline, |redis| async move { redis.incr("visits").await }).await?;
     /// # let _ = visits;
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] at the deadline; [`ErrorKind::Closed`] after work that failed or was cut short;
-    /// otherwise whatever Redis answers, by kind.
+    /// [`ErrorKind::Timeout`] at the deadline, [`ErrorKind::Closed`] after work that failed or was cancelled, and
+    /// errors from Redis. Once the work has begun the outcome is [`Outcome::Unknown`]: it may consist of several
+    /// commands, some of which took effect.
     pub async fn run<T, F, Fut>(&mut self, deadline: Deadline, work: F) -> Result<T>
     where
         F: FnOnce(Client) -> Fut,
         Fut: Future<Output = Result<T, FredError>>,
     {
-        let spent = !self.0.is_kept();
-        let Some(link) = self.0.get_mut::<RedisLink>().filter(|_| !spent) else {
+        const STEP: &str = "running a command on a dedicated connection";
+        let reusable = self.0.is_reusable();
+        let Some(connection) = self.0.get_mut::<FredConnection>().filter(|_| reusable) else {
             return Err(Error::new(
                 ErrorKind::Closed,
                 COMPONENT,
-                "this connection's work was cut short; take another",
-            ));
+                "connection is unusable after a failed or cancelled operation; acquire a new one",
+            )
+            .not_sent());
         };
-        let (client, closed) = (link.client().clone(), link.closed().clone());
-        self.0.keep(false);
-        let result = deadline
-            .run(COMPONENT, "work on a connection of one's own", async {
-                tokio::select! {
-                    biased;
-                    result = work(client) => result,
-                    () = closed.wait() => Err(lost()),
-                }
-            })
-            .await?;
-        match result {
-            Ok(done) => {
-                self.0.keep(true);
-                Ok(done)
+        let (client, closed) = (connection.client().clone(), connection.closed().clone());
+        self.0.set_reusable(false);
+        let work = async {
+            tokio::select! {
+                biased;
+                result = work(client) => result,
+                () = closed.cancelled() => Err(connection_lost_error()),
             }
-            Err(error) => Err(from_fred(&error, "work on a connection of one's own")),
-        }
+        };
+        let done = deadline.run(COMPONENT, STEP, work).await?;
+        let done = done.map_err(|error| from_fred(&error, STEP).with_outcome(Outcome::Unknown))?;
+        self.0.set_reusable(true);
+        Ok(done)
     }
 }

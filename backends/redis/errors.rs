@@ -1,92 +1,112 @@
-//! What Redis and the library say went wrong, in this crate's words.
+//! Errors of Redis and of fred as errors of this crate.
 
 use fred::error::{Error as FredError, ErrorKind as FredKind};
 
 use super::COMPONENT;
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Outcome};
 
-/// The codes that Redis starts its errors with, and what each means to a caller.
+/// The codes of Redis error replies.
 const CODES: [(&str, ErrorKind, &str); 17] = [
-    ("LOADING", ErrorKind::Unavailable, "Redis is loading its data after a start"),
-    ("READONLY", ErrorKind::Unavailable, "this Redis is a replica and takes no writes"),
-    ("MASTERDOWN", ErrorKind::Unavailable, "this replica has lost its master"),
-    ("CLUSTERDOWN", ErrorKind::Unavailable, "the cluster does not serve this key now"),
-    ("TRYAGAIN", ErrorKind::Unavailable, "the cluster is moving this key"),
-    ("NOREPLICAS", ErrorKind::Unavailable, "Redis has too few replicas to take writes"),
+    ("LOADING", ErrorKind::Unavailable, "Redis is loading its dataset"),
+    ("READONLY", ErrorKind::Unavailable, "read-only replica"),
+    ("MASTERDOWN", ErrorKind::Unavailable, "replica lost its link to the master"),
+    ("CLUSTERDOWN", ErrorKind::Unavailable, "the cluster does not serve this hash slot"),
+    ("TRYAGAIN", ErrorKind::Unavailable, "hash slot is being migrated"),
+    ("NOREPLICAS", ErrorKind::Unavailable, "not enough replicas for writes (min-replicas-to-write)"),
     ("BUSY", ErrorKind::Unavailable, "Redis is busy with a script"),
-    ("MISCONF", ErrorKind::Unavailable, "Redis cannot save its data and takes no writes"),
-    ("OOM", ErrorKind::Capacity, "Redis has reached its maxmemory and evicts nothing"),
-    ("MAXCLIENTS", ErrorKind::Capacity, "Redis has reached its maxclients"),
-    ("NOAUTH", ErrorKind::Authentication, "Redis wants a password; put it into redis.url"),
-    ("WRONGPASS", ErrorKind::Authentication, "Redis refused the user name or password in redis.url"),
-    ("NOPERM", ErrorKind::Authentication, "the user in redis.url may not do this"),
-    ("WRONGTYPE", ErrorKind::Corrupt, "the key holds another type of value, which is not ours"),
-    ("MOVED", ErrorKind::Config, "this Redis is part of a cluster; use redis-cluster:// in redis.url"),
-    ("ASK", ErrorKind::Config, "this Redis is part of a cluster; use redis-cluster:// in redis.url"),
-    ("NOSCRIPT", ErrorKind::NotFound, "Redis does not hold the script"),
+    ("MISCONF", ErrorKind::Unavailable, "Redis rejects writes: persistence is failing"),
+    ("OOM", ErrorKind::Capacity, "Redis is out of memory (maxmemory)"),
+    ("MAXCLIENTS", ErrorKind::Capacity, "Redis has reached its connection limit (maxclients)"),
+    ("NOAUTH", ErrorKind::Authentication, "Redis requires authentication; set a password in redis.url"),
+    ("WRONGPASS", ErrorKind::Authentication, "Redis rejected the username or password in redis.url"),
+    ("NOPERM", ErrorKind::Authentication, "permission denied (ACL) for the user in redis.url"),
+    ("WRONGTYPE", ErrorKind::Corrupt, "key holds a value of another type"),
+    ("MOVED", ErrorKind::Config, "this Redis is a cluster node; use redis-cluster:// in redis.url"),
+    ("ASK", ErrorKind::Config, "this Redis is a cluster node; use redis-cluster:// in redis.url"),
+    ("NOSCRIPT", ErrorKind::NotFound, "script not loaded"),
 ];
 
-/// The code at the start of a server's error: `OOM`, `READONLY`; none where the library made the error.
-pub(super) fn code(error: &FredError) -> Option<&'static str> {
-    let details = error.details();
-    let first = details.split([' ', ':']).next().unwrap_or_default();
-    if details.contains("max number of clients") {
+/// The code at the start of an error reply (`OOM`, `READONLY`); `None` for fred's own errors, which start with an
+/// ordinary word.
+fn error_code(error: &FredError) -> Option<&str> {
+    let reply = error.details();
+    if reply.starts_with("ERR max number of clients") {
         return Some("MAXCLIENTS");
     }
-    CODES.iter().map(|(code, ..)| *code).find(|code| *code == first)
+    let first = reply.split([' ', ':']).next().unwrap_or_default();
+    (first.len() > 1 && first.bytes().all(|byte| byte.is_ascii_uppercase())).then_some(first)
 }
 
-/// Whether the server refused the command for a reason that may pass, without having done any of it.
-pub(super) fn may_pass(error: &FredError) -> bool {
-    matches!(
-        code(error),
-        Some("LOADING" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "MAXCLIENTS")
-    )
-}
-
-/// Whether the connection is of no more use.
+/// Whether the connection cannot be used any more.
 pub(super) fn breaks_connection(error: &FredError) -> bool {
-    matches!(code(error), Some("READONLY" | "MASTERDOWN" | "MAXCLIENTS"))
-        || matches!(error.kind(), FredKind::IO | FredKind::Canceled | FredKind::Protocol | FredKind::Routing)
+    match error_code(error) {
+        Some(code) => matches!(code, "READONLY" | "MASTERDOWN" | "MAXCLIENTS"),
+        None => matches!(
+            error.kind(),
+            FredKind::IO | FredKind::Canceled | FredKind::Protocol | FredKind::Routing | FredKind::Unknown
+        ),
+    }
 }
 
-/// An error of `command`. What a server says may repeat arguments of the command, which may be private, so
-/// only its code is kept.
+/// The error of `command`: [`Outcome::Rejected`] for an error reply, otherwise [`Outcome::Unknown`]. A reply may
+/// repeat arguments of the command, which may be private, so only a known code is kept of it.
 pub(super) fn from_fred(error: &FredError, command: &'static str) -> Error {
-    let (kind, message) = match CODES.iter().find(|(name, ..)| Some(*name) == code(error)) {
-        Some((code, kind, message)) => {
-            return Error::new(*kind, COMPONENT, *message)
-                .with_context("command", command)
-                .with_context("code", *code);
-        }
-        None => of_kind(error.kind()),
+    let Some(reply) = error_code(error) else {
+        let (kind, message) = classify_kind(error.kind());
+        return Error::new(kind, COMPONENT, message).with_context("command", command);
     };
-    Error::new(kind, COMPONENT, message).with_context("command", command)
+    let known = CODES.iter().find(|(code, ..)| *code == reply);
+    let (kind, message) = known
+        .map_or((ErrorKind::BadRequest, "Redis rejected the command"), |(_, kind, message)| {
+            (*kind, *message)
+        });
+    let error = Error::new(kind, COMPONENT, message).with_context("command", command);
+    match known {
+        Some((code, ..)) => error.with_context("code", *code),
+        None => error,
+    }
+    .with_outcome(Outcome::Rejected)
 }
 
-fn of_kind(kind: &FredKind) -> (ErrorKind, &'static str) {
+/// The error of an attempt to connect. What the system or TLS says is kept as the source: it holds no secrets.
+pub(super) fn connect_error(error: &FredError) -> Error {
+    let connect = from_fred(error, "connect").not_sent();
+    match error.kind() {
+        FredKind::IO => Error::new(ErrorKind::Unavailable, COMPONENT, "failed to connect to Redis")
+            .with_context("cause", error.details())
+            .not_sent(),
+        #[cfg(feature = "redis-tls")]
+        FredKind::Tls => connect.with_context("cause", error.details()),
+        _ => connect,
+    }
+}
+
+/// The error of commands on a connection that has closed.
+pub(super) fn connection_lost_error() -> FredError {
+    FredError::new(FredKind::IO, "connection closed")
+}
+
+fn classify_kind(kind: &FredKind) -> (ErrorKind, &'static str) {
     match kind {
-        FredKind::Auth => (ErrorKind::Authentication, "Redis refused the credentials in redis.url"),
-        FredKind::Timeout => (ErrorKind::Timeout, "Redis did not answer in time"),
-        FredKind::IO | FredKind::Canceled => (ErrorKind::Transport, "the connection to Redis was lost"),
-        FredKind::Routing | FredKind::Cluster => (ErrorKind::Unavailable, "no Redis server serves this key"),
-        FredKind::Sentinel => {
-            (ErrorKind::Unavailable, "the sentinels name no Redis master that can be reached")
+        FredKind::Auth => (ErrorKind::Authentication, "Redis rejected the credentials in redis.url"),
+        FredKind::Timeout => (ErrorKind::Timeout, "timed out: waiting for the response"),
+        // Unknown: fred dropped the command without a response.
+        FredKind::IO | FredKind::Canceled | FredKind::Unknown => {
+            (ErrorKind::Transport, "connection to Redis lost")
         }
-        FredKind::Protocol | FredKind::Parse => {
-            (ErrorKind::Protocol, "Redis answered with something unexpected")
-        }
-        FredKind::Backpressure => (ErrorKind::Capacity, "too many commands wait for Redis"),
-        FredKind::Config | FredKind::Url => (ErrorKind::Config, "redis.url cannot be used with this Redis"),
+        FredKind::Routing | FredKind::Cluster => (ErrorKind::Unavailable, "no cluster node serves this key"),
+        FredKind::Sentinel => (ErrorKind::Unavailable, "Sentinel reports no reachable master"),
+        FredKind::Protocol | FredKind::Parse => (ErrorKind::Protocol, "unexpected reply from Redis"),
+        FredKind::Backpressure => (ErrorKind::Capacity, "command backlog is full"),
+        FredKind::Config | FredKind::Url => (ErrorKind::Config, "redis.url does not fit this Redis"),
         FredKind::InvalidArgument | FredKind::InvalidCommand => {
-            (ErrorKind::InvalidInput, "Redis or its client refused the arguments")
+            (ErrorKind::InvalidInput, "invalid arguments for the command")
         }
-        FredKind::NotFound => (ErrorKind::NotFound, "there is no such key"),
+        FredKind::NotFound => (ErrorKind::NotFound, "no such key"),
         #[cfg(feature = "redis-tls")]
         FredKind::Tls => {
-            (ErrorKind::Transport, "TLS with Redis failed; is its certificate trusted (redis.ca_file)?")
+            (ErrorKind::Transport, "TLS handshake failed; is the certificate trusted (redis.ca_file)?")
         }
-        FredKind::Unknown => (ErrorKind::BadRequest, "Redis refused the command"),
     }
 }
 
@@ -95,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_server_says_becomes_a_kind_and_a_code_and_is_not_repeated() {
+    fn an_error_reply_becomes_a_kind_and_a_code_and_is_not_echoed() {
         let cases = [
             ("LOADING Redis is loading the dataset in memory", ErrorKind::Unavailable),
             ("READONLY You can't write against a read only replica.", ErrorKind::Unavailable),
@@ -106,10 +126,24 @@ mod tests {
             ("ERR max number of clients reached", ErrorKind::Capacity),
             ("ERR unknown command 'hunter2'", ErrorKind::BadRequest),
         ];
-        for (said, kind) in cases {
-            let error = from_fred(&FredError::new(FredKind::Unknown, said), "GET");
-            assert_eq!(error.kind(), kind, "{said}");
+        for (reply, kind) in cases {
+            let error = from_fred(&FredError::new(FredKind::Unknown, reply), "GET");
+            assert_eq!((error.kind(), error.outcome()), (kind, Outcome::Rejected), "{reply}");
             assert!(!format!("{error} {error:?}").contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn without_a_reply_the_outcome_is_unknown_and_the_connection_broken() {
+        for (kind, details) in [
+            (FredKind::Unknown, "channel closed"),
+            (FredKind::IO, "Io(\"broken pipe\")"),
+            (FredKind::Canceled, ""),
+        ] {
+            let error = FredError::new(kind, details);
+            assert!(breaks_connection(&error), "{error:?}");
+            let error = from_fred(&error, "SET");
+            assert_eq!((error.kind(), error.outcome()), (ErrorKind::Transport, Outcome::Unknown));
         }
     }
 }

@@ -1,26 +1,23 @@
-//! The pooled Redis client.
+//! A Redis client over one multiplexed connection and a pool.
 //!
-//! [`RedisClient`] sends ordinary commands over a few shared, pipelined connections and hands out connections
-//! of one's own for transactions and blocking commands. Both kinds come from one
-//! [`ConnectionPool`](crate::pool::ConnectionPool), so together they are never more than
-//! `pool.max_connections`.
+//! [`RedisClient`] sends the commands of all callers over one shared, pipelined connection and hands out dedicated
+//! connections for transactions and blocking commands. Both kinds come from one
+//! [`ConnectionPool`](crate::pool::ConnectionPool), so together they never exceed `pool.max_connections`.
 
 mod client;
 mod connection;
+mod connection_manager;
 mod errors;
-mod lane;
-mod link;
-mod pending;
+mod fred_connection;
+mod in_flight;
 mod settings;
-mod shared;
 mod value;
 
-pub use client::{Effect, RedisClient, RedisStats};
+pub use client::{Idempotency, RedisClient, RedisStats};
 pub use connection::RedisConnection;
-/// The client library underneath, for whatever [`RedisClient`] has no method for.
+/// The underlying client library, for commands that [`RedisClient`] has no method for.
 pub use fred;
-pub(crate) use lane::Prepare;
 pub use value::RedisValue;
 
-/// The part of arshai that errors name.
+/// The component that errors name.
 pub(crate) const COMPONENT: &str = "redis";

@@ -1,10 +1,10 @@
-//! From the configuration to what the library is told.
+//! The fred configuration.
 
 use std::time::Duration;
 
 use fred::socket2::TcpKeepalive;
-use fred::types::config::{Config as FredConfig, ConnectionConfig, PerformanceConfig, TcpConfig};
-use fred::types::{Builder, RespVersion};
+use fred::types::Builder;
+use fred::types::config::{Config as FredConfig, ConnectionConfig, TcpConfig};
 use secrecy::ExposeSecret;
 use url::Url;
 
@@ -12,63 +12,55 @@ use super::COMPONENT;
 use crate::config::RedisConfig;
 use crate::{Config, Error, ErrorKind, Result};
 
-/// How long a connection may be silent before the system probes the other side.
+/// Idle time before the operating system probes the peer.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// What each connection is made with.
+/// The settings of every connection.
 pub(super) struct Settings {
     config: FredConfig,
     connect_timeout: Duration,
-    command_timeout: Duration,
 }
 
 impl Settings {
     /// # Errors
-    /// [`ErrorKind::Config`] for a URL that cannot be used. The URL is never repeated: it may hold a password.
+    /// [`ErrorKind::Config`] for an invalid URL. The URL is never echoed: it may hold a password.
     pub(super) fn new(config: &Config) -> Result<Self> {
         let redis = &config.redis;
-        let url = Url::parse(redis.url.expose_secret()).map_err(|_| refused("it is not a URL"))?;
+        let url = Url::parse(redis.url.expose_secret()).map_err(|_| invalid_url_error("not a URL"))?;
         if url.scheme().starts_with("rediss") && !cfg!(feature = "redis-tls") {
-            return Err(refused(
-                "rediss:// needs the cargo feature \"redis-tls\" of arshai; without it the \
-                                connection would not be encrypted",
+            return Err(invalid_url_error(
+                "rediss:// needs the cargo feature \"redis-tls\" of arshai; without it the connection would not be \
+                 encrypted",
             ));
         }
-        // The cause is left out: it could repeat a part of the URL.
-        let mut fred = FredConfig::from_url(url.as_str()).map_err(|error| refused(what(error.details())))?;
-        if fred.database.is_none() {
-            fred.database = database_in_query(&url)?;
+        let query = |key: &str| url.query_pairs().find(|(name, _)| name == key).map(|(_, value)| value);
+        if url.scheme().ends_with("-sentinel") && query("sentinelServiceName").is_none() {
+            return Err(invalid_url_error("?sentinelServiceName=NAME is missing"));
+        }
+        // The cause is dropped: it could repeat a part of the URL.
+        let mut fred = FredConfig::from_url(url.as_str()).map_err(|_| {
+            invalid_url_error("malformed host, port, credentials, database or ?node=HOST:PORT")
+        })?;
+        // As in Python's client, ?db=1 wins over the path.
+        if let Some(number) = query("db") {
+            let number = number.parse().map_err(|_| invalid_url_error("?db= is not a database number"))?;
+            fred.database = Some(number);
         }
         fred.fail_fast = true;
-        encrypt(&mut fred, redis)?;
-        Ok(Self {
-            config: fred,
-            connect_timeout: redis.connect_timeout,
-            command_timeout: redis.command_timeout,
-        })
+        configure_tls(&mut fred, redis)?;
+        let connect_timeout = redis.connect_timeout.min(redis.command_timeout);
+        Ok(Self { config: fred, connect_timeout })
     }
 
-    /// Lets Redis send more than answers (RESP3).
-    pub(super) fn with_pushes(mut self) -> Self {
-        self.config.version = RespVersion::RESP3;
-        self
-    }
-
-    pub(super) fn is_cluster(&self) -> bool {
-        self.config.server.is_clustered()
-    }
-
-    /// A client that is not connected. It never reconnects or sends a command twice by itself: a connection
-    /// that breaks is replaced whole, by those who own it.
+    /// A client that is not connected.
     pub(super) fn client(&self) -> fred::clients::Client {
-        let mut performance = PerformanceConfig::default();
-        performance.default_command_timeout = self.command_timeout;
-        performance.broadcast_channel_capacity = 4_096;
+        // fred's own command timeout stays off: it would also end blocking commands on dedicated connections. Every
+        // command has a deadline of its caller instead.
         let mut connection = ConnectionConfig::default();
         connection.connection_timeout = self.connect_timeout;
-        connection.internal_command_timeout = self.command_timeout.min(self.connect_timeout);
-        // Following a cluster's redirections takes attempts. What was under way on a connection that broke is
-        // never sent again: without a policy for reconnecting the library answers it with an error.
+        connection.internal_command_timeout = self.connect_timeout;
+        // Redirections in a cluster use up attempts. Without a reconnect policy, commands in flight on a connection
+        // that breaks fail instead of being sent again.
         connection.max_command_attempts = connection.max_redirections + 1;
         connection.tcp = TcpConfig {
             nodelay: Some(true),
@@ -76,47 +68,25 @@ impl Settings {
             ..TcpConfig::default()
         };
         let mut builder = Builder::from_config(self.config.clone());
-        builder.set_performance_config(performance).set_connection_config(connection);
-        builder.build().expect("a configuration is all that a client needs")
+        builder.set_connection_config(connection);
+        builder.build().expect("fred builds a client from any configuration")
     }
 }
 
-/// Which part of the URL is wrong, from the library's error, in words that hold no part of it.
-fn what(details: &str) -> &'static str {
-    if details.contains("database") {
-        "its path is not a database number"
-    } else if details.contains("service name") || details.contains("ervice") {
-        "a sentinel's URL needs ?sentinelServiceName=NAME"
-    } else if details.contains("node") {
-        "each ?node= must be HOST:PORT"
-    } else {
-        "its host, port or credentials are malformed"
-    }
-}
-
-/// Python's client takes the database as `?db=1` as well.
-fn database_in_query(url: &Url) -> Result<Option<u8>> {
-    match url.query_pairs().find(|(name, _)| name == "db") {
-        None => Ok(None),
-        Some((_, number)) => number.parse().map(Some).map_err(|_| refused("?db= is not a database number")),
-    }
-}
-
-fn refused(why: &str) -> Error {
-    let message = format!(
-        "redis.url (REDIS_URL) cannot be used: {why}; expected for example redis://user:password@host:6379/1"
-    );
+fn invalid_url_error(reason: &str) -> Error {
+    let message =
+        format!("invalid redis.url (REDIS_URL): {reason}; expected e.g. redis://user:password@host:6379/1");
     Error::new(ErrorKind::Config, COMPONENT, message)
 }
 
 #[cfg(not(feature = "redis-tls"))]
-fn encrypt(_: &mut FredConfig, _: &RedisConfig) -> Result<()> {
+fn configure_tls(_: &mut FredConfig, _: &RedisConfig) -> Result<()> {
     Ok(())
 }
 
-/// TLS with the certificates of `redis.ca_file`, or else the system's.
+/// Trusts the certificates of `redis.ca_file`, or those of the system.
 #[cfg(feature = "redis-tls")]
-fn encrypt(fred: &mut FredConfig, redis: &RedisConfig) -> Result<()> {
+fn configure_tls(fred: &mut FredConfig, redis: &RedisConfig) -> Result<()> {
     use std::sync::Arc;
 
     use fred::types::config::TlsConnector;
@@ -128,8 +98,7 @@ fn encrypt(fred: &mut FredConfig, redis: &RedisConfig) -> Result<()> {
         return Ok(());
     }
     let bad_file = |path: &str, cause: Box<dyn std::error::Error + Send + Sync>| {
-        let message =
-            format!("redis.ca_file = {path:?} holds no certificates that can be read; expected PEM");
+        let message = format!("no readable PEM certificates in redis.ca_file = {path:?}");
         Error::new(ErrorKind::Config, COMPONENT, message).with_source(cause)
     };
     let mut roots = RootCertStore::empty();
@@ -147,24 +116,25 @@ fn encrypt(fred: &mut FredConfig, redis: &RedisConfig) -> Result<()> {
         }
     }
     if roots.is_empty() {
-        let message =
-            "no trusted certificates were found for rediss://; name a file of them in redis.ca_file";
+        let message = "no root certificates found; set redis.ca_file to a PEM file";
         return Err(Error::new(ErrorKind::Config, COMPONENT, message));
     }
-    // The provider is named, for nobody has installed one for the process.
+    // Explicit, because no default provider is installed in the process.
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(|cause| Error::new(ErrorKind::Config, COMPONENT, "TLS cannot be set up").with_source(cause))?
+        .map_err(|cause| {
+            Error::new(ErrorKind::Config, COMPONENT, "failed to configure TLS").with_source(cause)
+        })?
         .with_root_certificates(roots)
         .with_no_client_auth();
     fred.tls = Some(TlsConnector::from(tls).into());
     Ok(())
 }
 
-/// Shows nothing of the URL.
+/// Without the URL, which may hold a password.
 impl std::fmt::Debug for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Settings").field("command_timeout", &self.command_timeout).finish_non_exhaustive()
+        f.debug_struct("Settings").field("connect_timeout", &self.connect_timeout).finish_non_exhaustive()
     }
 }
 
@@ -179,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_url_is_understood() {
+    fn every_kind_of_url_is_accepted() {
         for url in [
             "redis://localhost:6379/1",
             "redis://:p%40ss@localhost",
@@ -190,11 +160,13 @@ mod tests {
         ] {
             assert!(settings(url).is_ok(), "{url}");
         }
-        assert_eq!(settings("redis://localhost?db=3").expect("it is valid").config.database, Some(3));
+        let database = |url| settings(url).expect("valid").config.database;
+        assert_eq!(database("redis://localhost?db=3"), Some(3));
+        assert_eq!(database("redis://localhost/4?db=5"), Some(5), "the query's, as in Python");
     }
 
     #[test]
-    fn a_bad_url_is_refused_without_repeating_it() {
+    fn an_invalid_url_is_rejected_and_not_echoed() {
         for url in [
             "hunter2",
             "redis://u:hunter2@h/x",
@@ -211,23 +183,23 @@ mod tests {
             }
             assert!(!shown.contains("hunter2"), "{shown}");
         }
-        assert!(!format!("{:?}", settings("redis://u:hunter2@h").expect("it is valid")).contains("hunter2"));
+        assert!(!format!("{:?}", settings("redis://u:hunter2@h").expect("valid")).contains("hunter2"));
     }
 
     #[cfg(not(feature = "redis-tls"))]
     #[test]
-    fn tls_without_its_feature_is_refused() {
-        let error = settings("rediss://localhost").expect_err("it would be plaintext");
+    fn tls_without_its_feature_is_rejected() {
+        let error = settings("rediss://localhost").expect_err("plaintext");
         assert!(error.message().contains("redis-tls"), "{error}");
     }
 
     #[cfg(feature = "redis-tls")]
     #[test]
-    fn a_file_without_certificates_is_refused() {
+    fn a_file_without_certificates_is_rejected() {
         let mut config = Config::default();
         config.redis.url = "rediss://localhost".into();
         config.redis.ca_file = Some("/dev/null".into());
-        let error = Settings::new(&config).expect_err("it is empty");
+        let error = Settings::new(&config).expect_err("empty");
         assert_eq!(error.kind(), ErrorKind::Config);
     }
 }

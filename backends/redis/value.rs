@@ -1,17 +1,17 @@
-//! What a key holds, as Python arshai's `get_key` shows it.
+//! Values as Python arshai's `get_key` returns them.
 
 use bytes::Bytes;
 use serde_json::Value;
 
-/// The value of a key: JSON if it parses, else text, else bytes.
+/// The value of a key: JSON if it parses, otherwise a string, otherwise bytes.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum RedisValue {
-    /// It parses as JSON.
+    /// Valid JSON.
     Json(Value),
-    /// It is UTF-8, but not JSON.
+    /// UTF-8, but not JSON.
     Text(String),
-    /// It is not UTF-8.
+    /// Not UTF-8.
     Bytes(Bytes),
 }
 
@@ -31,7 +31,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_value_is_json_if_it_parses_else_text_else_bytes() {
+    fn a_value_is_json_if_it_parses_otherwise_text_otherwise_bytes() {
         let parse = |bytes: &'static [u8]| RedisValue::parse(Bytes::from_static(bytes));
         assert_eq!(parse(b"{\"a\": [1, null]}"), RedisValue::Json(json!({"a": [1, null]})));
         assert_eq!(parse(b"42"), RedisValue::Json(json!(42)));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arshai::agent::{AgentEvent, AgentInput};
-use arshai::llm::{ChatEvent, ChatRequest, LlmClient, Message, OpenAiClient};
+use arshai::llm::{ChatEvent, ChatRequest, LlmClient, Message, OpenAiCompatibleClient};
 use arshai::tasks::{Function, FunctionError, Functions};
 use arshai::{Arshai, Config};
 use arshai_benches::{Bench, Better};
@@ -47,9 +47,9 @@ fn arshai(server: &Server, path: &str) -> Arshai {
     Arshai::builder(config).build().expect("it builds")
 }
 
-fn model(arshai: &Arshai) -> OpenAiClient {
+fn model(arshai: &Arshai) -> OpenAiCompatibleClient {
     let transport = Arc::clone(arshai.http().expect("it is there"));
-    OpenAiClient::new(&arshai.config().llm.openai, "m", transport).expect("it is valid")
+    OpenAiCompatibleClient::openai(&arshai.config().llm.openai, "m", transport).expect("it is valid")
 }
 
 fn request() -> ChatRequest {

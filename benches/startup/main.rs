@@ -4,7 +4,7 @@ mod plain;
 
 use std::ffi::OsString;
 
-use arshai::config::{ConfigLoader, Machine};
+use arshai::config::{ConfigLoader, HostResources};
 use arshai::{Arshai, Config};
 use arshai_benches::{Bench, Better, ns_per_op};
 
@@ -36,10 +36,10 @@ fn main() {
     std::fs::write(&file, FILE).expect("the temporary folder can be written");
     let loads = if bench.is_quick() { 500 } else { 5_000 };
 
-    let ours = |machine: fn() -> Machine| {
+    let ours = |host: fn() -> HostResources| {
         let file = &file;
         let load = move || {
-            let loader = ConfigLoader::new().file(file).vars(std::env::vars_os()).machine(machine());
+            let loader = ConfigLoader::new().file(file).vars(std::env::vars_os()).host_resources(host());
             assert_eq!(loader.load().expect("it loads").memory.max_entries, 50_000);
         };
         move || ns_per_op(loads, || (0..loads).for_each(|_| load()))
@@ -49,14 +49,13 @@ fn main() {
             (0..loads).for_each(|_| assert_eq!(plain::load(&file).memory.max_entries, 50_000))
         })
     };
-    let mut compare = |case, machine: fn() -> Machine| {
-        let contenders =
-            vec![("ours", Box::new(ours(machine)) as _), ("figment 0.10", Box::new(figment) as _)];
+    let mut compare = |case, host: fn() -> HostResources| {
+        let contenders = vec![("ours", Box::new(ours(host)) as _), ("figment 0.10", Box::new(figment) as _)];
         bench.compare(case, "ns/op", Better::Lower, contenders);
     };
-    // This also asks the machine for its cores and limits, in which figment has no part: it has no target.
-    compare("config_load_detecting", Machine::detect);
-    compare("config_load", || Machine::new(2));
+    // This also asks the system for its cores and limits, in which figment has no part: it has no target.
+    compare("config_load_detecting", HostResources::detect);
+    compare("config_load", || HostResources::new(2));
     bench.target("figment 0.10", 1.2);
 
     bench.compare(

@@ -43,10 +43,10 @@ sections! {
         backend: String = "in_memory".into();
     }
     Pool {
-        max_connections: usize = 8;
+        max_connections: usize = 20;
         max_idle: usize = 4;
-        idle_timeout: u64 = 30;
-        connection_timeout: u64 = 30;
+        idle_timeout: u64 = 15;
+        connect_timeout: u64 = 30;
     }
     Tasks {
         backend: String = "bounded".into();

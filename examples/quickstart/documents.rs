@@ -23,7 +23,7 @@ pub(crate) fn read(folder: &Path) -> std::io::Result<Vec<Passage>> {
     files.sort();
     let mut passages = Vec::new();
     for file in files {
-        // A file that is not UTF-8 is not text, whatever its name says.
+        // Skip files that are not UTF-8, in spite of their extension.
         let Ok(text) = std::fs::read_to_string(&file) else { continue };
         let name = file.strip_prefix(folder).unwrap_or(&file).display().to_string();
         passages.extend(split(&name, &text));

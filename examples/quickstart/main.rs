@@ -19,10 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arshai::agent::{Agent, AgentInput, ChatAgent};
-use arshai::config::{ConfigLoader, Machine};
+use arshai::config::{ConfigLoader, HostResources};
 use arshai::memory::MemoryInput;
-use arshai::tasks::{Function, FunctionError, Functions};
-use arshai::vectors::{CollectionConfig, Entity, SearchRequest, VectorStore};
+use arshai::tasks::{Function, FunctionError, FunctionOutcome, Functions};
+use arshai::vectors::{
+    BulkInsertOptions, Collection, CollectionConfig, Entity, SearchRequest, entity_stream,
+};
 use arshai::{Arshai, Deadline};
 use indicatif::{ProgressBar, ProgressStyle};
 use schemars::JsonSchema;
@@ -43,8 +45,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (folder, questions) = arguments();
     let runtime = Arshai::builder(configuration()?).build()?;
 
-    let collection = CollectionConfig::new("documents", documents::DIMENSIONS);
-    let passages = index(&runtime, &collection, &folder).await?;
+    let config = CollectionConfig::new("documents", documents::DIMENSIONS);
+    let collection = runtime.vectors()?.get_or_create_collection(&config).await?;
+    let passages = index(&*collection, &folder).await?;
     println!("{passages} passages of {} are searchable\n", folder.display());
 
     let agent = assistant(&runtime, collection)?;
@@ -53,10 +56,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("> {question}");
         let output = agent.process(AgentInput::new(question).in_conversation(conversation)).await?;
         println!("{}", output.text);
-        let tools: usize = output.tool_results.iter().map(|results| results.regular_results.len()).sum();
+        let is_result = |outcome: &&FunctionOutcome| matches!(outcome, FunctionOutcome::Completed(_));
+        let tools = output.tool_results.iter().flatten().filter(is_result).count();
         println!(
-            "  ({} exchanges, {tools} tool results, {} tokens)\n",
-            output.turns, output.usage.total_tokens
+            "  ({} model calls, {tools} tool results, {} tokens)\n",
+            output.model_calls, output.usage.total_tokens
         );
     }
 
@@ -79,7 +83,7 @@ fn arguments() -> (PathBuf, Vec<String>) {
     if questions.is_empty() { (folder, QUESTIONS.map(str::to_owned).into()) } else { (folder, questions) }
 }
 
-/// The environment's configuration; without a key, a model server on loopback takes the provider's place.
+/// The environment's configuration; without a key, it uses a model server on loopback.
 fn configuration() -> Result<arshai::Config, Box<dyn Error>> {
     let mut variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
     let has_key = variables.iter().any(|(name, value)| name == "OPENAI_API_KEY" && !value.is_empty());
@@ -92,15 +96,11 @@ fn configuration() -> Result<arshai::Config, Box<dyn Error>> {
         variables.push(("OPENAI_API_KEY".into(), "loopback".into()));
         variables.push(("OPENAI_BASE_URL".into(), format!("http://{address}/v1").into()));
     }
-    Ok(ConfigLoader::new().vars(variables).machine(Machine::detect()).load()?)
+    Ok(ConfigLoader::new().vars(variables).host_resources(HostResources::detect()).load()?)
 }
 
-/// Reads, embeds and inserts the documents; gives how many passages there are.
-async fn index(
-    runtime: &Arshai,
-    collection: &CollectionConfig,
-    folder: &Path,
-) -> Result<usize, Box<dyn Error>> {
+/// Reads, embeds and inserts the documents; returns the number of passages.
+async fn index(collection: &dyn Collection, folder: &Path) -> Result<u64, Box<dyn Error>> {
     let passages = documents::read(folder)?;
     if passages.is_empty() {
         return Err(format!("{} holds no .md, .txt or .rst files with text", folder.display()).into());
@@ -111,21 +111,18 @@ async fn index(
         Entity::new(&passage.text, documents::embed(&passage.text))
             .with_metadata(json!({"source": passage.source}))
     });
-    let told = bar.clone();
-    let progress = move |inserted: usize| told.set_position(inserted as u64);
-    let report =
-        runtime.vectors()?.bulk_insert_optimized(collection, entities.collect(), Some(&progress)).await?;
+    let position = bar.clone();
+    let progress = move |written| position.set_position(written);
+    let options = BulkInsertOptions::default().with_progress(&progress);
+    let report = collection.bulk_insert_optimized(entity_stream(entities), options).await.into_result()?;
     bar.finish();
-    match report.error {
-        Some(error) => Err(error.into()),
-        None => Ok(report.ids.len()),
-    }
+    Ok(report.written_count())
 }
 
 /// An agent that searches the documents, logs in the background and remembers the conversation.
-fn assistant(runtime: &Arshai, collection: CollectionConfig) -> Result<ChatAgent, Box<dyn Error>> {
+fn assistant(runtime: &Arshai, collection: Arc<dyn Collection>) -> Result<ChatAgent, Box<dyn Error>> {
     let model = std::env::var("OPENAI_MODEL").unwrap_or_else(|_| "gpt-4o-mini".to_owned());
-    let functions = Functions::new().with(search(Arc::clone(runtime.vectors()?), collection));
+    let functions = Functions::new().with(search(collection));
     Ok(runtime
         .chat_agent(runtime.openai(model)?, SYSTEM_PROMPT)
         .with_functions(functions)
@@ -134,32 +131,32 @@ fn assistant(runtime: &Arshai, collection: CollectionConfig) -> Result<ChatAgent
 
 #[derive(Deserialize, JsonSchema)]
 struct Search {
-    /// What to look for, in a few words.
+    /// Search terms, a few words.
     query: String,
 }
 
-fn search(store: Arc<dyn VectorStore>, collection: CollectionConfig) -> Function {
+fn search(collection: Arc<dyn Collection>) -> Function {
     Function::typed("search", move |Search { query }: Search| {
-        let (store, collection) = (Arc::clone(&store), collection.clone());
+        let collection = Arc::clone(&collection);
         async move {
             let request = SearchRequest::new(documents::embed(&query)).with_limit(5);
-            let found = store.search_by_vector(&collection, request).await?;
+            let found = collection.search_by_vector(request).await?;
             let passages = found.into_iter().flatten().map(|hit| {
                 json!({"source": hit.fields["metadata"]["source"], "text": hit.fields["content"], "score": hit.score})
             });
             Ok::<_, arshai::Error>(json!({"passages": passages.collect::<Vec<_>>()}))
         }
     })
-    .with_description("Searches the user's documents and gives the passages nearest to the query")
+    .with_description("Searches the user's documents and returns the passages nearest to the query")
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct Interaction {
-    /// What the user asked.
+    /// The user's question.
     message: String,
 }
 
-/// Stands for whatever a service does after an answer: audit, billing, analytics.
+/// A placeholder for what a service does after a response: audit, billing, analytics.
 fn log_interaction() -> Function {
     Function::typed("log_interaction", |Interaction { message }: Interaction| async move {
         eprintln!("  [background] logged a question of {} characters", message.chars().count());

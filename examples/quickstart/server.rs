@@ -1,7 +1,7 @@
-//! A small OpenAI-compatible server on loopback, for when there is no key: it asks for the search tool, then
+//! A small OpenAI-compatible server on loopback, used without an API key: it asks for the search tool, then
 //! answers with the sentences of the tool's results that share most words with the question.
 //!
-//! It is a stand-in for a model, not for HTTP: every byte crosses a real socket.
+//! It replaces the model, not HTTP: requests use a real socket.
 
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Write};

@@ -4,8 +4,8 @@
 //! cargo run --release --example rollback -- [SVG_FILE]
 //! ```
 //!
-//! Each variant runs in a process of its own, configured by the very variable an operator would set, so that
-//! resident memory can be compared. The chart goes to the terminal and, as SVG, to `SVG_FILE` (default
+//! Each variant runs in a separate process, configured by the environment variable that an operator would set, so that
+//! resident memory can be compared. The chart is printed and written as SVG to `SVG_FILE` (default
 //! `target/rollback.svg`).
 
 mod chart;
@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// The variants: what to call them, and the flag they set.
+/// The variants: name and rollback flag.
 const VARIANTS: [(&str, Option<&str>); 4] = [
     ("defaults", None),
     ("legacy memory", Some("ARSHAI_USE_LEGACY_MEMORY")),
@@ -30,14 +30,14 @@ const VARIANTS: [(&str, Option<&str>); 4] = [
     ("all optimizations off", Some("ARSHAI_DISABLE_OPTIMIZATIONS")),
 ];
 
-/// Conversations stored; the default bound is 10 000 entries.
+/// Number of stored conversations; the default limit is 10 000 entries.
 const CONVERSATIONS: usize = 30_000;
-/// Operations timed once the store is full; the legacy store scans every entry on each.
+/// Number of timed operations on the full store; the legacy store scans every entry on each.
 const TIMED_OPERATIONS: usize = 300;
-/// Background calls asked for at once; the default bound is 1 000.
+/// Number of concurrent background calls; the default limit is 1 000.
 const BACKGROUND_CALLS: usize = 5_000;
 
-/// What one variant came to.
+/// Measurements of one variant.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Outcome {
     name: String,
@@ -45,7 +45,7 @@ struct Outcome {
     bytes: u64,
     resident_bytes: u64,
     background_tasks: usize,
-    background_refused: usize,
+    background_rejected: usize,
     memory_us_per_op: f64,
     http_connections: Option<u64>,
 }
@@ -87,7 +87,7 @@ fn charts(outcomes: &[Outcome]) -> Vec<chart::Chart> {
         ("memory accounted, MiB", |o| Some(o.bytes as f64 / f64::from(1 << 20))),
         ("resident memory of the process, MiB", |o| Some(o.resident_bytes as f64 / f64::from(1 << 20))),
         ("background tasks at once", |o| Some(o.background_tasks as f64)),
-        ("background calls refused", |o| Some(o.background_refused as f64)),
+        ("background calls rejected", |o| Some(o.background_rejected as f64)),
         ("HTTP connections allowed", |o| o.http_connections.map(|n| n as f64)),
         ("memory, µs per operation", |o| Some(o.memory_us_per_op)),
     ];
@@ -108,25 +108,26 @@ fn run(name: &str) -> Result<Outcome, Box<dyn Error>> {
     executor.block_on(async {
         fill_memory(&runtime).await?;
         let memory_us_per_op = time_memory(&runtime).await?;
-        let (background_tasks, background_refused) = run_background(&runtime).await;
+        let (background_tasks, background_rejected) = run_background(&runtime).await;
         let stats = runtime.stats();
-        let connections = stats.limits().find(|bound| bound.name == "http.max_connections");
+        let counter = |name: &str| stats.get("memory").and_then(|memory| memory.counters[name].as_u64());
+        let connections = stats.get("http").and_then(|http| http.limit("pool.max_connections"));
         Ok(Outcome {
             name: name.to_owned(),
-            entries: stats.memory.entries,
-            bytes: stats.memory.bytes,
+            entries: counter("entries").unwrap_or(0),
+            bytes: counter("bytes").unwrap_or(0),
             resident_bytes: resident_bytes(),
             background_tasks,
-            background_refused,
+            background_rejected,
             memory_us_per_op,
-            http_connections: connections.and_then(|bound| bound.limit),
+            http_connections: connections.and_then(|usage| usage.limit),
         })
     })
 }
 
 async fn fill_memory(runtime: &Arshai) -> arshai::Result<()> {
     let text = "what this user likes and what was said ".repeat(25);
-    // The legacy store scans all it holds on every operation: filling it is quadratic, as it was.
+    // The legacy store scans all of its entries on every operation: filling it is quadratic.
     for conversation in 0..CONVERSATIONS {
         let input = MemoryInput::working_memory(format!("conversation-{conversation}"));
         runtime.memory().store(input.with_data(text.as_str())).await?;
@@ -148,13 +149,13 @@ async fn time_memory(runtime: &Arshai) -> arshai::Result<f64> {
     Ok(began.elapsed().as_secs_f64() * 1e6 / TIMED_OPERATIONS as f64)
 }
 
-/// Asks for many background tasks that all wait; gives how many ran at once and how many were refused.
+/// Starts many background tasks that all wait; returns how many ran concurrently and how many were rejected.
 async fn run_background(runtime: &Arshai) -> (usize, usize) {
     let (release, released) = watch::channel(false);
     let audit = Function::new("audit", move |_: Value| {
         let mut released = released.clone();
         async move {
-            // The sender lives until all tasks were counted.
+            // The sender is dropped after all tasks were counted.
             let waited = released.wait_for(|released| *released).await;
             waited.map(|_| Value::Null)
         }
@@ -164,10 +165,10 @@ async fn run_background(runtime: &Arshai) -> (usize, usize) {
         .with_background_tasks(Functions::new().with(audit));
     let result = runtime.tasks().execute_functions(input).await;
     let running = runtime.tasks().active_background_tasks_count();
-    // Tasks that were never started yet would not be waiting: send to all of them at once.
+    // A task that has not been polled yet must see it too.
     release.send_replace(true);
     runtime.tasks().wait_for_background_tasks(Some(Duration::from_secs(10))).await;
-    runtime.tasks().shutdown(Deadline::after(Duration::from_secs(1))).await;
+    runtime.tasks().close(Deadline::after(Duration::from_secs(1))).await;
     (running, result.failed_functions.len())
 }
 

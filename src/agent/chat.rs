@@ -1,4 +1,4 @@
-//! The agent that chats: memory, model, tools, memory.
+//! The chat agent: memory, model, tools, memory.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,30 +7,31 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tracing::Instrument;
 
-use super::conversation::Conversation;
-use super::exchange::{Toolbox, answers};
-use super::stream::{AgentStream, Events};
-use super::transcript::remember;
+use super::conversation_memory::ConversationMemory;
+use super::stream::{AgentStream, EventSender};
+use super::tool_runner::{ToolRunner, tool_messages};
+use super::transcript::append_exchange;
 use super::{Agent, AgentInput};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::llm::{ChatRequest, LlmClient, Message, Usage};
 use crate::memory::{MemoryManager, WorkingMemory};
-use crate::tasks::{FunctionExecutionResult, Functions, StreamingExecutionState, TaskExecutor};
+use crate::tasks::{FunctionOutcome, Functions, TaskExecutor};
 
 const COMPONENT: &str = "agent.chat";
 
-/// Answers messages with a model that may use tools, and remembers the conversation.
+/// Answers messages with a model that may use tools, and keeps the conversation in memory.
 ///
-/// A turn reads the conversation's working memory, asks the model, runs the tools it asks for through the executor
-/// and asks again with their results, at most `max_turns` times, and adds the exchange to the working memory. Every
-/// tool call is answered by exactly one tool message, failures included: the model learns what went wrong.
+/// A turn reads the conversation's working memory, calls the model, runs the tools it asks for through the executor and
+/// calls it again with their results, at most `max_turns` times, and adds the exchange to the working memory. Every
+/// tool call is answered by exactly one tool message, failures included, so that the model can react to errors. Call
+/// ids are unique within one response: of two calls with one id only the first is run.
 ///
-/// One deadline spans the turn: model, tools and memory spend it. Memory that fails does not lose the answer; it is
-/// logged and said in [`AgentOutput::memory_error`].
+/// One deadline spans the turn: model, tools and memory spend it. A memory failure does not lose the answer; it is
+/// logged and returned in [`AgentOutput::memory_error`].
 ///
-/// Dropping the future of [`process`](Agent::process) cancels the exchange with the model and the running tools.
-/// Background tasks that were started run on; memory is as it was. Cloning is cheap, but for the system prompt.
+/// Dropping the future of [`process`](Agent::process) cancels the model call and the running tools. Background tasks
+/// that were started run on; memory is unchanged. Cloning is cheap, except for the system prompt.
 #[derive(Clone)]
 pub struct ChatAgent {
     llm: Arc<dyn LlmClient>,
@@ -39,24 +40,25 @@ pub struct ChatAgent {
     system_prompt: String,
     functions: Functions,
     background_tasks: Functions,
+    request: ChatRequest,
     max_turns: usize,
     timeout: Duration,
     max_memory_bytes: usize,
 }
 
-/// What a [`ChatAgent`] answers with.
-#[derive(Clone)]
+/// The answer of a [`ChatAgent`].
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct AgentOutput {
     /// The answer.
     pub text: String,
-    /// Tokens of all exchanges of the turn.
+    /// Tokens of all model calls of the turn.
     pub usage: Usage,
-    /// Exchanges with the model.
-    pub turns: usize,
-    /// What became of the tool calls, one entry per exchange that asked for any; their indices count the model's calls.
-    pub tool_results: Vec<FunctionExecutionResult>,
-    /// Why the conversation could not be read or remembered, if so.
+    /// Number of model calls.
+    pub model_calls: usize,
+    /// The outcomes of tool calls, in the model's order; one list for each response that asked for tools.
+    pub tool_results: Vec<Vec<FunctionOutcome>>,
+    /// Why the conversation could not be read from or saved in memory, if so.
     pub memory_error: Option<String>,
 }
 
@@ -66,14 +68,14 @@ impl fmt::Debug for AgentOutput {
         f.debug_struct("AgentOutput")
             .field("text_bytes", &self.text.len())
             .field("usage", &self.usage)
-            .field("turns", &self.turns)
+            .field("model_calls", &self.model_calls)
             .field("memory_error", &self.memory_error)
             .finish_non_exhaustive()
     }
 }
 
 impl ChatAgent {
-    /// An agent without tools and memory.
+    /// An agent without tools or memory.
     pub fn new(
         llm: Arc<dyn LlmClient>,
         tasks: Arc<dyn TaskExecutor>,
@@ -86,13 +88,14 @@ impl ChatAgent {
             system_prompt: system_prompt.into(),
             functions: Functions::new(),
             background_tasks: Functions::new(),
+            request: ChatRequest::default(),
             max_turns: 10,
             timeout: Duration::from_secs(120),
             max_memory_bytes: 8 * 1024,
         }
     }
 
-    /// Remembers conversations in `memory`, by the input's `conversation_id`.
+    /// Keeps conversations in `memory`, by the input's `conversation_id`.
     #[must_use]
     pub fn with_memory(mut self, memory: Arc<dyn MemoryManager>) -> Self {
         self.memory = Some(memory);
@@ -106,15 +109,23 @@ impl ChatAgent {
         self
     }
 
-    /// Offers the model these functions to start in the background. A name that is also a regular function's means
-    /// the regular one.
+    /// Offers the model these functions to start in the background. A regular function of the same name takes
+    /// precedence.
     #[must_use]
     pub fn with_background_tasks(mut self, tasks: Functions) -> Self {
         self.background_tasks = tasks;
         self
     }
 
-    /// Sets how often the model may be asked in one turn. Default: 10, as in Python.
+    /// Sends the model's requests with the sampling settings, headers and extra fields of `request`. Its messages and
+    /// tools are ignored.
+    #[must_use]
+    pub fn with_request(mut self, request: ChatRequest) -> Self {
+        self.request = request;
+        self
+    }
+
+    /// Sets the maximum number of model calls in one turn. Default: 10, as in Python.
     #[must_use]
     pub fn with_max_turns(mut self, max: usize) -> Self {
         self.max_turns = max.max(1);
@@ -128,30 +139,21 @@ impl ChatAgent {
         self
     }
 
-    /// Sets how many bytes of past exchanges are remembered; the oldest are forgotten first. Default: 8 KiB.
+    /// Sets the maximum number of bytes of past exchanges in memory; the oldest are removed first. Default: 8 KiB.
     #[must_use]
     pub fn with_max_memory_bytes(mut self, max: usize) -> Self {
         self.max_memory_bytes = max;
         self
     }
 
-    /// Answers one message; the same as [`process`](Agent::process).
+    /// Answers one message as the answer arrives.
     ///
-    /// # Errors
-    /// As [`process`](Agent::process).
-    pub async fn chat(&self, input: AgentInput) -> Result<AgentOutput> {
-        self.process(input).await
-    }
-
-    /// Answers one message as the answer comes.
+    /// A tool call starts as soon as its arguments are complete, while the model is still streaming, unless its
+    /// function [waits for the end of the turn](crate::tasks::Function::waiting_for_turn_end). If the model's stream
+    /// fails, running foreground calls are cancelled and listed in the error's context `tools_started`.
     ///
-    /// A tool call starts the moment its arguments are complete, while the model is still streaming, unless its
-    /// function [waits for the end of the turn](crate::tasks::Function::waiting_for_turn_end). No call id runs twice
-    /// within the turn. Where the model's stream ends badly, regular calls that were started are cancelled and the
-    /// error's context `tools_started` names them.
-    ///
-    /// Nothing happens until the stream is read, and reading drives it: a reader who pauses holds up the model, but
-    /// not the tools that run, nor the deadline. Dropping it is dropping the future of [`process`](Agent::process).
+    /// Nothing happens until the stream is read, and reading drives it: a slow reader delays the model, but neither
+    /// running tools nor the deadline. Dropping it is dropping the future of [`process`](Agent::process).
     pub fn stream(&self, input: AgentInput) -> AgentStream {
         let agent = self.clone();
         let span = tracing::info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent");
@@ -159,88 +161,74 @@ impl ChatAgent {
     }
 
     /// One turn: memory, model and tools, memory.
-    async fn turn(&self, input: AgentInput, events: Option<&Events>) -> Result<AgentOutput> {
+    async fn turn(&self, mut input: AgentInput, events: Option<&EventSender>) -> Result<AgentOutput> {
         let deadline = Deadline::after(self.timeout);
+        let attachments = std::mem::take(&mut input.attachments);
         let conversation = match (&self.memory, input.conversation_id()) {
             (Some(memory), Some(id)) => {
-                Some(Conversation { id, memory: memory.as_ref(), component: COMPONENT })
+                Some(ConversationMemory { id, memory: memory.as_ref(), component: COMPONENT })
             }
             _ => None,
         };
-        let recalled = match &conversation {
-            Some(conversation) => conversation.recall(deadline).await,
+        let loaded = match &conversation {
+            Some(conversation) => conversation.load(deadline).await,
             None => Ok(None),
         };
         let mut system = self.system_prompt.clone();
-        if let Ok(Some(memory)) = &recalled {
+        if let Ok(Some(memory)) = &loaded {
             system.push_str("\n\nWhat you remember of this conversation:\n");
             system.push_str(memory.as_str());
         }
-        let question =
-            Message::User { content: input.message.clone(), attachments: input.attachments.clone() };
-        let mut output = self.converse(vec![Message::system(system), question], deadline, events).await?;
-        let kept = match (&conversation, recalled) {
+        let question = Message::User { content: input.message.clone(), attachments };
+        let runner = ToolRunner {
+            llm: self.llm.as_ref(),
+            tasks: self.tasks.as_ref(),
+            functions: &self.functions,
+            background_tasks: &self.background_tasks,
+            deadline,
+            events,
+        };
+        let mut output = self.run_model_loop(vec![Message::system(system), question], &runner).await?;
+        let saved = match (&conversation, loaded) {
             (Some(conversation), Ok(earlier)) => {
                 let existed = earlier.is_some();
                 let earlier = earlier.unwrap_or_else(WorkingMemory::initialize_memory);
-                let memory = remember(&earlier, &input.message, &output.text, self.max_memory_bytes);
-                conversation.keep(memory, existed, deadline).await
+                let memory = append_exchange(&earlier, &input.message, &output.text, self.max_memory_bytes);
+                conversation.save(memory, existed, deadline).await
             }
-            (_, recalled) => recalled.map(drop),
+            (_, loaded) => loaded.map(drop),
         };
-        if let Err(error) = kept {
-            tracing::warn!(
-                component = COMPONENT,
-                "the conversation was answered but not remembered: {error}"
-            );
+        if let Err(error) = saved {
+            tracing::warn!(component = COMPONENT, "failed to save conversation memory: {error}");
             output.memory_error = Some(error.to_string());
         }
         Ok(output)
     }
 
-    /// Asks the model until it answers without asking for tools.
-    async fn converse(
-        &self,
-        mut messages: Vec<Message>,
-        deadline: Deadline,
-        events: Option<&Events>,
-    ) -> Result<AgentOutput> {
-        let mut output = AgentOutput {
-            text: String::new(),
-            usage: Usage::default(),
-            turns: 0,
-            tool_results: Vec::new(),
-            memory_error: None,
-        };
-        let toolbox = Toolbox {
-            tasks: self.tasks.as_ref(),
-            functions: &self.functions,
-            background_tasks: &self.background_tasks,
-            deadline,
-        };
-        let tools = toolbox.definitions();
-        let mut state = StreamingExecutionState::new();
-        while output.turns < self.max_turns {
-            let mut request = ChatRequest::new(messages.clone()).with_deadline(Some(deadline));
-            request.tools.clone_from(&tools);
-            let (response, results) = match events {
-                None => toolbox.exchange(self.llm.as_ref(), request).await?,
-                Some(events) => {
-                    toolbox.exchange_progressively(self.llm.as_ref(), request, &mut state, events).await?
-                }
-            };
-            output.turns += 1;
+    /// Calls the model until it answers without asking for tools.
+    async fn run_model_loop(&self, messages: Vec<Message>, runner: &ToolRunner<'_>) -> Result<AgentOutput> {
+        let mut output = AgentOutput::default();
+        let mut request = self.request.clone().with_deadline(Some(runner.deadline));
+        request.messages = Arc::new(messages);
+        request.tools = Arc::new(runner.definitions());
+        while output.model_calls < self.max_turns {
+            output.model_calls += 1;
+            // The results of tools of the last call would not be read.
+            let run_tools = output.model_calls < self.max_turns;
+            let (response, outcomes) = runner.call_model(request.clone(), run_tools).await?;
             output.usage += response.usage;
-            let Some(results) = results else {
+            if response.tool_calls.is_empty() {
                 output.text = response.content.unwrap_or_default();
                 return Ok(output);
-            };
-            messages.push(response.message());
-            messages.extend(answers(&response, &results));
-            output.tool_results.push(results);
+            }
+            if run_tools {
+                request.push(response.to_message());
+                tool_messages(&response.tool_calls, &outcomes).for_each(|message| request.push(message));
+                output.tool_results.push(outcomes);
+            }
         }
         let message =
-            format!("the model still asked for tools after {} exchanges (max_turns)", self.max_turns);
+            format!("max_turns reached: the model still requests tools after {} calls", self.max_turns);
         Err(Error::new(ErrorKind::Capacity, COMPONENT, message).with_retryable(false))
     }
 }

@@ -1,12 +1,12 @@
-//! Agents: what answers a user's message.
+//! Agents, which answer a user's messages.
 //!
 //! [`ChatAgent`] runs the whole loop of a turn: memory, model, tools, memory. [`WorkingMemoryAgent`] lets a model
 //! rewrite a conversation's working memory. For anything else, implement [`Agent`].
 
 mod chat;
-mod conversation;
-mod exchange;
+mod conversation_memory;
 mod stream;
+mod tool_runner;
 mod transcript;
 mod working_memory;
 
@@ -22,16 +22,16 @@ pub use chat::{AgentOutput, ChatAgent};
 pub use stream::{AgentEvent, AgentStream};
 pub use working_memory::WorkingMemoryAgent;
 
-/// What an agent is asked (Python: `IAgentInput`).
+/// The input of an agent (Python: `IAgentInput`).
 #[doc(alias = "IAgentInput")]
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct AgentInput {
     /// The user's message.
     pub message: String,
-    /// Images and files that came with it.
+    /// Images and files.
     pub attachments: Vec<Attachment>,
-    /// Context of the agent's own choosing; `conversation_id` by custom.
+    /// Context for the agent; `conversation_id` by convention.
     pub metadata: Map<String, Value>,
 }
 
@@ -73,19 +73,19 @@ impl fmt::Debug for AgentInput {
     }
 }
 
-/// Answers messages (Python: `IAgent`). What the answer is, is the developer's to decide.
+/// Answers messages (Python: `IAgent`). The developer decides the type of the answer.
 ///
-/// Dropping the future of [`process`](Self::process) cancels everything below it; what an agent has
-/// already stored or started in the background stays.
+/// Dropping the future of [`process`](Self::process) cancels the work in progress; stored memory and started background
+/// tasks remain.
 #[doc(alias = "IAgent")]
 #[async_trait]
 pub trait Agent: Send + Sync {
-    /// What it answers with.
+    /// The answer.
     type Output: Send;
 
     /// Answers one message.
     ///
     /// # Errors
-    /// Whatever its model, memory or tools fail with.
+    /// Errors of its model, memory or tools.
     async fn process(&self, input: AgentInput) -> Result<Self::Output>;
 }

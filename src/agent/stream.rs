@@ -1,4 +1,4 @@
-//! A turn as it happens.
+//! Events of a turn.
 
 use std::fmt;
 use std::future::Future;
@@ -12,14 +12,14 @@ use super::AgentOutput;
 use crate::error::Result;
 use crate::tasks::FunctionOutcome;
 
-/// Events that may wait to be read; the turn waits beyond that.
-const WAITING: usize = 16;
+/// Maximum number of unread events; the turn waits when it is reached.
+const EVENT_BUFFER: usize = 16;
 
-/// One thing that happens in a turn.
+/// One event of a turn.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum AgentEvent {
-    /// More of what the model says.
+    /// More of the model's text.
     Text(String),
     /// A tool was started, perhaps in the background.
     ToolStarted {
@@ -28,22 +28,22 @@ pub enum AgentEvent {
         /// The function's name.
         name: String,
     },
-    /// A regular tool ended, perhaps while the model still streams, or a call could not be made.
+    /// A regular tool ended, perhaps while the model still streams, or a call could not be run.
     ToolEnded {
         /// The model's id of the call.
         call_id: Option<String>,
         /// The function's name.
         name: String,
-        /// What went wrong, if anything did.
+        /// The error, if it failed.
         error: Option<String>,
     },
-    /// The turn is over and remembered. The last event.
+    /// The turn is complete and saved in memory. The last event.
     Finished(AgentOutput),
 }
 
 impl AgentEvent {
-    /// The end of a call; one in the background has only begun.
-    pub(super) fn of_outcome(outcome: &FunctionOutcome) -> Option<Self> {
+    /// The end of a regular call; a background call has only started.
+    pub(super) fn from_outcome(outcome: &FunctionOutcome) -> Option<Self> {
         let (call_id, name, error) = match outcome {
             FunctionOutcome::Completed(done) => (&done.call_id, &done.name, None),
             FunctionOutcome::Failed(failed) => (&failed.call_id, &failed.name, Some(failed.error.clone())),
@@ -67,32 +67,32 @@ impl fmt::Debug for AgentEvent {
     }
 }
 
-/// A turn as it happens: a stream of [`AgentEvent`]s.
+/// A turn in progress: a stream of [`AgentEvent`]s.
 ///
 /// A turn that succeeds ends with [`AgentEvent::Finished`], any other with one error. Dropping the stream cancels the
-/// exchange with the model and the running tools; background tasks run on.
+/// model call and the running tools; background tasks run on.
 #[must_use = "a turn does nothing unless its stream is read"]
 pub struct AgentStream {
-    /// Runs within the reading of the stream, so that it ends with it.
+    /// Polled while the stream is read, so that it is dropped with it.
     turn: Option<Pin<Box<dyn Future<Output = Result<AgentOutput>> + Send>>>,
     events: mpsc::Receiver<AgentEvent>,
     last: Option<Result<AgentEvent>>,
 }
 
 impl AgentStream {
-    /// The stream of what `turn` does.
-    pub(super) fn new<F>(turn: impl FnOnce(Events) -> F) -> Self
+    /// The events of `turn`.
+    pub(super) fn new<F>(turn: impl FnOnce(EventSender) -> F) -> Self
     where
         F: Future<Output = Result<AgentOutput>> + Send + 'static,
     {
-        let (sender, events) = mpsc::channel(WAITING);
-        Self { turn: Some(Box::pin(turn(Events(sender)))), events, last: None }
+        let (sender, events) = mpsc::channel(EVENT_BUFFER);
+        Self { turn: Some(Box::pin(turn(EventSender(sender)))), events, last: None }
     }
 
-    /// The next event; nothing once the turn is over. Dropping the future loses nothing.
+    /// The next event; `None` once the turn is over. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// What the turn failed with, once.
+    /// The error of the turn, once.
     pub async fn next(&mut self) -> Result<Option<AgentEvent>> {
         StreamExt::next(self).await.transpose()
     }
@@ -112,7 +112,7 @@ impl Stream for AgentStream {
             this.turn = None;
             this.last = Some(output.map(AgentEvent::Finished));
         }
-        // What the turn has just said comes before its end.
+        // Events sent by the last poll precede the end.
         match this.events.try_recv() {
             Ok(event) => Poll::Ready(Some(Ok(event))),
             Err(_) if this.turn.is_some() => Poll::Pending,
@@ -127,12 +127,12 @@ impl fmt::Debug for AgentStream {
     }
 }
 
-/// Where a turn tells what happens.
-pub(super) struct Events(mpsc::Sender<AgentEvent>);
+/// Sends the events of a turn to its stream.
+pub(super) struct EventSender(mpsc::Sender<AgentEvent>);
 
-impl Events {
+impl EventSender {
     pub(super) async fn send(&self, event: AgentEvent) {
-        // The receiver lives as long as the turn: it is what drives it.
+        // The receiver lives as long as the turn, which it polls.
         let _ = self.0.send(event).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What a chat agent writes into a conversation's working memory: its last exchanges.
+//! The last exchanges of a conversation, as a chat agent writes them into its working memory.
 
 use crate::memory::WorkingMemory;
 
@@ -6,9 +6,9 @@ const SECTION: &str = "### CONVERSATION FLOW:";
 const NEXT_SECTION: &str = "\n### ";
 const USER: &str = "- User: ";
 
-/// The memory with one more exchange in its conversation flow. The section holds at most `max_bytes`: the oldest
-/// exchanges go whole, and one that is too long by itself is cut. Other sections stay as they are.
-pub(super) fn remember(
+/// Appends an exchange to the memory's conversation flow. The section holds at most `max_bytes`: the oldest exchanges
+/// are removed, and one that is too long by itself is truncated. Other sections are unchanged.
+pub(super) fn append_exchange(
     memory: &WorkingMemory,
     user: &str,
     assistant: &str,
@@ -23,9 +23,13 @@ pub(super) fn remember(
             (&text[..at], &text[body..end], &text[end..])
         }
     };
-    let mut exchanges: Vec<String> = exchanges(flow).map(str::to_owned).collect();
+    let mut exchanges: Vec<String> = parse_exchanges(flow).map(str::to_owned).collect();
     let half = max_bytes / 2;
-    exchanges.push(format!("{USER}{}\n  Assistant: {}", one_line(user, half), one_line(assistant, half)));
+    exchanges.push(format!(
+        "{USER}{}\n  Assistant: {}",
+        single_line(user, half),
+        single_line(assistant, half)
+    ));
     let mut bytes: usize = exchanges.iter().map(|exchange| exchange.len() + 1).sum();
     while bytes > max_bytes && exchanges.len() > 1 {
         bytes -= exchanges.remove(0).len() + 1;
@@ -34,8 +38,8 @@ pub(super) fn remember(
     WorkingMemory::new(format!("{before}{gap}{SECTION}\n{}\n{after}", exchanges.join("\n")).trim_end())
 }
 
-/// The exchanges of a section that this module wrote; anything else in it was a placeholder.
-fn exchanges(flow: &str) -> impl Iterator<Item = &str> {
+/// The exchanges in a section; any other text in it is a placeholder.
+fn parse_exchanges(flow: &str) -> impl Iterator<Item = &str> {
     let starts: Vec<usize> =
         flow.match_indices(USER).map(|(at, _)| at).filter(|at| at_line_start(flow, *at)).collect();
     let ends: Vec<usize> = starts.iter().skip(1).copied().chain([flow.len()]).collect();
@@ -47,11 +51,11 @@ fn at_line_start(text: &str, at: usize) -> bool {
 }
 
 /// `text` on one line, of at most about `max_bytes`.
-fn one_line(text: &str, max_bytes: usize) -> String {
+fn single_line(text: &str, max_bytes: usize) -> String {
     let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.len() > max_bytes {
-        let cut = (0..=max_bytes).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
-        line.truncate(cut);
+        let end = (0..=max_bytes).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
+        line.truncate(end);
         line.push('…');
     }
     line
@@ -62,9 +66,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exchanges_replace_the_placeholder_and_other_sections_stay() {
-        let memory = remember(&WorkingMemory::initialize_memory(), "hello\nthere", "hi", 1000);
-        let memory = remember(&memory, "how are you", "well", 1000);
+    fn exchanges_replace_the_placeholder_and_other_sections_are_unchanged() {
+        let memory = append_exchange(&WorkingMemory::initialize_memory(), "hello\nthere", "hi", 1000);
+        let memory = append_exchange(&memory, "how are you", "well", 1000);
         let text = memory.as_str();
         assert!(
             text.contains("- User: hello there\n  Assistant: hi\n- User: how are you\n  Assistant: well\n"),
@@ -77,10 +81,10 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_exchanges_go_whole_when_there_are_too_many() {
+    fn the_oldest_exchanges_are_removed_when_there_are_too_many() {
         let mut memory = WorkingMemory::initialize_memory();
         for n in 0..100 {
-            memory = remember(&memory, &format!("question {n}"), "answer", 300);
+            memory = append_exchange(&memory, &format!("question {n}"), "answer", 300);
         }
         let text = memory.as_str();
         assert!(text.len() < 300 + 600, "{}", text.len());
@@ -88,18 +92,18 @@ mod tests {
     }
 
     #[test]
-    fn one_exchange_that_is_too_long_is_cut_at_a_character() {
-        let memory = remember(&WorkingMemory::new(""), &"ä".repeat(1000), "short", 101);
+    fn an_exchange_that_is_too_long_is_truncated_at_a_character() {
+        let memory = append_exchange(&WorkingMemory::new(""), &"ä".repeat(1000), "short", 101);
         assert!(memory.as_str().len() < 200);
         assert!(memory.as_str().contains('…'));
     }
 
     #[test]
     fn a_memory_without_the_section_gets_one_and_keeps_its_text() {
-        let memory = remember(&WorkingMemory::new("written by somebody else"), "q", "a", 100);
+        let memory = append_exchange(&WorkingMemory::new("written by another service"), "q", "a", 100);
         assert_eq!(
             memory.as_str(),
-            "written by somebody else\n\n### CONVERSATION FLOW:\n- User: q\n  Assistant: a"
+            "written by another service\n\n### CONVERSATION FLOW:\n- User: q\n  Assistant: a"
         );
     }
 }

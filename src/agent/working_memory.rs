@@ -1,11 +1,11 @@
-//! The agent that lets a model rewrite a conversation's working memory.
+//! An agent that lets a model rewrite a conversation's working memory.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::conversation::Conversation;
+use super::conversation_memory::ConversationMemory;
 use super::{Agent, AgentInput};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,7 +25,7 @@ understood. Answer with the memory alone.";
 /// the new interaction, and writes the memory anew.
 ///
 /// The input's message is the interaction; its metadata must hold the `conversation_id`. One deadline spans reading,
-/// asking and writing. Dropping the future leaves the memory as it was, or rewritten whole.
+/// the model call and writing. Dropping the future leaves the memory unchanged, or completely rewritten.
 #[derive(Debug)]
 pub struct WorkingMemoryAgent {
     llm: Arc<dyn LlmClient>,
@@ -57,18 +57,17 @@ impl WorkingMemoryAgent {
 
 #[async_trait]
 impl Agent for WorkingMemoryAgent {
-    /// The memory as it is now stored.
+    /// The stored memory.
     type Output = WorkingMemory;
 
     async fn process(&self, input: AgentInput) -> Result<WorkingMemory> {
         let deadline = Deadline::after(self.timeout);
         let id = input.conversation_id().ok_or_else(|| {
-            let message =
-                "the input's metadata holds no conversation_id: there is no telling whose memory to update";
+            let message = "missing conversation_id in the input's metadata";
             Error::new(ErrorKind::InvalidInput, COMPONENT, message)
         })?;
-        let conversation = Conversation { id, memory: self.memory.as_ref(), component: COMPONENT };
-        let earlier = conversation.recall(deadline).await?;
+        let conversation = ConversationMemory { id, memory: self.memory.as_ref(), component: COMPONENT };
+        let earlier = conversation.load(deadline).await?;
         let existed = earlier.is_some();
         let earlier = earlier.unwrap_or_else(WorkingMemory::initialize_memory);
 
@@ -81,12 +80,12 @@ impl Agent for WorkingMemoryAgent {
                 Error::new(
                     ErrorKind::Protocol,
                     COMPONENT,
-                    "the model answered with no memory; the earlier one stays",
+                    "the model returned an empty memory; the stored one is unchanged",
                 )
             })?;
 
         let memory = WorkingMemory::from(text);
-        conversation.keep(memory.clone(), existed, deadline).await?;
+        conversation.save(memory.clone(), existed, deadline).await?;
         Ok(memory)
     }
 }

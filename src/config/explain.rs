@@ -1,5 +1,6 @@
 //! Where every value came from.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
@@ -9,26 +10,27 @@ use serde::Serialize;
 
 use super::Config;
 use super::effective::Annotation;
-use super::keys::KEYS;
+use super::key::Key;
+use super::sections::KEYS;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 #[serde(tag = "from", rename_all = "snake_case")]
-pub enum Source {
+pub enum ValueSource {
     /// The built-in default.
     Default,
-    /// Computed from the machine's cores or the container's limits.
+    /// Computed from the host's cores or the container's limits.
     Adaptive,
     /// A configuration file.
     File {
         /// Its path.
         path: PathBuf,
-        /// The line, where it could be told.
+        /// The line, if known.
         line: Option<usize>,
     },
-    /// A variable.
-    Variable {
+    /// An environment variable.
+    EnvVar {
         /// Its name.
         name: String,
     },
@@ -39,21 +41,28 @@ pub enum Source {
     },
     /// A rollback flag replaced it.
     Rollback {
-        /// The flag's variable.
+        /// The flag's environment variable.
         flag: &'static str,
     },
     /// The application set it.
     Code,
 }
 
-impl fmt::Display for Source {
+impl ValueSource {
+    /// Whether this value was set, rather than a default or derived from another setting.
+    pub(super) fn is_explicit(&self) -> bool {
+        matches!(self, Self::File { .. } | Self::EnvVar { .. } | Self::Code)
+    }
+}
+
+impl fmt::Display for ValueSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
-            Self::Adaptive => f.write_str("adapted to the machine"),
+            Self::Adaptive => f.write_str("adapted to the host"),
             Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
             Self::File { path, line: None } => write!(f, "{}", path.display()),
-            Self::Variable { name } => f.write_str(name),
+            Self::EnvVar { name } => f.write_str(name),
             Self::Key { key } => write!(f, "follows {key}"),
             Self::Rollback { flag } => write!(f, "rollback flag {flag}"),
             Self::Code => f.write_str("code"),
@@ -61,66 +70,81 @@ impl fmt::Display for Source {
     }
 }
 
-/// Where a configuration came from: kept beside it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Origin {
-    /// The configuration as it was loaded, to tell what code has changed since; `None` for the defaults.
+/// Where the values of a configuration came from.
+#[derive(Clone, Default)]
+pub(super) struct Provenance {
+    /// The configuration as it was loaded, to find what code has changed since; `None` for the defaults.
     pub loaded: Option<Arc<Config>>,
-    pub sources: Arc<BTreeMap<&'static str, Source>>,
+    pub sources: Arc<BTreeMap<&'static str, ValueSource>>,
     pub annotations: Arc<BTreeMap<&'static str, Annotation>>,
     pub warnings: Arc<[String]>,
-    /// Legacy backends, by key and name, that do not exist.
+    /// Legacy backends that do not exist, by key and name.
     pub missing_backends: BTreeSet<(&'static str, &'static str)>,
 }
 
-/// One value in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Explained {
-    /// Its key.
-    pub key: &'static str,
-    /// The variable of its own, besides `ARSHAI_<SECTION>__<KEY>`.
-    pub variable: Option<&'static str>,
-    /// The value, secrets redacted, with its unit.
-    pub value: String,
-    /// Where it came from.
-    pub source: Source,
+/// Hidden: [`Config::explain`] shows it.
+impl fmt::Debug for Provenance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provenance").finish_non_exhaustive()
+    }
 }
 
-/// Every value in force; a table when displayed, JSON when serialised.
+/// One effective value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ExplainedValue {
+    /// Its key.
+    pub key: Cow<'static, str>,
+    /// Its own environment variable, besides `ARSHAI_<SECTION>__<KEY>`.
+    pub env_var: Option<&'static str>,
+    /// Its description; empty for a setting of an outside backend.
+    pub description: &'static str,
+    /// The value with its unit, secrets redacted; `not used` where the selected backend does not read it.
+    pub value: String,
+    /// Where it came from.
+    pub source: ValueSource,
+}
+
+/// Every effective value; a table when displayed, JSON when serialised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// In the order of the documentation.
-    pub values: Vec<Explained>,
+    /// In the order of the documentation, then the settings of outside backends.
+    pub values: Vec<ExplainedValue>,
 }
 
 impl Explanation {
-    pub(super) fn of(config: &Config) -> Self {
+    pub(super) fn from_config(config: &Config) -> Self {
         let config = config.effective();
-        let values = KEYS.iter().map(|key| {
-            let value = match config.origin.annotations.get(key.path) {
-                Some(Annotation::NotUsed) => "not used".to_owned(),
-                Some(Annotation::HttpOnly) => format!("{} (HTTP only)", (key.show)(&config)),
-                None => (key.show)(&config),
-            };
-            let source = config.source_of(key.path);
-            Explained { key: key.path, variable: key.variable, value, source }
+        let sources = config.sources();
+        let keys = KEYS.iter().map(|key| ExplainedValue {
+            key: Cow::Borrowed(key.path),
+            env_var: key.env_var(),
+            description: key.doc.trim(),
+            value: key.explained(&config),
+            source: sources[key.path].clone(),
         });
-        Self { values: values.collect() }
+        let backends = config.backends.explain().map(|(key, value, source)| ExplainedValue {
+            key: Cow::Owned(key.to_owned()),
+            env_var: None,
+            description: "",
+            value,
+            source: source.clone(),
+        });
+        Self { values: keys.chain(backends).collect() }
     }
 
     /// The value of one key.
     #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Explained> {
+    pub fn get(&self, key: &str) -> Option<&ExplainedValue> {
         self.values.iter().find(|value| value.key == key)
     }
 }
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = |length: fn(&Explained) -> usize| self.values.iter().map(length).max().unwrap_or(0);
+        let width = |length: fn(&ExplainedValue) -> usize| self.values.iter().map(length).max().unwrap_or(0);
         let (keys, values) = (width(|v| v.key.len()), width(|v| v.value.len()).min(48));
-        for Explained { key, value, source, .. } in &self.values {
+        for ExplainedValue { key, value, source, .. } in &self.values {
             writeln!(f, "{key:<keys$}  {value:<values$}  {source}")?;
         }
         Ok(())
@@ -128,14 +152,32 @@ impl fmt::Display for Explanation {
 }
 
 impl Config {
-    /// Where the value of this key came from. The fields are public: what differs from what was loaded, the application
-    /// has changed.
-    pub(super) fn source_of(&self, path: &str) -> Source {
-        let loaded = self.origin.loaded.clone().unwrap_or_default();
-        let is_unchanged = |key: &&super::keys::Key| (key.show)(self) == (key.show)(&loaded);
-        match KEYS.iter().find(|key| key.path == path).filter(is_unchanged) {
-            Some(_) => self.origin.sources.get(path).cloned().unwrap_or(Source::Default),
-            None => Source::Code,
+    /// Where the value of each key came from. The fields are public: what differs from what was loaded, code has
+    /// changed.
+    pub(super) fn sources(&self) -> BTreeMap<&'static str, ValueSource> {
+        let defaults;
+        let loaded = match &self.provenance.loaded {
+            Some(loaded) => &**loaded,
+            None => {
+                defaults = Self::default();
+                &defaults
+            }
+        };
+        let source = |key: &Key| match key.is_same(self, loaded) {
+            true => self.provenance.sources.get(key.path).cloned().unwrap_or(ValueSource::Default),
+            false => ValueSource::Code,
+        };
+        KEYS.iter().map(|key| (key.path, source(key))).collect()
+    }
+}
+
+impl Key {
+    /// The value as the effective configuration has it, secrets redacted.
+    pub(super) fn explained(&self, effective: &Config) -> String {
+        match effective.provenance.annotations.get(self.path) {
+            Some(Annotation::NotUsed) => "not used".to_owned(),
+            Some(Annotation::HttpOnly) => format!("{} (HTTP only)", self.display(effective)),
+            None => self.display(effective),
         }
     }
 }

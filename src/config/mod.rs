@@ -1,47 +1,56 @@
 //! Configuration: defaults < file < environment < code.
 //!
-//! [`Config::load`] is what a service calls; it reads the process's environment, and the file that
-//! `ARSHAI_CONFIG` names, once. Nothing else in the crate reads the environment. [`ConfigLoader`] does the same
-//! from sources given explicitly, for embedding and tests.
+//! A service calls [`Config::load`]; it reads the environment of the process, and the file that `ARSHAI_CONFIG` names,
+//! once. Nothing else in the crate reads the environment. [`ConfigLoader`] loads from explicit sources, for embedding
+//! and tests.
 //!
-//! A wrong value is an error that names the variable or key, what was expected and an example; all of them are
-//! reported together. [`Config::explain`] shows every value in force and where it came from.
+//! An invalid value is an error that names the variable or key, what was expected and an example; all of them are
+//! reported together. [`Config::explain`] shows every effective value and where it came from.
 
+mod backends;
 mod effective;
+mod env;
 mod explain;
 mod file;
-mod keys;
+mod host_resources;
+mod key;
 mod loader;
-mod machine;
-mod parse;
+mod mcp_servers;
 mod problems;
 mod sections;
-mod servers;
+mod setting;
+mod url;
 
 use std::ffi::OsString;
 
-pub(crate) use effective::{LEGACY_BACKENDS, PASSED_BY_VALUE};
-pub use explain::{Explained, Explanation, Source};
+pub use backends::BackendSections;
+pub(crate) use effective::PASSED_BY_VALUE;
+pub use explain::{ExplainedValue, Explanation, ValueSource};
+pub use host_resources::HostResources;
 pub use loader::ConfigLoader;
-pub use machine::Machine;
+pub use mcp_servers::{InheritedEnv, McpProtocol, McpServerConfig};
+pub(crate) use problems::closest_match;
 pub use problems::{ConfigProblems, Problem};
-pub use sections::*;
+pub use sections::{
+    AzureConfig, Config, GoogleConfig, HttpConfig, LlmConfig, McpConfig, MemoryConfig, MilvusConfig,
+    OpenAiConfig, OpenRouterConfig, PoolConfig, RedisConfig, RollbackConfig, TaskConfig, VectorConfig,
+};
 
 use crate::error::Result;
 
 impl Config {
     /// Loads the configuration of this process: its environment, the file that `ARSHAI_CONFIG` names, and limits
-    /// adapted to the machine. Warnings are logged and kept in [`warnings`](Self::warnings).
+    /// adapted to the host. Warnings are logged and kept in [`warnings`](Self::warnings).
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) listing every bad variable and file key at once;
-    /// [`ConfigProblems::of`] gives them one by one.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) listing every invalid variable and key;
+    /// [`ConfigProblems::from_error`] returns them one by one.
     pub fn load() -> Result<Self> {
-        ConfigLoader::new().vars(std::env::vars_os()).machine(Machine::detect()).load()
+        ConfigLoader::new().vars(std::env::vars_os()).host_resources(HostResources::detect()).load()
     }
 
-    /// Loads the configuration from an explicit list of variables, and the file that `ARSHAI_CONFIG` among them
-    /// names. Reads neither the environment nor the machine.
+    /// Loads the configuration from a list of variables, and the file that `ARSHAI_CONFIG` among them names. Reads
+    /// neither the environment nor the host.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -49,8 +58,7 @@ impl Config {
         ConfigLoader::new().vars(vars).load()
     }
 
-    /// Loads the configuration from a figment of the application's own, whose layers and provenance are kept.
-    /// Reads neither the environment nor the machine.
+    /// Loads the configuration from an application's figment. Reads neither the environment nor the host.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -58,23 +66,34 @@ impl Config {
         ConfigLoader::new().figment(figment).load()
     }
 
-    /// Every value in force and where it came from, secrets redacted.
+    /// Checks values that were written into fields as if they had been loaded.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn validate(&self) -> Result<()> {
+        let invalid = sections::KEYS.iter().filter(|key| !(key.get)(self).is_valid(&key.spec));
+        let sources = self.sources();
+        let problems = invalid.map(|key| Problem {
+            name: key.path.to_owned(),
+            location: sources[key.path].to_string(),
+            found: (!key.is_secret()).then(|| problems::truncate_for_display(key.display(self))),
+            expected: key.expected(),
+        });
+        match problems.collect::<Vec<_>>() {
+            problems if problems.is_empty() => Ok(()),
+            problems => Err(problems.into()),
+        }
+    }
+
+    /// Every effective value and where it came from, secrets redacted.
     #[must_use]
     pub fn explain(&self) -> Explanation {
-        Explanation::of(self)
+        Explanation::from_config(self)
     }
 
-    /// What was odd but not wrong: unknown `ARSHAI_*` variables, settings that a rollback flag overrides.
+    /// Unknown `ARSHAI_*` variables and keys, and settings that are overridden.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
-        &self.origin.warnings
-    }
-}
-
-impl TryFrom<figment::Figment> for Config {
-    type Error = crate::Error;
-
-    fn try_from(figment: figment::Figment) -> Result<Self> {
-        Self::from_figment(&figment)
+        &self.provenance.warnings
     }
 }

@@ -1,473 +1,333 @@
-//! The sections of the configuration and their defaults.
+//! The table of every key: section, type, default, environment variable, unit, range and legacy value.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use secrecy::SecretString;
 
-use super::explain::Origin;
-use super::keys::redact_url;
+use super::backends::BackendSections;
+use super::explain::Provenance;
+use super::key::Legacy::{HttpPool, NotUsed, Optimization, Unlimited};
+use super::key::{Key, Spec, sections};
+use super::mcp_servers::{InheritedEnv, McpServerConfig};
+use super::setting::Setting;
 
-/// Everything a runtime can be told.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Config {
-    /// How often expired entries are cleaned up in the background.
-    pub cleanup_interval: Duration,
+const HTTP: &[&str] = &["http", "https"];
+const PROXY: &[&str] = &["http", "https", "socks4", "socks5"];
+const REDIS: &[&str] =
+    &["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
+
+sections! {
+    /// The complete runtime configuration. The defaults are those outside a container.
+    Config () {
+        /// Interval between background removals of expired conversations.
+        cleanup_interval: Duration = Duration::from_secs(300), env: "ARSHAI_CLEANUP_INTERVAL", unit: "s",
+            legacy: NotUsed("memory.backend");
+        sections:
+        /// Conversation memory.
+        pub memory: MemoryConfig;
+        /// Connection pools: HTTP and Redis each have one of this size.
+        pub pool: PoolConfig;
+        /// Task execution.
+        pub tasks: TaskConfig;
+        /// Vector storage.
+        pub vectors: VectorConfig;
+        /// HTTP.
+        pub http: HttpConfig;
+        /// Redis.
+        pub redis: RedisConfig;
+        /// Milvus.
+        pub milvus: MilvusConfig;
+        /// MCP servers.
+        pub mcp: McpConfig;
+        /// Model providers.
+        pub llm: LlmConfig;
+        /// Rollback flags.
+        pub rollback: RollbackConfig;
+        /// Settings of outside backends.
+        pub backends: BackendSections;
+        /// Where the values came from.
+        pub(super) provenance: Provenance;
+    }
+
     /// Conversation memory.
-    pub memory: MemoryConfig,
-    /// Connection pools: HTTP and Redis each have one of this size.
-    pub pool: PoolConfig,
+    MemoryConfig (memory) {
+        /// Backend of conversation memory.
+        backend: String = "in_memory".into(), env: "ARSHAI_MEMORY_BACKEND";
+        /// Maximum memory of the in-process store, its overhead included; by default at most half the container's limit.
+        max_memory_mb: u64 = 500, env: "ARSHAI_MAX_MEMORY_MB", unit: "MiB",
+            legacy: Unlimited("memory.backend");
+        /// Maximum number of entries of the in-process store.
+        max_entries: u64 = 10_000, env: "ARSHAI_MAX_ENTRIES", legacy: Unlimited("memory.backend");
+        /// TTL of an entry.
+        ttl: Duration = Duration::from_secs(43_200), env: "ARSHAI_MEMORY_TTL", unit: "s";
+    }
+
+    /// Connection pools.
+    PoolConfig (pool) {
+        /// Connection pool implementation: `bounded`, `mobc` or `legacy`.
+        backend: String = "bounded".into();
+        /// Maximum number of connections of each pool.
+        max_connections: usize = 20, env: "ARSHAI_MAX_CONNECTIONS", legacy: HttpPool("50");
+        /// Maximum number of idle connections of each pool; by default at most 2 × cores, in a container min(5, cores).
+        max_idle: usize = 8, min: 0, legacy: HttpPool("20");
+        /// Maximum number of callers queued for a connection; further callers fail immediately.
+        max_waiting: usize = 1_000, min: 0, legacy: Unlimited("pool.backend");
+        /// Time after which an idle connection is closed.
+        idle_timeout: Duration = Duration::from_secs(15), unit: "s", legacy: HttpPool("30");
+        /// Timeout for connecting to Redis, Milvus, an MCP server or by HTTP, unless that section's own key is set.
+        connect_timeout: Duration = Duration::from_secs(30), env: "ARSHAI_CONNECTION_TIMEOUT", unit: "s";
+    }
+
     /// Task execution.
-    pub tasks: TaskConfig,
+    TaskConfig (tasks) {
+        /// Task executor.
+        backend: String = "bounded".into();
+        /// Maximum number of concurrent background tasks; 0 rejects them all.
+        max_background_tasks: usize = 1_000, env: "ARSHAI_MAX_BACKGROUND_TASKS", min: 0,
+            legacy: Unlimited("tasks.backend");
+        /// Percentage of `max_background_tasks` at which a warning is logged.
+        background_warning_percent: u8 = 80, unit: "%", max: 100, legacy: NotUsed("tasks.backend");
+        /// Maximum number of concurrent regular calls.
+        max_concurrency: usize = 64, legacy: Unlimited("tasks.backend");
+        /// Timeout of a call whose function sets none.
+        timeout: Duration = Duration::from_secs(60), unit: "s", legacy: Unlimited("tasks.backend");
+        /// Maximum size of a result as JSON.
+        max_result_bytes: usize = 1 << 20, unit: "bytes", legacy: Unlimited("tasks.backend");
+        /// Maximum number of threads for blocking functions.
+        max_blocking_threads: usize = 64, legacy: NotUsed("tasks.backend");
+    }
+
     /// Vector storage.
-    pub vectors: VectorConfig,
+    VectorConfig (vectors) {
+        /// Vector store.
+        backend: String = "embedded".into(), env: "ARSHAI_VECTOR_BACKEND";
+        /// Maximum memory of the embedded store; by default at most a quarter of the container's limit.
+        max_memory_mb: u64 = 1_024, unit: "MiB";
+    }
+
     /// HTTP.
-    pub http: HttpConfig,
+    HttpConfig (http) {
+        /// HTTP transport.
+        backend: String = "ureq".into();
+        /// Timeout for connecting.
+        connect_timeout: Duration = Duration::from_secs(10), unit: "s";
+        /// Maximum silence of a response; a stream may last longer.
+        read_timeout: Duration = Duration::from_secs(60), unit: "s";
+        /// Timeout for sending.
+        write_timeout: Duration = Duration::from_secs(10), unit: "s";
+        /// Timeout for waiting for a connection, for requests without a deadline; other requests wait until theirs.
+        pool_timeout: Duration = Duration::from_secs(5), unit: "s", legacy: Unlimited("http.backend");
+        /// Timeout of a whole call, retries included.
+        total_timeout: Duration = Duration::from_secs(600), unit: "s";
+        /// Maximum number of requests queued for a connection; further requests fail immediately.
+        max_waiting: usize = 1_000, min: 0, legacy: Unlimited("http.backend");
+        /// Maximum decoded size of a response body.
+        max_body_bytes: u64 = 16 << 20, unit: "bytes";
+        /// Maximum number of retries of a request that is safe to repeat.
+        max_retries: u32 = 3, min: 0, max: 100;
+        /// Hosts that may be reached over plain `http`, besides loopback.
+        insecure_hosts: Vec<String> = Vec::new(), example: "models.internal,10.0.0.5";
+        /// Proxy URL. The proxy variables of the environment are not read.
+        proxy: Option<SecretString> = None, schemes: PROXY, example: "http://proxy.internal:3128";
+    }
+
     /// Redis.
-    pub redis: RedisConfig,
+    RedisConfig (redis) {
+        /// Redis URL: `redis://`, `rediss://` (TLS, feature `redis-tls`), or either with `-sentinel` or `-cluster`.
+        url: SecretString = "redis://localhost:6379/1".into(), env: "REDIS_URL", schemes: REDIS;
+        /// Timeout for connecting, within that of the command that needs the connection.
+        connect_timeout: Duration = Duration::from_secs(30), unit: "s";
+        /// Timeout of a command, queueing and reconnecting included.
+        command_timeout: Duration = Duration::from_secs(5), unit: "s";
+        /// Maximum number of pending commands; further commands fail immediately.
+        max_pending_commands: usize = 10_000;
+        /// Maximum size of the pending commands and the values they write.
+        max_pending_bytes: usize = 64 << 20, unit: "bytes";
+        /// Maximum size of a value that is written or read.
+        max_value_bytes: usize = 16 << 20, unit: "bytes";
+        /// Certificates (PEM) trusted for `rediss://` instead of the system's.
+        ca_file: Option<String> = None, example: "/etc/ssl/redis-ca.pem";
+    }
+
     /// Milvus.
-    pub milvus: MilvusConfig,
+    MilvusConfig (milvus) {
+        /// Milvus host.
+        host: String = "localhost".into(), env: "MILVUS_HOST";
+        /// Milvus port.
+        port: u16 = 19_530, env: "MILVUS_PORT", max: 65_535;
+        /// Milvus database.
+        db_name: String = "default".into(), env: "MILVUS_DB_NAME";
+        /// Timeout for connecting.
+        connect_timeout: Duration = Duration::from_secs(30), unit: "s";
+        /// Number of entities per insert.
+        batch_size: usize = 1_000, env: "MILVUS_BATCH_SIZE", legacy: Optimization("50");
+        /// Milvus token.
+        token: Option<SecretString> = None, env: "MILVUS_TOKEN";
+    }
+
     /// MCP servers.
-    pub mcp: McpConfig,
+    McpConfig (mcp) {
+        /// MCP server manager.
+        backend: String = "rmcp".into();
+        /// Whether MCP servers are used.
+        enabled: bool = false;
+        /// Timeout for connecting to a server.
+        connection_timeout: Duration = Duration::from_secs(30), unit: "s";
+        /// Number of attempts to connect to a server that sets no `max_retries`.
+        default_max_retries: u32 = 3, max: 100;
+        /// MCP servers. The variable is the URL of a server named `default`, where MCP is enabled and none are listed.
+        servers: Vec<McpServerConfig> = Vec::new(), env: "MCP_SERVER_URL", schemes: HTTP,
+            example: "[{ name = \"search\", url = \"https://mcp.example.com\" }]";
+        sections:
+        /// Variables that child processes inherit.
+        pub inherited_env: InheritedEnv;
+    }
+
     /// Model providers.
-    pub llm: LlmConfig,
-    /// Rollback flags.
-    pub rollback: RollbackConfig,
-    pub(super) origin: Origin,
-}
-
-/// Conversation memory.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct MemoryConfig {
-    /// Which backend.
-    pub backend: String,
-    /// The most memory the in-process store may take, in MiB.
-    pub max_memory_mb: u64,
-    /// The most entries of the in-process store.
-    pub max_entries: u64,
-    /// How long an entry lives.
-    pub ttl: Duration,
-}
-
-/// Connection pools.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct PoolConfig {
-    /// Which backend.
-    pub backend: String,
-    /// The most connections of each pool.
-    pub max_connections: usize,
-    /// The most idle connections kept.
-    pub max_idle: usize,
-    /// The most callers that wait for a connection; one more is refused at once.
-    pub max_waiting: usize,
-    /// How long an idle connection is kept.
-    pub idle_timeout: Duration,
-    /// Timeout for connecting to Redis, Milvus, an MCP server or by HTTP, unless that section sets its own.
-    pub connect_timeout: Duration,
-}
-
-/// Task execution.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct TaskConfig {
-    /// Which backend.
-    pub backend: String,
-    /// The most background tasks at once.
-    pub max_background_tasks: usize,
-    /// The share of background slots, in percent, at which a warning is logged.
-    pub background_warning_percent: u8,
-    /// The most regular calls at once.
-    pub max_concurrency: usize,
-    /// The deadline of a call whose function has none of its own.
-    pub timeout: Duration,
-    /// The most bytes of a result's JSON.
-    pub max_result_bytes: usize,
-    /// The most threads for blocking functions.
-    pub max_blocking_threads: usize,
-}
-
-/// Vector storage.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct VectorConfig {
-    /// Which backend.
-    pub backend: String,
-    /// The most memory the embedded store may take, in MiB.
-    pub max_memory_mb: u64,
-}
-
-/// HTTP.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct HttpConfig {
-    /// Which backend.
-    pub backend: String,
-    /// How long connecting may take.
-    pub connect_timeout: Duration,
-    /// How long a response may be silent.
-    pub read_timeout: Duration,
-    /// How long sending may take.
-    pub write_timeout: Duration,
-    /// How long a request may wait for a connection.
-    pub pool_timeout: Duration,
-    /// How long a whole call may take.
-    pub total_timeout: Duration,
-    /// The most requests that wait for a connection; one more is refused at once.
-    pub max_waiting: usize,
-    /// The most decoded bytes of a response's body.
-    pub max_body_bytes: u64,
-    /// How often a safe request is retried.
-    pub max_retries: u32,
-    /// Hosts to which plain `http` is allowed besides loopback.
-    pub insecure_hosts: Vec<String>,
-    /// A proxy's URL; none unless set. The environment's proxy variables are not read.
-    pub proxy: Option<SecretString>,
-}
-
-/// Redis.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct RedisConfig {
-    /// Its URL, which may hold a password.
-    pub url: SecretString,
-    /// Timeout for connecting, within that of the command that needs the connection.
-    pub connect_timeout: Duration,
-    /// How long a command may take, reconnecting included.
-    pub command_timeout: Duration,
-    /// Maximum number of pending commands; further commands fail immediately with `Capacity`.
-    pub max_pending_commands: usize,
-    /// The most bytes of commands sent or waiting and of the values they write.
-    pub max_pending_bytes: usize,
-    /// The most bytes of a value written or read.
-    pub max_value_bytes: usize,
-    /// A file of certificates (PEM) trusted for `rediss://`; the system's unless set.
-    pub ca_file: Option<String>,
-}
-
-/// Milvus.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct MilvusConfig {
-    /// Its host.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
-    /// Timeout for connecting.
-    pub connect_timeout: Duration,
-    /// The database.
-    pub db_name: String,
-    /// Entities per insert.
-    pub batch_size: usize,
-    /// The token, if it wants one.
-    pub token: Option<SecretString>,
-}
-
-/// MCP servers.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct McpConfig {
-    /// Whether any are used.
-    pub enabled: bool,
-    /// How long connecting may take.
-    pub connection_timeout: Duration,
-    /// Attempts for servers that do not say.
-    pub default_max_retries: u32,
-    /// The servers.
-    pub servers: Vec<McpServerConfig>,
-    /// TMP
-    pub inherited_env: BTreeMap<String, String>,
-}
-
-/// One MCP server.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct McpServerConfig {
-    /// Its name.
-    pub name: String,
-    /// Its URL, of an HTTP server.
-    pub url: Option<String>,
-    /// The program, of a stdio server.
-    pub command: Option<String>,
-    /// The program's arguments.
-    pub args: Vec<String>,
-    /// The program's environment.
-    pub env: BTreeMap<String, SecretString>,
-    /// The deadline of its calls.
-    pub timeout: Duration,
-    /// Attempts to connect.
-    pub max_retries: Option<u32>,
-    /// What it is for.
-    pub description: Option<String>,
-    /// TMP
-    pub headers: BTreeMap<String, SecretString>,
-    /// TMP
-    pub token: Option<SecretString>,
-    /// TMP
-    pub protocol: McpProtocol,
-    /// TMP
-    pub max_concurrency: usize,
-    /// TMP
-    pub required: bool,
-    /// TMP
-    pub prefix: Option<String>,
-    /// TMP
-    pub allow_tools: Option<Vec<String>>,
-    /// TMP
-    pub deny_tools: Vec<String>,
-}
-/// TMP
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum McpProtocol {
-    /// TMP
-    #[default]
-    Auto,
-    /// TMP
-    Stateless,
-    /// TMP
-    Initialize,
-}
-
-impl McpServerConfig {
-    /// A server at `url` with Python arshai's defaults.
-    #[must_use]
-    pub fn at(name: impl Into<String>, url: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            url: Some(url.into()),
-            command: None,
-            args: Vec::new(),
-            env: BTreeMap::new(),
-            timeout: Duration::from_secs(30),
-            max_retries: None,
-            description: None,
-            headers: BTreeMap::new(),
-            token: None,
-            protocol: McpProtocol::Auto,
-            max_concurrency: 16,
-            required: false,
-            prefix: None,
-            allow_tools: None,
-            deny_tools: Vec::new(),
-        }
+    LlmConfig (llm) {
+        /// Whether the number of concurrent requests per model and key adapts to provider throttling.
+        adaptive_concurrency: bool = true, legacy: Optimization("false");
+        /// Maximum number of concurrent requests per model and key while it adapts, and at most `pool.max_connections`.
+        max_concurrency: usize = 64;
+        sections:
+        /// OpenAI and compatible endpoints.
+        pub openai: OpenAiConfig;
+        /// Azure OpenAI.
+        pub azure: AzureConfig;
+        /// OpenRouter.
+        pub openrouter: OpenRouterConfig;
+        /// Gemini.
+        pub google: GoogleConfig;
     }
-}
 
-/// Shows which server it is; URL, arguments and environment may hold tokens.
-impl fmt::Debug for McpServerConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("McpServerConfig").field("name", &self.name).finish_non_exhaustive()
+    /// OpenAI and compatible endpoints.
+    OpenAiConfig (llm.openai) {
+        /// OpenAI API key.
+        api_key: Option<SecretString> = None, env: "OPENAI_API_KEY";
+        /// Endpoint of OpenAI or of a compatible server instead of `https://api.openai.com/v1`.
+        base_url: Option<String> = None, env: "OPENAI_BASE_URL", schemes: HTTP,
+            example: "https://api.openai.com/v1";
     }
-}
 
-/// Model providers.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct LlmConfig {
-    /// Whether the number of requests at once follows what a provider bears.
-    pub adaptive_concurrency: bool,
-    /// The most requests at once to one model with one key.
-    pub max_concurrency: usize,
-    /// OpenAI and whatever speaks its protocol.
-    pub openai: OpenAiConfig,
     /// Azure OpenAI.
-    pub azure: AzureConfig,
+    AzureConfig (llm.azure) {
+        /// Endpoint of the Azure OpenAI resource.
+        endpoint: Option<String> = None, env: "AZURE_OPENAI_ENDPOINT", schemes: HTTP,
+            example: "https://my-resource.openai.azure.com";
+        /// Azure OpenAI API key.
+        api_key: Option<SecretString> = None, env: "AZURE_OPENAI_API_KEY";
+        /// Azure OpenAI deployment.
+        deployment: Option<String> = None, env: "AZURE_DEPLOYMENT", example: "gpt-4o";
+        /// Azure OpenAI API version.
+        api_version: Option<String> = None, env: "AZURE_API_VERSION", example: "2024-10-21";
+    }
+
     /// OpenRouter.
-    pub openrouter: OpenRouterConfig,
+    OpenRouterConfig (llm.openrouter) {
+        /// OpenRouter API key.
+        api_key: Option<SecretString> = None, env: "OPENROUTER_API_KEY";
+        /// Endpoint instead of `https://openrouter.ai/api/v1`.
+        base_url: Option<String> = None, env: "OPENROUTER_BASE_URL", schemes: HTTP,
+            example: "https://openrouter.ai/api/v1";
+        /// Site URL for OpenRouter's rankings.
+        site_url: Option<String> = None, env: "OPENROUTER_SITE_URL", schemes: HTTP,
+            example: "https://example.com";
+        /// Application name for OpenRouter's rankings.
+        app_name: Option<String> = None, env: "OPENROUTER_APP_NAME", example: "my service";
+    }
+
     /// Gemini.
-    pub google: GoogleConfig,
+    GoogleConfig (llm.google) {
+        /// Gemini API key.
+        api_key: Option<SecretString> = None, env: "GOOGLE_API_KEY";
+        /// Endpoint instead of Google's OpenAI-compatible one.
+        base_url: Option<String> = None, schemes: HTTP,
+            example: "https://generativelanguage.googleapis.com/v1beta/openai";
+    }
+
+    /// Rollback flags: each selects legacy implementations.
+    RollbackConfig (rollback) {
+        /// Both other flags, unbounded task execution and small Milvus batches.
+        disable_optimizations: bool = false, env: "ARSHAI_DISABLE_OPTIMIZATIONS";
+        /// Legacy in-process conversation store: unbounded, expired entries removed on each operation.
+        use_legacy_memory: bool = false, env: "ARSHAI_USE_LEGACY_MEMORY";
+        /// Legacy HTTP, Redis and MCP connections.
+        use_legacy_connections: bool = false, env: "ARSHAI_USE_LEGACY_CONNECTIONS";
+    }
 }
 
-impl Default for LlmConfig {
-    fn default() -> Self {
-        Self {
-            adaptive_concurrency: true,
-            max_concurrency: 64,
-            openai: OpenAiConfig::default(),
-            azure: AzureConfig::default(),
-            openrouter: OpenRouterConfig::default(),
-            google: GoogleConfig::default(),
+#[cfg(test)]
+mod tests {
+    use super::super::setting::MAX_COUNT;
+    use super::*;
+    use crate::config::ValueSource;
+
+    const HEADER: &str = "| key | variable | values | default | description | with a rollback flag |\n|---|---|---|---|---|---|\n";
+
+    /// The values that a key takes, in a word.
+    fn values(key: &Key) -> String {
+        let expected = (key.get)(&Config::default()).expected(&key.spec);
+        let (min, max) = (key.spec.min, key.spec.max);
+        match expected {
+            text if text.starts_with("a whole number from") && max == MAX_COUNT => format!("≥ {min}"),
+            text if text.starts_with("a whole number from") => format!("{min} to {max}"),
+            text if text.starts_with("a whole number of seconds") => "≥ 1 s".into(),
+            text if text.starts_with("true or false") => "flag".into(),
+            text if text.starts_with("a URL") => "URL".into(),
+            text if text.starts_with("a list") => "list".into(),
+            text if text.contains("secret") => "secret".into(),
+            _ => "string".into(),
         }
     }
-}
 
-/// OpenAI and whatever speaks its protocol.
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub struct OpenAiConfig {
-    /// The key.
-    pub api_key: Option<SecretString>,
-    /// The endpoint; `https://api.openai.com/v1` unless set.
-    pub base_url: Option<String>,
-}
-
-/// Azure OpenAI.
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub struct AzureConfig {
-    /// The resource's endpoint.
-    pub endpoint: Option<String>,
-    /// The key.
-    pub api_key: Option<SecretString>,
-    /// The deployment.
-    pub deployment: Option<String>,
-    /// The API version.
-    pub api_version: Option<String>,
-}
-
-/// OpenRouter.
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub struct OpenRouterConfig {
-    /// The key.
-    pub api_key: Option<SecretString>,
-    /// The endpoint.
-    pub base_url: Option<String>,
-    /// Your site, for its rankings.
-    pub site_url: Option<String>,
-    /// Your application's name, for its rankings.
-    pub app_name: Option<String>,
-}
-
-/// Shows an endpoint without its credentials and query.
-fn shown(endpoint: &Option<String>) -> Option<String> {
-    endpoint.as_deref().map(redact_url)
-}
-
-impl fmt::Debug for OpenAiConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenAiConfig")
-            .field("api_key", &self.api_key)
-            .field("base_url", &shown(&self.base_url))
-            .finish()
+    /// What each rollback flag changes, as an effective configuration shows it.
+    fn rollback(key: &Key) -> String {
+        let set: [(&str, fn(&mut RollbackConfig) -> &mut bool); 3] = [
+            ("M", |rollback| &mut rollback.use_legacy_memory),
+            ("C", |rollback| &mut rollback.use_legacy_connections),
+            ("D", |rollback| &mut rollback.disable_optimizations),
+        ];
+        let mut changes = Vec::new();
+        for (flag, field) in set {
+            let mut config = Config::default();
+            *field(&mut config.rollback) = true;
+            let explained = config.explain();
+            let value = explained.get(key.path).expect("every key is explained");
+            // D is both others and more.
+            if matches!(value.source, ValueSource::Rollback { .. }) && changes.is_empty() {
+                changes.push(format!("{flag}: {}", value.value));
+            }
+        }
+        changes.join(", ")
     }
-}
 
-impl fmt::Debug for AzureConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AzureConfig")
-            .field("endpoint", &shown(&self.endpoint))
-            .field("api_key", &self.api_key)
-            .field("deployment", &self.deployment)
-            .field("api_version", &self.api_version)
-            .finish()
+    #[test]
+    fn the_guide_has_the_table_of_every_key() {
+        let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}`") };
+        let rows = KEYS.iter().map(|key| {
+            let default = match key.display(&Config::default()).as_str() {
+                "none" => "none".to_owned(),
+                value if value.starts_with(|c: char| c.is_ascii_digit()) => value.to_owned(),
+                value => code(value),
+            };
+            let (path, variable, values) = (code(key.path), code(key.spec.env), values(key));
+            let (doc, rollback) = (key.doc.trim(), rollback(key));
+            format!("| {path} | {variable} | {values} | {default} | {doc} | {rollback} |\n")
+        });
+        let table = HEADER.to_owned() + &rows.collect::<String>();
+        let guide = include_str!("../../docs/configuration.md");
+        if !guide.contains(&table) {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/target/configuration-table.md");
+            std::fs::write(path, table).expect("the folder of this build");
+            panic!("docs/configuration.md differs from the table of keys, which was written to {path}");
+        }
     }
-}
 
-impl fmt::Debug for OpenRouterConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenRouterConfig")
-            .field("api_key", &self.api_key)
-            .field("base_url", &shown(&self.base_url))
-            .field("site_url", &shown(&self.site_url))
-            .field("app_name", &self.app_name)
-            .finish()
-    }
-}
-
-/// Gemini.
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub struct GoogleConfig {
-    /// The key.
-    pub api_key: Option<SecretString>,
-    /// The endpoint; Google's OpenAI-compatible one unless set.
-    pub base_url: Option<String>,
-}
-
-impl fmt::Debug for GoogleConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GoogleConfig")
-            .field("api_key", &self.api_key)
-            .field("base_url", &shown(&self.base_url))
-            .finish()
-    }
-}
-
-/// Rollback flags: each puts a part back to its earlier behaviour.
-#[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub struct RollbackConfig {
-    /// Both others, plus unbounded background tasks and per-call flush in Milvus inserts.
-    pub disable_optimizations: bool,
-    /// The in-process store as it was: unbounded, swept on each operation.
-    pub use_legacy_memory: bool,
-    /// HTTP, Redis and MCP connections as they were.
-    pub use_legacy_connections: bool,
-}
-
-impl Default for Config {
-    /// The defaults outside a container, without reading the machine.
-    fn default() -> Self {
-        Self {
-            cleanup_interval: Duration::from_secs(300),
-            memory: MemoryConfig {
-                backend: "in_memory".into(),
-                max_memory_mb: 500,
-                max_entries: 10_000,
-                ttl: Duration::from_secs(43_200),
-            },
-            pool: PoolConfig {
-                backend: "bounded".into(),
-                max_connections: 20,
-                max_idle: 8,
-                max_waiting: 1_000,
-                idle_timeout: Duration::from_secs(15),
-                connect_timeout: Duration::from_secs(30),
-            },
-            tasks: TaskConfig {
-                backend: "bounded".into(),
-                max_background_tasks: 1_000,
-                background_warning_percent: 80,
-                max_concurrency: 64,
-                timeout: Duration::from_secs(60),
-                max_result_bytes: 1 << 20,
-                max_blocking_threads: 64,
-            },
-            vectors: VectorConfig { backend: "embedded".into(), max_memory_mb: 1_024 },
-            http: HttpConfig {
-                backend: "ureq".into(),
-                connect_timeout: Duration::from_secs(10),
-                read_timeout: Duration::from_secs(60),
-                write_timeout: Duration::from_secs(10),
-                pool_timeout: Duration::from_secs(5),
-                total_timeout: Duration::from_secs(600),
-                max_waiting: 1_000,
-                max_body_bytes: 16 << 20,
-                max_retries: 3,
-                insecure_hosts: Vec::new(),
-                proxy: None,
-            },
-            redis: RedisConfig {
-                url: "redis://localhost:6379/1".into(),
-                connect_timeout: Duration::from_secs(30),
-                command_timeout: Duration::from_secs(5),
-                max_pending_commands: 10_000,
-                max_pending_bytes: 64 << 20,
-                max_value_bytes: 16 << 20,
-                ca_file: None,
-            },
-            milvus: MilvusConfig {
-                host: "localhost".into(),
-                port: 19_530,
-                connect_timeout: Duration::from_secs(30),
-                db_name: "default".into(),
-                batch_size: 1_000,
-                token: None,
-            },
-            mcp: McpConfig {
-                enabled: false,
-                connection_timeout: Duration::from_secs(30),
-                default_max_retries: 3,
-                servers: Vec::new(),
-                inherited_env: BTreeMap::new(),
-            },
-            llm: LlmConfig::default(),
-            rollback: RollbackConfig::default(),
-            origin: Origin::default(),
+    #[test]
+    fn every_default_is_valid_and_every_example_can_be_parsed() {
+        assert!(Config::default().validate().is_ok());
+        for key in KEYS.iter().filter(|key| !key.spec.example.is_empty() && key.path != "mcp.servers") {
+            assert!(key.parse(&mut Config::default(), key.spec.example).is_ok(), "{key:?}");
         }
     }
 }

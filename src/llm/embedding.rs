@@ -1,37 +1,47 @@
-//! Texts in, vectors out.
+//! Embeddings: strings in, vectors out.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
-use super::{RetryListener, Usage};
+use serde_json::{Map, Value};
+
+use super::Usage;
 use crate::deadline::Deadline;
 
-/// Texts to turn into vectors.
+/// A request for embeddings. Cloning shares the inputs.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct EmbedRequest {
-    /// The texts, none of them empty.
-    pub inputs: Vec<String>,
-    /// The length of the vectors, for models that offer a choice.
+    /// The inputs, none of them empty.
+    pub inputs: Arc<[String]>,
+    /// Dimensions of the vectors, for models that offer a choice.
     pub dimensions: Option<u32>,
-    /// Headers for this call alone.
+    /// Further fields of the request; they override fields of the same name.
+    pub extra_body: Map<String, Value>,
+    /// Headers for this call only.
     pub extra_headers: BTreeMap<String, String>,
-    /// When the exchange must have ended.
+    /// Deadline of the call, retries included.
     pub deadline: Option<Deadline>,
-    /// Told of every failed attempt that is tried again.
-    pub retry_listener: RetryListener,
 }
 
 impl EmbedRequest {
-    /// A request for one vector of each text.
+    /// A request for one vector of each input.
     pub fn new(inputs: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self { inputs: inputs.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 
-    /// Sets the length of the vectors.
+    /// Sets the dimensions of the vectors.
     #[must_use]
     pub fn with_dimensions(mut self, dimensions: u32) -> Self {
         self.dimensions = Some(dimensions);
+        self
+    }
+
+    /// Sends a further field, instead of any field of the same name.
+    #[must_use]
+    pub fn with_extra(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.extra_body.insert(name.into(), value.into());
         self
     }
 
@@ -43,7 +53,7 @@ impl EmbedRequest {
     }
 }
 
-/// Shows how many texts there are; never the texts, nor a header's value.
+/// Shows the number of inputs; never the inputs, nor a header's value.
 impl fmt::Debug for EmbedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmbedRequest")
@@ -55,31 +65,33 @@ impl fmt::Debug for EmbedRequest {
     }
 }
 
-/// One vector for each text, in the texts' order.
+/// One vector for each input, in the order of the inputs.
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct EmbedResponse {
     /// The vectors.
     pub embeddings: Vec<Vec<f32>>,
-    /// What it cost.
+    /// Token counts.
     pub usage: Usage,
+    /// Further fields of the response: `model`, …
+    pub extra: Map<String, Value>,
 }
 
 impl EmbedResponse {
-    /// A response of `embeddings`: for clients and test doubles.
+    /// A response of `embeddings`.
     #[must_use]
     pub fn new(embeddings: Vec<Vec<f32>>, usage: Usage) -> Self {
-        Self { embeddings, usage }
+        Self { embeddings, usage, extra: Map::new() }
     }
 }
 
-/// Shows how many vectors there are and how long they are.
+/// Shows the number of vectors and their dimensions.
 impl fmt::Debug for EmbedResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EmbedResponse")
             .field("embeddings", &self.embeddings.len())
             .field("dimensions", &self.embeddings.first().map_or(0, Vec::len))
             .field("usage", &self.usage)
-            .finish()
+            .finish_non_exhaustive()
     }
 }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::adaptive::{AdaptiveClient, Concurrency, ConcurrencySettings, LlmStats};
-use super::{AzureOpenAiClient, GeminiClient, LlmClient, OpenAiClient, OpenRouterClient};
+use super::limiter::Registered;
+use super::{
+    AdaptiveConcurrency, AdaptiveLimiter, AdaptiveLimiterConfig, LlmClient, OpenAiCompatibleClient, Retry,
+};
 use crate::config::{Config, LlmConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
@@ -18,19 +19,15 @@ use crate::registry::{BuildContext, Registry};
 
 const COMPONENT: &str = "llm.factory";
 
-/// The most pairs of model and key whose concurrency is remembered.
-const MAX_CONCURRENCIES: usize = 256;
-
-/// The oldest Azure API whose streams can give their usage.
+/// The oldest Azure API version whose streams report their usage.
 const AZURE_WITH_USAGE: &str = "2024-09-01";
 
-/// Makes clients of the four providers over one HTTP transport (Python: `SafeHttpClientFactory`). Clones share it, unless
-/// they are given a registry or a transport of their own.
+/// Builds clients of the four providers over one HTTP transport (Python: `SafeHttpClientFactory`). Clones share it, unless
+/// they are given a separate registry or transport.
 ///
-/// The transport is built when the first client is, as the configuration says. Where that fails, the factory falls
-/// back, with a warning each, to the built-in transport with standard settings, and then with minimal ones; what
-/// protects a request (https, the proxy, the allowed hosts, the caps) is the same at every level. A key or an address
-/// that is missing or wrong is an error at once: no setting would mend it.
+/// The transport is built with the first client, from the configuration. A client is an [`OpenAiCompatibleClient`] under
+/// [`Retry`] and [`AdaptiveConcurrency`]; clients of one model with one API key share a limiter, which is a component
+/// named `llm:MODEL` for as long as one of them exists.
 ///
 /// ```
 /// use arshai::llm::HttpClientFactory;
@@ -52,25 +49,16 @@ pub struct HttpClientFactory {
     shared: Arc<Shared>,
 }
 
-/// What clones share.
+/// State that clones share.
 #[derive(Default)]
 struct Shared {
-    transport: Mutex<Option<(ClientLevel, Arc<dyn HttpTransport>)>>,
-    concurrencies: Mutex<BTreeMap<(&'static str, String, u64), Concurrency>>,
+    transport: Mutex<Option<Arc<dyn HttpTransport>>>,
+    limiters: Mutex<BTreeMap<LimiterKey, Weak<Registered>>>,
     hasher: RandomState,
 }
 
-/// How good the settings are that a factory's clients have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum ClientLevel {
-    /// Few connections, 30 s of silence, one retry.
-    Minimal,
-    /// The default connections, 30 s of silence, two retries.
-    Standard,
-    /// As configured.
-    Optimized,
-}
+/// Provider, model and hash of the API key.
+type LimiterKey = (&'static str, String, u64);
 
 impl HttpClientFactory {
     /// A factory with the built-in transports.
@@ -78,7 +66,7 @@ impl HttpClientFactory {
         Self::from_context(BuildContext::new(config))
     }
 
-    /// A factory with the configuration, clock and backends of `context`.
+    /// A factory with the configuration, clock and backends of `context`. Limiters are registered in it.
     #[must_use]
     pub fn from_context(context: BuildContext) -> Self {
         let settings = context.config.llm.clone();
@@ -96,103 +84,85 @@ impl HttpClientFactory {
     /// Uses this transport.
     #[must_use]
     pub fn with_transport(mut self, transport: Arc<dyn HttpTransport>) -> Self {
-        let transport = Mutex::new(Some((ClientLevel::Optimized, transport)));
-        self.shared = Arc::new(Shared { transport, ..Shared::default() });
+        self.shared = Arc::new(Shared { transport: Mutex::new(Some(transport)), ..Shared::default() });
         self
     }
 
-    /// Uses these keys and addresses in place of the configuration's; the transport stays shared.
+    /// Uses these API keys and addresses instead of the configuration's; the transport stays shared.
     #[must_use]
     pub fn with_settings(mut self, settings: LlmConfig) -> Self {
         self.settings = settings;
         self
     }
 
-    /// A client of OpenAI, or of whatever speaks its protocol (Python: `create_openai_client`).
+    /// A client of OpenAI, or of any server that implements its API (Python: `create_openai_client`).
     ///
     /// # Errors
-    /// As [`OpenAiClient::new`]; whatever the transport fails to be built with at every level.
+    /// As [`OpenAiCompatibleClient::openai`]; errors of building the transport.
     pub fn openai(&self, model: impl Into<String>) -> Result<Arc<dyn LlmClient>> {
         let settings = &self.settings.openai;
-        self.client("openai", &settings.api_key, |http, retries, timeout| {
-            let client = OpenAiClient::new(settings, model, http)?;
-            Ok(client.with_max_retries(retries).with_timeout(timeout))
-        })
+        let client = OpenAiCompatibleClient::openai(settings, model, self.transport()?)?;
+        Ok(self.decorate("openai", settings.api_key.as_ref(), client))
     }
 
     /// A client of the configured deployment of Azure OpenAI (Python: `create_azure_openai_client`).
     ///
     /// # Errors
-    /// As [`AzureOpenAiClient::new`]; whatever the transport fails to be built with at every level.
+    /// As [`OpenAiCompatibleClient::azure_openai`]; errors of building the transport.
     pub fn azure_openai(&self) -> Result<Arc<dyn LlmClient>> {
         let settings = &self.settings.azure;
-        self.client("azure_openai", &settings.api_key, |http, retries, timeout| {
-            let client = AzureOpenAiClient::new(settings, http)?;
-            Ok(client.with_max_retries(retries).with_timeout(timeout))
-        })
+        let client = OpenAiCompatibleClient::azure_openai(settings, self.transport()?)?;
+        Ok(self.decorate("azure_openai", settings.api_key.as_ref(), client))
     }
 
     /// A client of OpenRouter (Python: `create_openrouter_client`).
     ///
     /// # Errors
-    /// As [`OpenRouterClient::new`]; whatever the transport fails to be built with at every level.
+    /// As [`OpenAiCompatibleClient::openrouter`]; errors of building the transport.
     pub fn openrouter(&self, model: impl Into<String>) -> Result<Arc<dyn LlmClient>> {
         let settings = &self.settings.openrouter;
-        self.client("openrouter", &settings.api_key, |http, retries, timeout| {
-            let client = OpenRouterClient::new(settings, model, http)?;
-            Ok(client.with_max_retries(retries).with_timeout(timeout))
-        })
+        let client = OpenAiCompatibleClient::openrouter(settings, model, self.transport()?)?;
+        Ok(self.decorate("openrouter", settings.api_key.as_ref(), client))
     }
 
     /// A client of Gemini (Python: `create_genai_client`).
     ///
     /// # Errors
-    /// As [`GeminiClient::new`]; whatever the transport fails to be built with at every level.
+    /// As [`OpenAiCompatibleClient::genai`]; errors of building the transport.
     pub fn genai(&self, model: impl Into<String>) -> Result<Arc<dyn LlmClient>> {
         let settings = &self.settings.google;
-        self.client("gemini", &settings.api_key, |http, retries, timeout| {
-            let client = GeminiClient::new(settings, model, http)?;
-            Ok(client.with_max_retries(retries).with_timeout(timeout))
-        })
+        let client = OpenAiCompatibleClient::genai(settings, model, self.transport()?)?;
+        Ok(self.decorate("gemini", settings.api_key.as_ref(), client))
     }
 
-    /// The level of the transport that the clients share; builds it if there is none yet.
-    ///
-    /// # Errors
-    /// Whatever the transport fails to be built with at every level.
-    pub fn level(&self) -> Result<ClientLevel> {
-        Ok(self.transport()?.0)
-    }
-
-    /// What may not work as expected, in words for a person; logs each as a warning (Python: `check_compatibility`).
+    /// Warnings about settings that may not work as expected; logs each of them (Python: `check_compatibility`).
     /// Touches no network.
     #[must_use]
     pub fn check_compatibility(&self) -> Vec<String> {
         let config = &self.context.config;
-        let mut doubts = Vec::new();
+        let mut warnings = Vec::new();
         let backend = config.http.backend.as_str();
         if self.shared.transport.lock().is_none() && !self.context.registry.http.contains(backend) {
-            doubts.push(self.context.registry.http.unknown_backend_error(backend).message().to_owned());
+            warnings.push(self.context.registry.http.unknown_backend_error(backend).message().to_owned());
         }
         if backend == "legacy" {
-            doubts.push(
-                "a rollback flag gives HTTP its earlier pool: 50 connections, unbounded waiting".into(),
-            );
+            let warning = "a rollback flag selects the legacy HTTP pool: 50 connections, unlimited queue";
+            warnings.push(warning.to_owned());
         }
         if let Some(version) = &self.settings.azure.api_version
             && version.as_str() < AZURE_WITH_USAGE
         {
-            doubts.push(format!(
-                "AZURE_API_VERSION = {version} may not give the usage of streams; use {AZURE_WITH_USAGE} or later"
+            warnings.push(format!(
+                "AZURE_API_VERSION = {version} may not report the usage of streams; use {AZURE_WITH_USAGE} or later"
             ));
         }
-        for doubt in &doubts {
-            tracing::warn!(component = COMPONENT, "{doubt}");
+        for warning in &warnings {
+            tracing::warn!(component = COMPONENT, "{warning}");
         }
-        doubts
+        warnings
     }
 
-    /// Builds the transport and a client of every provider that has a key, and throws the clients away (Python:
+    /// Builds the transport and a client of every provider with an API key, and drops the clients (Python:
     /// `validate_configuration`). Touches no network.
     ///
     /// # Errors
@@ -200,6 +170,9 @@ impl HttpClientFactory {
     pub fn validate_configuration(&self) -> Result<()> {
         let settings = &self.settings;
         let mut problems = Vec::new();
+        if let Err(error) = self.transport() {
+            problems.push(error.to_string());
+        }
         let mut check = |has_key: bool, client: &dyn Fn() -> Result<Arc<dyn LlmClient>>| {
             if has_key && let Err(error) = client() {
                 problems.push(error.to_string());
@@ -209,9 +182,6 @@ impl HttpClientFactory {
         check(settings.azure.api_key.is_some(), &|| self.azure_openai());
         check(settings.openrouter.api_key.is_some(), &|| self.openrouter("any"));
         check(settings.google.api_key.is_some(), &|| self.genai("any"));
-        if let Err(error) = self.transport() {
-            problems.push(error.to_string());
-        }
         problems.dedup();
         match problems.is_empty() {
             true => Ok(()),
@@ -219,117 +189,75 @@ impl HttpClientFactory {
         }
     }
 
-    /// How many requests are in flight, waiting and allowed, for each model and key. Empty while adaptive concurrency
-    /// is off.
-    #[must_use]
-    pub fn stats(&self) -> Vec<LlmStats> {
-        self.shared.concurrencies.lock().values().map(Concurrency::stats).collect()
-    }
-
-    fn client<C: LlmClient + 'static>(
+    fn decorate(
         &self,
         provider: &'static str,
-        key: &Option<SecretString>,
-        build: impl FnOnce(Arc<dyn HttpTransport>, u32, Duration) -> Result<C>,
-    ) -> Result<Arc<dyn LlmClient>> {
+        api_key: Option<&SecretString>,
+        client: OpenAiCompatibleClient,
+    ) -> Arc<dyn LlmClient> {
         let config = &self.context.config;
-        let (level, transport) = self.transport()?;
-        let client = build(transport, level.retries(config), config.http.total_timeout)?;
-        let is_adaptive = config.llm.adaptive_concurrency && self.settings.adaptive_concurrency;
-        // A client that was built has a key.
-        let Some(key) = key.as_ref().filter(|_| is_adaptive) else { return Ok(Arc::new(client)) };
-        let concurrency = self.concurrency(provider, client.model(), key);
-        Ok(Arc::new(AdaptiveClient::new(client, concurrency).with_timeout(config.http.total_timeout)))
+        let (retries, timeout) = (config.http.max_retries, config.http.total_timeout);
+        if config.llm.adaptive_concurrency && self.settings.adaptive_concurrency {
+            let limiter = self.limiter(provider, client.model(), api_key);
+            let client = AdaptiveConcurrency::new(client, limiter);
+            Arc::new(Retry::new(client, retries).with_timeout(timeout))
+        } else {
+            Arc::new(Retry::new(client, retries).with_timeout(timeout))
+        }
     }
 
-    /// The concurrency of a model and a key, the same for all clients of this factory.
-    fn concurrency(&self, provider: &'static str, model: &str, key: &SecretString) -> Concurrency {
-        let key = self.shared.hasher.hash_one(key.expose_secret());
-        let mut known = self.shared.concurrencies.lock();
-        let place = (provider, model.to_owned(), key);
-        if let Some(concurrency) = known.get(&place) {
-            return concurrency.clone();
+    /// The limiter of a model and an API key, the same for all clients of this factory.
+    fn limiter(
+        &self,
+        provider: &'static str,
+        model: &str,
+        api_key: Option<&SecretString>,
+    ) -> AdaptiveLimiter {
+        let api_key = self.shared.hasher.hash_one(api_key.map(|key| key.expose_secret()));
+        let key: LimiterKey = (provider, model.to_owned(), api_key);
+        let mut limiters = self.shared.limiters.lock();
+        if let Some(limiter) = limiters.get(&key).and_then(AdaptiveLimiter::upgrade) {
+            return limiter;
         }
-        let others = known.keys().filter(|(p, m, _)| *p == provider && m == model).count();
-        let number = if others == 0 { String::new() } else { format!(" (key {})", others + 1) };
-        let settings = ConcurrencySettings {
-            max: self.settings.max_concurrency.min(self.context.config.llm.max_concurrency),
+        limiters.retain(|_, limiter| limiter.strong_count() > 0);
+        let name = self.unused_name(model, limiters.values().filter_map(AdaptiveLimiter::upgrade));
+        let limiter = AdaptiveLimiter::registered(&name, self.limiter_config(), &self.context);
+        limiters.insert(key, limiter.downgrade());
+        limiter
+    }
+
+    /// `MODEL`, or `MODEL#2` where another provider or API key has a limiter of that model.
+    fn unused_name(&self, model: &str, limiters: impl Iterator<Item = AdaptiveLimiter>) -> String {
+        let used: Vec<String> = limiters.map(|limiter| limiter.name().to_owned()).collect();
+        let numbered = (2..).map(|number| format!("{model}#{number}"));
+        let mut names = std::iter::once(model.to_owned()).chain(numbered);
+        names.find(|name| !used.contains(&format!("llm:{name}"))).unwrap_or_default()
+    }
+
+    /// A limit above the transport's connections would only move the queue from here to there.
+    fn limiter_config(&self) -> AdaptiveLimiterConfig {
+        let configured = self.settings.max_concurrency.min(self.context.config.llm.max_concurrency);
+        let transport = self.shared.transport.lock().clone();
+        let limits = transport.map(|transport| transport.limits()).unwrap_or_default();
+        let connections =
+            limits.iter().find(|limit| limit.unit == "connections").and_then(|limit| limit.limit);
+        let connections = connections.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
+        AdaptiveLimiterConfig {
+            max: configured.min(connections),
             max_waiting: self.context.config.http.max_waiting,
-            ..ConcurrencySettings::default()
-        };
-        let concurrency = Concurrency::new(format!("{provider}/{model}{number}"), settings);
-        if known.len() >= MAX_CONCURRENCIES {
-            known.retain(|_, concurrency| !concurrency.is_unused());
+            ..AdaptiveLimiterConfig::default()
         }
-        if known.len() < MAX_CONCURRENCIES {
-            known.insert(place, concurrency.clone());
-        }
-        concurrency
     }
 
-    fn transport(&self) -> Result<(ClientLevel, Arc<dyn HttpTransport>)> {
+    fn transport(&self) -> Result<Arc<dyn HttpTransport>> {
         let mut transport = self.shared.transport.lock();
         if let Some(built) = &*transport {
-            return Ok(built.clone());
+            return Ok(Arc::clone(built));
         }
-        let built = self.build_transport()?;
-        *transport = Some(built.clone());
+        let backend = &self.context.config.http.backend;
+        let built = self.context.registry.http.build(backend, &self.context)?;
+        *transport = Some(Arc::clone(&built));
         Ok(built)
-    }
-
-    /// The transport of the best level that can be built.
-    fn build_transport(&self) -> Result<(ClientLevel, Arc<dyn HttpTransport>)> {
-        let mut first = None;
-        for level in [ClientLevel::Optimized, ClientLevel::Standard, ClientLevel::Minimal] {
-            let config = level.config(&self.context.config);
-            let context = BuildContext::new(config).with_clock(Arc::clone(&self.context.clock));
-            let name = match level {
-                ClientLevel::Optimized => self.context.config.http.backend.as_str(),
-                _ => "ureq",
-            };
-            match self.context.registry.http.build(name, &context) {
-                Ok(transport) => return Ok((level, transport)),
-                Err(error) => {
-                    tracing::warn!(
-                        component = COMPONENT,
-                        ?level,
-                        "HTTP cannot be had at this level: {error}"
-                    );
-                    first.get_or_insert(error);
-                }
-            }
-        }
-        // The first failure is of what was configured; the others follow from it.
-        Err(first.unwrap_or_else(|| Error::new(ErrorKind::Internal, COMPONENT, "no level was tried")))
-    }
-}
-
-impl ClientLevel {
-    /// The configuration of a transport of this level.
-    fn config(self, configured: &Arc<Config>) -> Arc<Config> {
-        if self == Self::Optimized {
-            return Arc::clone(configured);
-        }
-        let mut config = Config::clone(configured);
-        let defaults = Config::default();
-        config.pool = defaults.pool;
-        config.http.connect_timeout = defaults.http.connect_timeout;
-        config.http.write_timeout = defaults.http.write_timeout;
-        config.http.pool_timeout = defaults.http.pool_timeout;
-        config.http.read_timeout = Duration::from_secs(30);
-        if self == Self::Minimal {
-            config.pool.max_connections = 5;
-            config.pool.max_idle = 1;
-        }
-        Arc::new(config)
-    }
-
-    fn retries(self, config: &Config) -> u32 {
-        match self {
-            Self::Optimized => config.http.max_retries,
-            Self::Standard => config.http.max_retries.min(2),
-            Self::Minimal => config.http.max_retries.min(1),
-        }
     }
 }
 

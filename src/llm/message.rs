@@ -1,11 +1,11 @@
-//! What is said in a conversation: messages, what is attached to them, and the tools a model asks for.
+//! Messages of a conversation, their attachments, and a model's tool calls.
 
 use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::tasks::FunctionCall;
 
@@ -19,27 +19,30 @@ pub enum Message {
         /// The text.
         content: String,
     },
-    /// What the user said.
+    /// A message of the user.
     User {
         /// The text.
         content: String,
-        /// What came with it.
+        /// Images and files.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         attachments: Vec<Attachment>,
     },
-    /// What the model answered or asked for.
+    /// A response of the model.
     Assistant {
         /// The text, if any.
         content: Option<String>,
-        /// The tools it asked for.
+        /// The tool calls it asks for.
         #[serde(default)]
         tool_calls: Vec<ToolCall>,
+        /// Further fields, sent back to the provider unchanged: reasoning text, thought signatures, …
+        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        extra: Map<String, Value>,
     },
-    /// What a tool answered.
+    /// The result of a tool call.
     Tool {
-        /// Which call this answers.
+        /// The id of the call.
         call_id: String,
-        /// The result, or what went wrong.
+        /// The result, or an error message.
         content: String,
     },
 }
@@ -50,12 +53,12 @@ impl Message {
         Self::System { content: content.into() }
     }
 
-    /// What the user said.
+    /// A message of the user.
     pub fn user(content: impl Into<String>) -> Self {
         Self::User { content: content.into(), attachments: Vec::new() }
     }
 
-    /// Attaches an image or a file to what the user said. Other messages take none and stay as they are.
+    /// Attaches an image or a file to a user's message. Other messages are returned unchanged.
     #[must_use]
     pub fn with_attachment(mut self, attachment: Attachment) -> Self {
         if let Self::User { attachments, .. } = &mut self {
@@ -64,12 +67,12 @@ impl Message {
         self
     }
 
-    /// What the model answered.
+    /// A response of the model.
     pub fn assistant(content: impl Into<String>) -> Self {
-        Self::Assistant { content: Some(content.into()), tool_calls: Vec::new() }
+        Self::Assistant { content: Some(content.into()), tool_calls: Vec::new(), extra: Map::new() }
     }
 
-    /// What a tool answered.
+    /// The result of a tool call.
     pub fn tool(call_id: impl Into<String>, content: impl Into<String>) -> Self {
         Self::Tool { call_id: call_id.into(), content: content.into() }
     }
@@ -86,7 +89,7 @@ impl fmt::Debug for Message {
             Self::User { content, attachments } => {
                 write!(f, "User({} bytes, {} attachments)", content.len(), attachments.len())
             }
-            Self::Assistant { content, tool_calls } => write!(
+            Self::Assistant { content, tool_calls, .. } => write!(
                 f,
                 "Assistant({} bytes, {} tool calls)",
                 content.as_ref().map_or(0, String::len),
@@ -97,21 +100,21 @@ impl fmt::Debug for Message {
     }
 }
 
-/// What a user attached to a message. Whether a model can read it is the model's matter.
+/// An attachment of a user's message. Not every model can read every attachment.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Attachment {
     /// An image.
     Image {
-        /// Where it is, or a `data:` URL that holds it.
+        /// Its URL, or a `data:` URL with its content.
         url: String,
     },
     /// A document.
     File {
         /// Its name.
         name: String,
-        /// A `data:` URL that holds it.
+        /// A `data:` URL with its content.
         url: String,
     },
 }
@@ -145,7 +148,7 @@ impl Attachment {
     }
 }
 
-/// Shows what it is and how large; never what is in it.
+/// Shows the type and the size; never the content.
 impl fmt::Debug for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -165,7 +168,7 @@ fn with_prefix(media_type: &str, base64: &str) -> String {
     if base64.starts_with("data:") { base64.to_owned() } else { format!("data:{media_type};base64,{base64}") }
 }
 
-/// A tool a model asked for.
+/// A tool call that a model asks for.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ToolCall {
@@ -173,23 +176,27 @@ pub struct ToolCall {
     pub call_id: String,
     /// The function's name.
     pub name: String,
-    /// The arguments as the model wrote them: text that should be a JSON object.
+    /// The arguments as the model wrote them: a string that should be a JSON object.
     pub arguments: String,
+    /// Further fields, sent back to the provider unchanged.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub extra: Map<String, Value>,
 }
 
 impl ToolCall {
     /// A call of `name`.
     pub fn new(call_id: impl Into<String>, name: impl Into<String>, arguments: impl Into<String>) -> Self {
-        Self { call_id: call_id.into(), name: name.into(), arguments: arguments.into() }
+        let (call_id, name, arguments) = (call_id.into(), name.into(), arguments.into());
+        Self { call_id, name, arguments, extra: Map::new() }
     }
 
-    /// The call for the executor, or nothing where the arguments are not a JSON object. No text at all counts as an
-    /// empty object.
+    /// The call for the executor, or `None` if the arguments are not a JSON object. An empty string counts as an empty
+    /// object.
     #[must_use]
     pub fn to_function_call(&self) -> Option<FunctionCall> {
         let text = self.arguments.trim();
         let args = if text.is_empty() {
-            Value::Object(serde_json::Map::new())
+            Value::Object(Map::new())
         } else {
             serde_json::from_str(text).ok().filter(Value::is_object)?
         };

@@ -1,53 +1,25 @@
-//! Server-sent events, read as their bytes arrive.
+//! Server-sent events, parsed as their bytes arrive.
 //!
 //! The parser follows the WHATWG rules for interpreting an event stream: lines end with CR, LF or CRLF, several
-//! `data` lines make one event, comments are skipped, one leading byte order mark is dropped, and an event that the
-//! stream's end cuts short is discarded. A chunk may end anywhere, in the middle of a character too. `retry` is
-//! ignored: a model's answer cannot be resumed.
-
-use std::borrow::Cow;
+//! `data` lines make one event, comments are skipped, one leading byte order mark is dropped, and an event truncated by
+//! the end of the stream is discarded. A chunk may end anywhere, in the middle of a character too. `retry` is ignored:
+//! a model's response cannot be resumed.
 
 use crate::error::{Error, ErrorKind, Result};
 
 const COMPONENT: &str = "llm.sse";
 const BOM: &[u8] = "\u{feff}".as_bytes();
 
-/// One event, borrowed from the parser.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SseEvent<'a> {
-    /// Its type; `message` unless the stream says otherwise.
-    pub event: &'a str,
-    /// Its data lines, joined by line feeds.
-    pub data: &'a str,
-    /// The last id the stream gave, empty if none.
-    pub id: &'a str,
-}
-
 /// An incremental parser.
 ///
-/// It holds the line and the event it is in the middle of and nothing else, at most `max_event_bytes` of them; its
-/// buffers are used again for each event.
-///
-/// ```
-/// use arshai::llm::sse::SseParser;
-///
-/// let mut parser = SseParser::new(1024);
-/// let mut seen = Vec::new();
-/// for chunk in ["data: hel", "lo\r", "\n\r\ndata: [DONE]\n\n"] {
-///     parser.feed(chunk.as_bytes(), |event| seen.push(event.data.to_owned()))?;
-/// }
-/// assert_eq!(seen, ["hello", "[DONE]"]);
-/// # Ok::<_, arshai::Error>(())
-/// ```
+/// It holds the current line and event and nothing else, at most `max_event_bytes` of them; its buffers are reused for
+/// each event.
 #[derive(Debug)]
-pub struct SseParser {
+pub(super) struct SseParser {
     max_event_bytes: usize,
-    /// The line so far, when a chunk ended within it.
+    /// The line so far, when a chunk ended inside it.
     line: Vec<u8>,
-    event: String,
     data: String,
-    id: String,
     /// The last byte was a CR: a LF that follows belongs to it.
     after_cr: bool,
     started: bool,
@@ -55,42 +27,33 @@ pub struct SseParser {
 
 impl SseParser {
     /// A parser of one stream, for events of at most `max_event_bytes`.
-    #[must_use]
-    pub fn new(max_event_bytes: usize) -> Self {
-        Self {
-            max_event_bytes,
-            line: Vec::new(),
-            event: String::new(),
-            data: String::new(),
-            id: String::new(),
-            after_cr: false,
-            started: false,
-        }
+    pub(super) fn new(max_event_bytes: usize) -> Self {
+        Self { max_event_bytes, line: Vec::new(), data: String::new(), after_cr: false, started: false }
     }
 
-    /// Reads the next bytes of the stream and gives `each` the events that they complete, in order.
+    /// Parses the next bytes of the stream and passes the events that they complete to `on_event`, in order.
     ///
     /// # Errors
-    /// `TooLarge` for an event beyond the bound. The stream cannot be read on after that.
-    pub fn feed(&mut self, mut chunk: &[u8], mut each: impl FnMut(SseEvent<'_>)) -> Result<()> {
+    /// `TooLarge` for an event beyond the size limit. The stream cannot be parsed further after that.
+    pub(super) fn feed(&mut self, mut chunk: &[u8], mut on_event: impl FnMut(&str)) -> Result<()> {
         while !chunk.is_empty() {
             if std::mem::take(&mut self.after_cr) && chunk[0] == b'\n' {
                 chunk = &chunk[1..];
                 continue;
             }
             let Some(end) = chunk.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
-                self.bound(chunk.len())?;
+                self.check_size(chunk.len())?;
                 self.line.extend_from_slice(chunk);
                 return Ok(());
             };
-            self.bound(end)?;
+            self.check_size(end)?;
             self.after_cr = chunk[end] == b'\r';
             if self.line.is_empty() {
-                self.line_ends(&chunk[..end], &mut each);
+                self.process_line(&chunk[..end], &mut on_event);
             } else {
                 self.line.extend_from_slice(&chunk[..end]);
                 let mut line = std::mem::take(&mut self.line);
-                self.line_ends(&line, &mut each);
+                self.process_line(&line, &mut on_event);
                 line.clear();
                 self.line = line;
             }
@@ -99,51 +62,38 @@ impl SseParser {
         Ok(())
     }
 
-    /// Refuses to hold `more` bytes if that made the event too large.
-    fn bound(&self, more: usize) -> Result<()> {
+    fn check_size(&self, more: usize) -> Result<()> {
         if self.line.len() + self.data.len() + more <= self.max_event_bytes {
             return Ok(());
         }
-        let message = "an event of the stream is larger than its bound";
+        let message = "SSE event exceeds the size limit";
         Err(Error::new(ErrorKind::TooLarge, COMPONENT, message).with_context("limit", self.max_event_bytes))
     }
 
-    fn line_ends(&mut self, line: &[u8], each: &mut impl FnMut(SseEvent<'_>)) {
+    fn process_line(&mut self, line: &[u8], on_event: &mut impl FnMut(&str)) {
         let first = !std::mem::replace(&mut self.started, true);
         let line = if first { line.strip_prefix(BOM).unwrap_or(line) } else { line };
         if line.is_empty() {
-            return self.dispatch(each);
+            return self.dispatch(on_event);
         }
         let (name, value) = match line.iter().position(|byte| *byte == b':') {
             None => (line, &b""[..]),
             Some(colon) => (&line[..colon], &line[colon + 1..]),
         };
-        let value = text(value.strip_prefix(b" ").unwrap_or(value));
-        match name {
-            b"data" => {
-                self.data.push_str(&value);
-                self.data.push('\n');
-            }
-            b"event" => value.as_ref().clone_into(&mut self.event),
-            b"id" if !value.contains('\0') => value.as_ref().clone_into(&mut self.id),
-            // A comment has an empty name; other fields mean nothing.
-            _ => {}
+        // Comments, event types and ids carry nothing of a response.
+        if name == b"data" {
+            // Invalid UTF-8 is replaced, as the rules say.
+            self.data.push_str(&String::from_utf8_lossy(value.strip_prefix(b" ").unwrap_or(value)));
+            self.data.push('\n');
         }
     }
 
-    fn dispatch(&mut self, each: &mut impl FnMut(SseEvent<'_>)) {
+    fn dispatch(&mut self, on_event: &mut impl FnMut(&str)) {
         if let Some(data) = self.data.strip_suffix('\n') {
-            let event = if self.event.is_empty() { "message" } else { &self.event };
-            each(SseEvent { event, data, id: &self.id });
+            on_event(data);
         }
         self.data.clear();
-        self.event.clear();
     }
-}
-
-/// What is not UTF-8 is replaced, as the rules say.
-fn text(bytes: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(bytes)
 }
 
 #[cfg(test)]
@@ -151,31 +101,26 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The events of `chunks`, as (type, data, id).
-    fn parse<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<(String, String, String)> {
+    /// The data of the events in `chunks`.
+    fn parse<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
         let mut parser = SseParser::new(1 << 16);
         let mut events = Vec::new();
         for chunk in chunks {
-            let each = |event: SseEvent<'_>| {
-                events.push((event.event.to_owned(), event.data.to_owned(), event.id.to_owned()));
-            };
-            parser.feed(chunk, each).expect("within the bound");
+            parser.feed(chunk, |event| events.push(event.to_owned())).expect("within the limit");
         }
         events
     }
 
     fn data(stream: &str) -> Vec<String> {
-        parse([stream.as_bytes()]).into_iter().map(|(_, data, _)| data).collect()
+        parse([stream.as_bytes()])
     }
 
     #[test]
-    fn the_examples_of_the_standard_are_read_as_it_says() {
+    fn the_examples_of_the_standard_are_parsed() {
         assert_eq!(data("data: YHOO\ndata: +2\ndata: 10\n\n"), ["YHOO\n+2\n10"]);
         let stream =
             ": test stream\n\ndata: first event\nid: 1\n\ndata:second event\nid\n\ndata:  third event\n";
-        let read = parse([stream.as_bytes()]);
-        let expected = [("message", "first event", "1"), ("message", "second event", "")];
-        assert_eq!(read, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
+        assert_eq!(data(stream), ["first event", "second event"]);
         assert_eq!(data("data\n\ndata\ndata\n\ndata:"), ["", "\n"]);
         assert_eq!(data("data:test\n\ndata: test\n\n"), ["test", "test"]);
     }
@@ -184,8 +129,7 @@ mod tests {
     fn every_line_ending_ends_a_line() {
         for end in ["\n", "\r", "\r\n"] {
             let stream = format!("event: a{end}data: 1{end}data: 2{end}{end}data: 3{end}{end}");
-            let read: Vec<_> = parse([stream.as_bytes()]).into_iter().map(|(e, d, _)| (e, d)).collect();
-            assert_eq!(read, [("a".into(), "1\n2".into()), ("message".into(), "3".into())], "{end:?}");
+            assert_eq!(data(&stream), ["1\n2", "3"], "{end:?}");
         }
     }
 
@@ -197,13 +141,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_utf8_is_replaced_and_an_id_with_a_zero_is_ignored() {
-        let read = parse([&b"id: a\0b\ndata: \xff!\n\n"[..]]);
-        assert_eq!(read, [("message".into(), "\u{fffd}!".into(), String::new())]);
+    fn invalid_utf8_is_replaced() {
+        assert_eq!(parse([&b"id: a\0b\ndata: \xff!\n\n"[..]]), ["\u{fffd}!"]);
     }
 
     #[test]
-    fn an_event_beyond_the_bound_is_refused_however_it_comes() {
+    fn an_event_beyond_the_size_limit_is_an_error_however_it_arrives() {
         let unended = vec![b'x'; 40];
         let lines = b"data: 0123456789\n".repeat(4);
         for stream in [&unended, &lines] {
@@ -243,7 +186,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn where_chunks_end_changes_nothing(stream in pieces(), cuts in prop::collection::vec(0usize..400, 0..40)) {
+        fn chunk_boundaries_do_not_matter(stream in pieces(), cuts in prop::collection::vec(0usize..400, 0..40)) {
             let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(stream.len())).collect();
             cuts.extend([0, stream.len()]);
             cuts.sort_unstable();
@@ -253,7 +196,7 @@ mod tests {
         }
 
         #[test]
-        fn any_data_comes_through_whole(lines in prop::collection::vec("[^\r\n]{0,20}", 1..6), end in 0usize..3) {
+        fn any_data_is_parsed_unchanged(lines in prop::collection::vec("[^\r\n]{0,20}", 1..6), end in 0usize..3) {
             let end = ["\n", "\r", "\r\n"][end];
             let mut stream: String = lines.iter().map(|line| format!("data: {line}{end}")).collect();
             stream.push_str(end);

@@ -1,4 +1,4 @@
-//! An answer as it comes.
+//! A response as it arrives.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,58 +8,70 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
+use http::HeaderMap;
+use serde_json::{Map, Value};
 
-use super::assembly::{Assembly, Piece, whole};
-use super::compatible::Secrets;
-use super::sse::{SseEvent, SseParser};
-use super::wire::{self, Chunk};
+use super::openai_compatible::Secrets;
+use super::sse::SseParser;
+use super::tool_call_assembler::complete_call_events;
+use super::wire::StreamState;
 use super::{ChatResponse, ToolCall, Usage};
 use crate::deadline::Deadline;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::http::HttpBody;
 
-/// The most bytes of one event. Providers send a few hundred; a tool's whole arguments may come in one.
+/// Maximum size in bytes of one event. Providers send a few hundred; all arguments of a tool call may come in one.
 const MAX_EVENT_BYTES: usize = 2 << 20;
 
-/// How long the end of the body is waited for after the end of the answer. With it the connection can be used again.
-const ENDING: Duration = Duration::from_millis(100);
+/// Timeout for the end of the body after the end of the response. With it the connection can be reused.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// One thing that a streamed answer says.
+/// One event of a streamed response.
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ChatEvent {
     /// More of the text.
     Text(String),
-    /// The model begins to ask for a tool; its arguments are still to come.
+    /// More of the reasoning text that precedes the response, where the provider sends it.
+    Reasoning(String),
+    /// A tool call begins; its arguments follow.
     ToolCallStarted {
-        /// Its place among the answer's tool calls.
+        /// Its index among the response's tool calls.
         index: usize,
         /// The model's id of the call.
         call_id: String,
         /// The function's name.
         name: String,
     },
-    /// A tool call is complete and can be run, while the rest of the answer is still to come.
+    /// A tool call is complete and can be run while the response goes on.
     ToolCall {
-        /// Its place among the answer's tool calls.
+        /// Its index among the response's tool calls.
         index: usize,
         /// The call; its arguments are a JSON object, or empty.
         call: ToolCall,
     },
-    /// A tool call cannot be run.
+    /// A tool call that cannot be run.
     ToolCallFailed {
-        /// Its place among the answer's tool calls.
+        /// Its index among the response's tool calls.
         index: usize,
-        /// The call as far as it came.
+        /// The call as far as it was received.
         call: ToolCall,
-        /// What is wrong with its arguments.
-        problem: ArgumentProblem,
+        /// The error in its arguments.
+        error: ArgumentError,
     },
-    /// What the answer cost. At most once, before [`Finished`](Self::Finished).
+    /// Fields without a name here: [`ChatResponse::message_extra`] and [`ChatResponse::extra`]. At most once, near the
+    /// end.
+    ExtraFields {
+        /// Fields of the message, reasoning text included.
+        message: Map<String, Value>,
+        /// Fields of the response.
+        response: Map<String, Value>,
+    },
+    /// Token counts. At most once, before [`Finished`](Self::Finished).
     Usage(Usage),
-    /// The answer is complete. The last event.
+    /// The response is complete. The last event.
     Finished {
-        /// Why the model stopped, as the provider says: `stop`, `tool_calls`, `length`, …
+        /// Why the model stopped, as reported by the provider: `stop`, `tool_calls`, `length`, …
         reason: String,
     },
 }
@@ -67,18 +79,18 @@ pub enum ChatEvent {
 /// Why a tool call cannot be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ArgumentProblem {
-    /// The answer ended within the arguments.
-    Unfinished,
+pub enum ArgumentError {
+    /// The response ended inside the arguments.
+    Truncated,
     /// The arguments are not a JSON object.
     NotAnObject,
 }
 
-impl fmt::Display for ArgumentProblem {
+impl fmt::Display for ArgumentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Unfinished => "the answer ended before the arguments did; ask for less in one answer",
-            Self::NotAnObject => "the arguments are not JSON, or not an object",
+            Self::Truncated => "response truncated inside the arguments; request less per response",
+            Self::NotAnObject => "arguments are not a JSON object",
         })
     }
 }
@@ -88,10 +100,15 @@ impl fmt::Debug for ChatEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
+            Self::Reasoning(text) => write!(f, "Reasoning({} bytes)", text.len()),
             Self::ToolCallStarted { index, name, .. } => write!(f, "ToolCallStarted({index}: {name})"),
             Self::ToolCall { index, call } => write!(f, "ToolCall({index}: {call:?})"),
-            Self::ToolCallFailed { index, call, problem } => {
-                write!(f, "ToolCallFailed({index}: {call:?}, {problem:?})")
+            Self::ToolCallFailed { index, call, error } => {
+                write!(f, "ToolCallFailed({index}: {call:?}, {error:?})")
+            }
+            Self::ExtraFields { message, response } => {
+                let names = (message.keys().collect::<Vec<_>>(), response.keys().collect::<Vec<_>>());
+                write!(f, "ExtraFields{names:?}")
             }
             Self::Usage(usage) => write!(f, "{usage:?}"),
             Self::Finished { reason } => write!(f, "Finished({reason})"),
@@ -99,50 +116,72 @@ impl fmt::Debug for ChatEvent {
     }
 }
 
-/// An answer as it comes: a stream of [`ChatEvent`]s.
+/// A response as it arrives: a stream of [`ChatEvent`]s.
 ///
-/// A complete answer ends with [`ChatEvent::Finished`]; anything else ends with one error, after which there is
-/// nothing. Reading is bounded by the request's deadline. Dropping the stream closes the exchange's connection.
+/// A complete response ends with [`ChatEvent::Finished`]; any other ends with one error, after the events received
+/// before it. Reading is bounded by the request's deadline. Dropping the stream closes the request's connection.
 #[must_use = "a stream does nothing unless it is read"]
-pub struct ChatStream(Option<Pin<Box<dyn Stream<Item = Result<ChatEvent>> + Send>>>);
+pub struct ChatStream {
+    events: Option<Pin<Box<dyn Stream<Item = Result<ChatEvent>> + Send>>>,
+    headers: HeaderMap,
+}
 
 impl ChatStream {
     /// A stream of `events`, which must end as the type's documentation says: for clients and decorators.
     pub fn new(events: impl Stream<Item = Result<ChatEvent>> + Send + 'static) -> Self {
-        Self(Some(Box::pin(events)))
+        Self { events: Some(Box::pin(events)), headers: HeaderMap::new() }
     }
 
-    /// The events of an answer that is all there.
-    pub fn whole(response: ChatResponse) -> Self {
+    /// Sets the headers of the HTTP response.
+    pub fn with_headers(mut self, headers: HeaderMap) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Headers of the HTTP response; rate limits and request ids are there.
+    #[must_use]
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The events of a complete response.
+    pub fn from_response(response: ChatResponse) -> Self {
         let mut events = VecDeque::new();
-        if let Some(text) = response.content.filter(|text| !text.is_empty()) {
-            events.push_back(ChatEvent::Text(text));
+        events.extend(response.reasoning().map(|text| ChatEvent::Reasoning(text.to_owned())));
+        events.extend(response.content.filter(|text| !text.is_empty()).map(ChatEvent::Text));
+        let has_tool_calls = !response.tool_calls.is_empty();
+        let calls = response.tool_calls.into_iter().enumerate();
+        events.extend(calls.flat_map(|(index, call)| complete_call_events(index, call)));
+        let (message, extra) = (response.message_extra, response.extra);
+        if !message.is_empty() || !extra.is_empty() {
+            events.push_back(ChatEvent::ExtraFields { message, response: extra });
         }
-        events.extend(response.tool_calls.into_iter().enumerate().flat_map(|(n, call)| whole(n, call)));
         if response.usage != Usage::default() {
             events.push_back(ChatEvent::Usage(response.usage));
         }
-        let reason = response.finish_reason.unwrap_or_else(|| "stop".to_owned());
+        let default_reason = if has_tool_calls { "tool_calls" } else { "stop" };
+        let reason = response.finish_reason.unwrap_or_else(|| default_reason.to_owned());
         events.push_back(ChatEvent::Finished { reason });
-        Self::new(stream::iter(events.into_iter().map(Ok)))
+        Self::new(stream::iter(events.into_iter().map(Ok))).with_headers(response.headers)
     }
 
-    /// The answer in `body`, read until `deadline`. The provider's own words are kept out of errors where they hold
-    /// one of the `secrets`.
-    pub(super) fn read(
+    /// The response in `body`, read until `deadline`. Errors do not repeat a provider's message that holds one of the
+    /// `secrets`.
+    pub(super) fn from_body(
         component: &'static str,
         body: HttpBody,
         deadline: Deadline,
         secrets: Secrets,
     ) -> Self {
-        let (parser, answer) = (SseParser::new(MAX_EVENT_BYTES), Answer::new(component, secrets));
-        let reader = Reader { body, parser, deadline, answer };
+        let parser = SseParser::new(MAX_EVENT_BYTES);
+        let state = StreamState::new(component, secrets);
+        let reader = SseResponseReader { component, body, parser, deadline, state, failure: None };
         Self::new(stream::try_unfold(reader, async |mut reader| {
             Ok(reader.next().await?.map(|event| (event, reader)))
         }))
     }
 
-    /// The next event; nothing once the answer is complete or has failed. Dropping the future loses nothing.
+    /// The next event; `None` once the response is complete or has failed. Dropping the future loses nothing.
     ///
     /// # Errors
     /// As [`LlmClient::chat`](super::LlmClient::chat), once.
@@ -150,37 +189,19 @@ impl ChatStream {
         StreamExt::next(self).await.transpose()
     }
 
-    /// Reads the whole answer.
+    /// Reads the complete response.
     ///
-    /// Tool calls that cannot be run are among the response's, as far as they came.
+    /// Tool calls that cannot be run are among the response's, as far as they were received.
     ///
     /// # Errors
     /// As [`next`](Self::next).
     pub async fn collect(mut self) -> Result<ChatResponse> {
-        let mut response = ChatResponse::tools(Vec::new());
+        let mut response =
+            ChatResponse { headers: std::mem::take(&mut self.headers), ..ChatResponse::default() };
         while let Some(event) = self.next().await? {
-            response.add(event);
+            response.apply_event(event);
         }
         Ok(response)
-    }
-}
-
-impl ChatResponse {
-    /// Adds what a streamed answer says.
-    pub(crate) fn add(&mut self, event: ChatEvent) {
-        match event {
-            ChatEvent::Text(text) => self.content.get_or_insert_default().push_str(&text),
-            ChatEvent::ToolCallStarted { call_id, name, .. } => {
-                self.tool_calls.push(ToolCall::new(call_id, name, ""));
-            }
-            ChatEvent::ToolCall { index, call } | ChatEvent::ToolCallFailed { index, call, .. } => {
-                if let Some(started) = self.tool_calls.get_mut(index) {
-                    *started = call;
-                }
-            }
-            ChatEvent::Usage(usage) => self.usage = usage,
-            ChatEvent::Finished { reason } => self.finish_reason = Some(reason),
-        }
     }
 }
 
@@ -188,11 +209,11 @@ impl Stream for ChatStream {
     type Item = Result<ChatEvent>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let Some(events) = &mut self.0 else { return Poll::Ready(None) };
+        let Some(events) = &mut self.events else { return Poll::Ready(None) };
         let next = events.as_mut().poll_next(cx);
         if matches!(next, Poll::Ready(None | Some(Err(_)))) {
-            // The connection is closed or given back now, however long this value lives.
-            self.0 = None;
+            // Closes or returns the connection now, however long this value lives.
+            self.events = None;
         }
         next
     }
@@ -204,127 +225,56 @@ impl fmt::Debug for ChatStream {
     }
 }
 
-/// Reads an answer from a body.
-struct Reader {
+/// Reads a response from server-sent events.
+struct SseResponseReader {
+    component: &'static str,
     body: HttpBody,
     parser: SseParser,
     deadline: Deadline,
-    answer: Answer,
+    state: StreamState,
+    /// Returned after the events that were received before it.
+    failure: Option<Error>,
 }
 
-impl Reader {
+impl SseResponseReader {
     async fn next(&mut self) -> Result<Option<ChatEvent>> {
         loop {
-            if let Some(event) = self.answer.ready.pop_front() {
+            if let Some(event) = self.state.pending_events.pop_front() {
                 return Ok(Some(event));
             }
-            if self.answer.is_complete {
+            if let Some(failure) = self.failure.take() {
+                return Err(failure);
+            }
+            if self.state.is_complete {
                 return Ok(None);
             }
-            let component = self.answer.component;
-            let chunk = self.deadline.run(component, "reading the answer", self.body.chunk()).await??;
-            self.take(&chunk.ok_or_else(|| self.answer.cut_short())?)?;
-            if self.answer.is_complete {
+            let chunk =
+                self.deadline.run(self.component, "reading the response", self.body.chunk()).await??;
+            let fed = match chunk {
+                Some(chunk) => self.feed(&chunk),
+                None => self.state.end_of_body(),
+            };
+            self.failure = fed.err();
+            if self.state.is_complete {
                 self.drain().await;
             }
         }
     }
 
-    fn take(&mut self, chunk: &Bytes) -> Result<()> {
-        let (answer, mut taken) = (&mut self.answer, Ok(()));
-        self.parser.feed(chunk, |event| {
-            if taken.is_ok() {
-                taken = answer.take(event);
+    fn feed(&mut self, chunk: &Bytes) -> Result<()> {
+        let (state, mut result) = (&mut self.state, Ok(()));
+        self.parser.feed(chunk, |data| {
+            if result.is_ok() {
+                result = state.feed(data);
             }
         })?;
-        taken
+        result
     }
 
-    /// Reads on to the end of the body, which should be here already.
+    /// Reads on to the end of the body, which should have been received already.
     async fn drain(&mut self) {
         let rest = async { while let Ok(Some(_)) = self.body.chunk().await {} };
         // A body that does not end costs its connection and nothing else.
-        let _ = tokio::time::timeout_at(self.deadline.capped(ENDING).instant(), rest).await;
-    }
-}
-
-/// What the answer has said so far.
-struct Answer {
-    component: &'static str,
-    secrets: Secrets,
-    assembly: Assembly,
-    ready: VecDeque<ChatEvent>,
-    usage: Option<Usage>,
-    finish_reason: Option<String>,
-    is_complete: bool,
-}
-
-impl Answer {
-    fn new(component: &'static str, secrets: Secrets) -> Self {
-        Self {
-            component,
-            secrets,
-            assembly: Assembly::new(component),
-            ready: VecDeque::new(),
-            usage: None,
-            finish_reason: None,
-            is_complete: false,
-        }
-    }
-
-    fn take(&mut self, event: SseEvent<'_>) -> Result<()> {
-        if self.is_complete {
-            return Ok(());
-        }
-        if event.data == "[DONE]" {
-            return self.complete();
-        }
-        let Chunk { choices, usage, .. } = wire::chunk(self.component, event.data)
-            .map_err(|refusal| refusal.into_failure(self.component, &self.secrets).error)?;
-        // Some providers count up in every chunk.
-        self.usage = usage.map(Usage::from).or(self.usage);
-        // One answer was asked for; the first chunk of some providers has none.
-        let Some(choice) = choices.into_iter().next() else { return Ok(()) };
-        let delta = choice.delta.unwrap_or_default();
-        if delta.refusal.is_some_and(|refusal| !refusal.is_empty()) {
-            return Err(wire::refused(self.component));
-        }
-        if let Some(text) = delta.content.filter(|text| !text.is_empty()) {
-            self.ready.push_back(ChatEvent::Text(text));
-        }
-        for call in delta.tool_calls.unwrap_or_default() {
-            let function = call.function.unwrap_or_default();
-            let piece = Piece {
-                index: call.index,
-                id: call.id.as_deref().unwrap_or_default(),
-                name: function.name.as_deref().unwrap_or_default(),
-                arguments: function.arguments.as_deref().unwrap_or_default(),
-            };
-            self.assembly.add(&piece, &mut self.ready)?;
-        }
-        if let Some(reason) = choice.finish_reason {
-            if reason == "content_filter" {
-                return Err(wire::filtered(self.component));
-            }
-            self.assembly.finish(&mut self.ready);
-            self.finish_reason = Some(reason);
-        }
-        Ok(())
-    }
-
-    fn complete(&mut self) -> Result<()> {
-        let reason = self.finish_reason.take().ok_or_else(|| {
-            let message = "the stream ended without saying why the model stopped";
-            Error::new(ErrorKind::Protocol, self.component, message)
-        })?;
-        self.ready.extend(self.usage.map(ChatEvent::Usage));
-        self.ready.push_back(ChatEvent::Finished { reason });
-        self.is_complete = true;
-        Ok(())
-    }
-
-    fn cut_short(&self) -> Error {
-        let message = "the stream ended before the answer did: [DONE] is missing";
-        Error::new(ErrorKind::Transport, self.component, message)
+        let _ = tokio::time::timeout_at(self.deadline.capped(DRAIN_TIMEOUT).instant(), rest).await;
     }
 }

@@ -1,54 +1,59 @@
-//! Answers of a given form.
+//! Responses that match a JSON schema.
 
 use schemars::JsonSchema;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The longest name that providers accept.
+/// Maximum length of a name that providers accept.
 const NAME_CHARS: usize = 64;
 
-/// The form an answer must have: a JSON schema and its name (Python: `structure_type`).
-#[derive(Debug, Clone, PartialEq)]
+/// The JSON schema of a response and its name (Python: `structure_type`).
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Structure {
     /// The type's name.
     pub name: String,
     /// Its schema.
     pub schema: Value,
-    /// Whether the schema stays within what providers can hold a model to. An open map does not, for example; the
-    /// model is then shown the schema without being bound to it.
+    /// Whether providers can enforce the schema. They cannot enforce an open map, for example; the model is then shown
+    /// the schema only.
     pub strict: bool,
 }
 
 impl Structure {
-    /// The form of `T`, as strict as it can be: no further properties, and every property present, optional ones
+    /// The schema of `T`, as strict as possible: no further properties, and every property present, optional ones
     /// as null.
     #[must_use]
-    pub fn of<T: JsonSchema>() -> Self {
+    pub fn for_type<T: JsonSchema>() -> Self {
         let mut schema = schemars::schema_for!(T).to_value();
         if let Some(object) = schema.as_object_mut() {
             object.remove("$schema");
             object.remove("title");
         }
         let mut strict_schema = schema.clone();
-        let strict = tighten(&mut strict_schema);
-        Self { name: name_of(&T::schema_name()), schema: if strict { strict_schema } else { schema }, strict }
+        let strict = make_strict(&mut strict_schema);
+        Self {
+            name: sanitized_name(&T::schema_name()),
+            schema: if strict { strict_schema } else { schema },
+            strict,
+        }
     }
 }
 
-/// A type's name in the characters that providers accept.
-fn name_of(name: &str) -> String {
+/// A type's name with only the characters that providers accept.
+fn sanitized_name(name: &str) -> String {
     let accepted = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
     name.chars().map(accepted).take(NAME_CHARS).collect()
 }
 
-/// Makes a schema strict in place; says whether it can be.
-fn tighten(schema: &mut Value) -> bool {
+/// Makes a schema strict in place, and returns whether it can be.
+fn make_strict(schema: &mut Value) -> bool {
     let Some(object) = schema.as_object_mut() else { return schema.as_bool().is_none() };
     if object.contains_key("$ref") {
-        // Nothing may stand beside a reference.
+        // No other keyword is allowed beside a reference.
         object.retain(|name, _| name == "$ref");
         return true;
     }
@@ -59,12 +64,12 @@ fn tighten(schema: &mut Value) -> bool {
     if let Some(variants) = object.remove("oneOf") {
         object.insert("anyOf".into(), variants);
     }
-    is_closed(object) && tighten_parts(object)
+    close_object(object) && make_subschemas_strict(object)
 }
 
-/// Closes an object's schema; says whether it can be.
-fn is_closed(object: &mut Map<String, Value>) -> bool {
-    let is_object = object.get("type").is_some_and(names_object);
+/// Closes an object's schema, and returns whether it can be.
+fn close_object(object: &mut Map<String, Value>) -> bool {
+    let is_object = object.get("type").is_some_and(is_object_type);
     if !is_object && !object.contains_key("properties") {
         return true;
     }
@@ -78,35 +83,35 @@ fn is_closed(object: &mut Map<String, Value>) -> bool {
     true
 }
 
-fn names_object(kind: &Value) -> bool {
+fn is_object_type(kind: &Value) -> bool {
     kind == "object" || kind.as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "object"))
 }
 
-fn tighten_parts(object: &mut Map<String, Value>) -> bool {
+fn make_subschemas_strict(object: &mut Map<String, Value>) -> bool {
     let by_name = ["properties", "$defs"];
     let listed = ["anyOf", "prefixItems"];
     object.iter_mut().all(|(key, value)| match value {
-        Value::Object(parts) if by_name.contains(&key.as_str()) => parts.values_mut().all(tighten),
-        Value::Array(parts) if listed.contains(&key.as_str()) => parts.iter_mut().all(tighten),
-        // No provider can be bound to both of two schemas.
+        Value::Object(parts) if by_name.contains(&key.as_str()) => parts.values_mut().all(make_strict),
+        Value::Array(parts) if listed.contains(&key.as_str()) => parts.iter_mut().all(make_strict),
+        // No provider enforces two schemas at the same time.
         Value::Array(_) if key == "allOf" => false,
-        items if key == "items" => tighten(items),
+        items if key == "items" => make_strict(items),
         _ => true,
     })
 }
 
-/// Formats that say which Rust number it is and nothing of its JSON.
+/// Formats of Rust's number types, which mean nothing in JSON.
 fn is_rust_format(format: &str) -> bool {
     matches!(format, "float" | "double") || format.trim_start_matches('u').starts_with("int")
 }
 
-/// `text` as a `T`, with an error that does not repeat it.
+/// Deserializes `text`, with an error that does not repeat it.
 pub(super) fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| {
-        let place =
+        let location =
             format!("{:?} error at byte {} of line {}", error.classify(), error.column(), error.line());
-        Error::new(ErrorKind::Protocol, "llm", "the answer has not the form that was asked for")
-            .with_context("json", place)
+        Error::new(ErrorKind::Protocol, "llm", "response does not match the requested JSON schema")
+            .with_context("json", location)
     })
 }
 
@@ -141,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_types_schema_is_made_strict() {
-        let structure = Structure::of::<Person>();
+        let structure = Structure::for_type::<Person>();
         assert_eq!((structure.name.as_str(), structure.strict), ("Person", true));
         let place = json!({"type": "object", "properties": {"latitude": {"type": "number"}},
                            "required": ["latitude"], "additionalProperties": false});
@@ -163,20 +168,20 @@ mod tests {
     }
 
     #[test]
-    fn an_open_map_is_shown_as_it_is() {
-        let structure = Structure::of::<Open>();
+    fn an_open_map_is_not_strict() {
+        let structure = Structure::for_type::<Open>();
         assert!(!structure.strict);
         assert_eq!(structure.schema["properties"]["more"]["additionalProperties"], json!({"type": "string"}));
     }
 
     #[test]
     fn a_name_has_the_characters_that_providers_accept() {
-        assert_eq!(name_of("Vec<Person>"), "Vec_Person_");
-        assert_eq!(name_of(&"x".repeat(100)).len(), 64);
+        assert_eq!(sanitized_name("Vec<Person>"), "Vec_Person_");
+        assert_eq!(sanitized_name(&"x".repeat(100)).len(), 64);
     }
 
     #[test]
-    fn an_answer_of_another_form_is_not_repeated() {
+    fn a_response_that_does_not_match_is_not_repeated() {
         let error = parse::<Person>("{\"name\": 5, \"age\": \"private\"}").expect_err("a name is text");
         assert!(!format!("{error} {error:?}").contains("private"));
     }

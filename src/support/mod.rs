@@ -7,6 +7,7 @@
 
 mod backoff;
 mod blocking;
+mod heap_size;
 mod idle_stack;
 mod lazy_task;
 mod permit_queue;
@@ -15,6 +16,7 @@ mod usage_meter;
 
 pub use backoff::Backoff;
 pub use blocking::{BlockingPool, panic_message};
+pub use heap_size::{map_heap_bytes, string_heap_bytes, value_heap_bytes};
 pub use idle_stack::IdleStack;
 pub use lazy_task::LazyTask;
 pub use permit_queue::PermitQueue;

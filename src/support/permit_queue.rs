@@ -1,5 +1,7 @@
 //! A limited number of permits, and a limited number of callers that wait for one.
 
+use std::convert::Infallible;
+
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::LimitUsage;
@@ -11,14 +13,23 @@ use super::{OwnedPermit, ResizableSemaphore};
 #[derive(Debug, Clone)]
 pub struct PermitQueue {
     permits: ResizableSemaphore,
-    waiting: ResizableSemaphore,
+    waiters: ResizableSemaphore,
+    component: &'static str,
+    step: &'static str,
 }
 
 impl PermitQueue {
-    /// Hands out `permits`; `waiting` limits the callers that wait for one.
+    /// Hands out `permits`; `waiters` limits the callers that wait for one.
     #[must_use]
-    pub fn new(permits: ResizableSemaphore, waiting: ResizableSemaphore) -> Self {
-        Self { permits, waiting }
+    pub fn new(permits: ResizableSemaphore, waiters: ResizableSemaphore) -> Self {
+        Self { component: permits.key(), step: "waiting for a permit", permits, waiters }
+    }
+
+    /// Names the component and the step in errors: `redis` and `waiting for a connection`.
+    #[must_use]
+    pub fn named(mut self, component: &'static str, step: &'static str) -> Self {
+        (self.component, self.step) = (component, step);
+        self
     }
 
     /// Takes a permit, waiting for one until `deadline`. Dropping the future leaves the queue.
@@ -31,14 +42,18 @@ impl PermitQueue {
             return Ok(permit);
         }
         if self.permits.is_closed() {
-            return Err(self.permits.closed_error());
+            return Err(self.closed_error());
         }
-        let Some(_waiting) = self.waiting.try_acquire_owned() else {
+        let Some(_waiting) = self.waiters.try_acquire_owned() else {
             return Err(self.queue_full_error());
         };
-        let waited =
-            deadline.run(self.permits.key(), "waiting for a permit", self.permits.acquire_owned()).await;
-        waited.unwrap_or_else(|timeout| Err(self.timeout_error(timeout)))
+        let timeout = deadline.run(self.component, self.step, std::future::pending::<Infallible>());
+        tokio::select! {
+            // First, so that a permit released at the deadline goes to a caller that has time left.
+            biased;
+            Err(timeout) = timeout => Err(self.timeout_error(timeout)),
+            permit = self.permits.acquire_owned() => permit.map_err(|_| self.closed_error()),
+        }
     }
 
     /// The permits.
@@ -47,27 +62,31 @@ impl PermitQueue {
         &self.permits
     }
 
-    /// Callers that wait now.
+    /// The callers that wait.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.waiting.used()
+    pub fn waiters(&self) -> &ResizableSemaphore {
+        &self.waiters
     }
 
     /// Snapshots of both limits.
     #[must_use]
     pub fn limits(&self) -> Vec<LimitUsage> {
-        vec![self.permits.usage(), self.waiting.usage()]
+        vec![self.permits.usage(), self.waiters.usage()]
     }
 
-    /// Turns waiting and further callers away with [`ErrorKind::Closed`].
+    /// Rejects waiting and further callers with [`ErrorKind::Closed`].
     pub fn close(&self) {
         self.permits.close();
     }
 
+    fn closed_error(&self) -> Error {
+        Error::new(ErrorKind::Closed, self.component, "closed").not_sent()
+    }
+
     fn queue_full_error(&self) -> Error {
-        let message = format!("queue is full: {} callers wait already", self.waiting.max());
-        Error::new(ErrorKind::Capacity, self.permits.key(), message)
-            .with_context("setting", self.waiting.key())
+        let message = format!("queue is full: {} callers are {}", self.waiters.max(), self.step);
+        Error::new(ErrorKind::Capacity, self.component, message)
+            .with_context("setting", self.waiters.key())
             .not_sent()
     }
 
@@ -97,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_queue_refuses_immediately_and_a_waiting_caller_times_out_naming_the_setting() {
+    async fn a_full_queue_rejects_immediately_and_a_waiting_caller_times_out_naming_the_setting() {
         let queue = queue(1, 1);
         let held = queue.acquire(soon()).await.expect("free");
         let waiting = queue.acquire(soon());
@@ -109,13 +128,28 @@ mod tests {
         let timeout = waiting.await.expect_err("held");
         assert_eq!(timeout.kind(), ErrorKind::Timeout);
         assert!(timeout.to_string().contains("setting: test.max"), "{timeout}");
-        assert_eq!(queue.waiting(), 0);
+        assert_eq!(queue.waiters().used(), 0);
         drop(held);
         queue.acquire(soon()).await.expect("free again");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_permit_released_at_the_deadline_is_not_used() {
+        let queue = queue(1, 1).named("redis", "waiting for a connection");
+        let held = queue.acquire(soon()).await.expect("free");
+        let deadline = soon();
+        let release = async {
+            tokio::time::sleep_until(deadline.instant()).await;
+            drop(held);
+        };
+        let (late, ()) = tokio::join!(queue.acquire(deadline), release);
+        let late = late.expect_err("too late").to_string();
+        assert!(late.starts_with("redis: timed out: waiting for a connection"), "{late}");
+        assert_eq!(queue.permits().used(), 0);
+    }
+
     #[tokio::test]
-    async fn closing_turns_callers_away() {
+    async fn closing_rejects_callers() {
         let queue = queue(0, 1);
         queue.close();
         assert_eq!(queue.acquire(soon()).await.expect_err("closed").kind(), ErrorKind::Closed);

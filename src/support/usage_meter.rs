@@ -40,6 +40,25 @@ impl UsageMeter {
         self.peak.fetch_max(before.saturating_add(n), Ordering::Relaxed);
     }
 
+    /// Adds `n` for now, without recording a peak: for users that exceed the limit until they have made room.
+    pub fn add_provisionally(&self, n: u64) {
+        self.used.fetch_add(n, Ordering::AcqRel);
+    }
+
+    /// Records what is in use, up to the limit, as a peak.
+    pub fn record_peak(&self) {
+        let used = self.used().min(self.max());
+        if used > self.peak.load(Ordering::Relaxed) {
+            self.peak.fetch_max(used, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether more is in use than the limit allows.
+    #[must_use]
+    pub fn is_exceeded(&self) -> bool {
+        self.used() > self.max()
+    }
+
     /// Takes away `n` that was added before.
     pub fn sub(&self, n: u64) {
         self.used.fetch_sub(n, Ordering::AcqRel);
@@ -89,6 +108,11 @@ mod tests {
         assert!(!meter.try_add(u64::MAX));
         meter.sub(5);
         assert_eq!(meter.usage(), LimitUsage::new("test.max", "bytes", 2, 7, Some(10)));
+        meter.add_provisionally(9);
+        assert!(meter.is_exceeded());
+        meter.record_peak();
+        meter.sub(9);
+        assert_eq!(meter.usage(), LimitUsage::new("test.max", "bytes", 2, 10, Some(10)));
         meter.set_max(u64::MAX);
         assert!(meter.try_add(1 << 40));
         assert_eq!(meter.usage().limit, None);

@@ -39,15 +39,15 @@ fn tool_messages(request: &ChatRequest) -> Vec<(&str, &str)> {
 #[tokio::test]
 async fn every_tool_call_gets_exactly_one_answer_in_order() {
     let model = Arc::new(ScriptedLlm::new([
-        Ok(ChatResponse::tools(vec![
+        Ok(ChatResponse::from_tool_calls(vec![
             ToolCall::new("1", "echo", r#"{"say": "one"}"#),
-            ToolCall::new("2", "nobody", "{}"),
+            ToolCall::new("2", "missing", "{}"),
             ToolCall::new("3", "echo", "not json"),
             ToolCall::new("4", "log", "{}"),
             ToolCall::new("1", "echo", r#"{"say": "again"}"#),
             ToolCall::new("5", "echo", ""),
         ])),
-        Ok(ChatResponse::text("done")),
+        Ok(ChatResponse::from_text("done")),
     ]));
     let runtime = runtime();
     let log = Function::new("log", |_: Value| async { Ok::<_, std::io::Error>(json!(null)) });
@@ -55,23 +55,23 @@ async fn every_tool_call_gets_exactly_one_answer_in_order() {
         .with_functions(Functions::new().with(echo()))
         .with_background_tasks(Functions::new().with(log));
     let output = agent.process(AgentInput::new("hello")).await.expect("an answer");
-    assert_eq!((output.text.as_str(), output.turns), ("done", 2));
+    assert_eq!((output.text.as_str(), output.model_calls), ("done", 2));
 
     let requests = model.requests();
     let answers = tool_messages(&requests[1]);
     assert_eq!(answers.iter().map(|(id, _)| *id).collect::<Vec<_>>(), ["1", "2", "3", "4", "1", "5"]);
     let texts: Vec<_> = answers.iter().map(|(_, text)| *text).collect();
     assert_eq!(texts[0], "one");
-    assert_eq!(texts[1], "Error: Function 'nobody' not found in available functions");
-    assert!(texts[2].contains("not JSON"), "{texts:?}");
+    assert_eq!(texts[1], "Error: Function 'missing' not found in available functions");
+    assert!(texts[2].contains("not a JSON object"), "{texts:?}");
     assert!(texts[3].contains("Background task 'log' initiated"), "{texts:?}");
-    assert!(texts[4].starts_with("Error"), "a call id runs once: {texts:?}");
+    assert!(texts[4].starts_with("Error"), "a call id is run once: {texts:?}");
     assert_eq!(texts[5], "null");
 }
 
 #[tokio::test]
 async fn the_model_is_offered_functions_and_background_tasks() {
-    let model = Arc::new(ScriptedLlm::new([Ok(ChatResponse::text("hi"))]));
+    let model = Arc::new(ScriptedLlm::new([Ok(ChatResponse::from_text("hi"))]));
     let runtime = runtime();
     let both = Functions::new().with(echo());
     let agent = agent(&runtime, &model).with_functions(both.clone()).with_background_tasks(both);
@@ -82,7 +82,7 @@ async fn the_model_is_offered_functions_and_background_tasks() {
 #[tokio::test]
 async fn a_conversation_is_remembered_from_turn_to_turn_and_apart_from_others() {
     let model = Arc::new(ScriptedLlm::new(
-        ["Hello Ada", "You are Ada", "Who?"].map(|text| Ok(ChatResponse::text(text))),
+        ["Hello Ada", "You are Ada", "Who?"].map(|text| Ok(ChatResponse::from_text(text))),
     ));
     let runtime = runtime();
     let agent = agent(&runtime, &model);
@@ -105,19 +105,29 @@ async fn a_conversation_is_remembered_from_turn_to_turn_and_apart_from_others() 
 
 #[tokio::test]
 async fn a_model_that_never_stops_asking_for_tools_is_stopped() {
-    let ask = || Ok(ChatResponse::tools(vec![ToolCall::new("1", "echo", "{}")]));
+    let ask = || Ok(ChatResponse::from_tool_calls(vec![ToolCall::new("1", "echo", "{}")]));
     let model = Arc::new(ScriptedLlm::new((0..10).map(|_| ask())));
     let runtime = runtime();
-    let agent = agent(&runtime, &model).with_functions(Functions::new().with(echo())).with_max_turns(3);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    let count = Function::new("echo", move |_: Value| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        async { Ok::<_, std::io::Error>(Value::Null) }
+    });
+    let agent = agent(&runtime, &model).with_functions(Functions::new().with(count)).with_max_turns(3);
     let error = agent.process(AgentInput::new("hello")).await.expect_err("it never answers");
-    assert!(error.message().contains("after 3 exchanges"), "{error}");
+    assert!(error.message().contains("max_turns reached"), "{error}");
     assert!(!error.is_retryable());
-    assert_eq!(model.requests().len(), 3);
+    assert_eq!(
+        (model.requests().len(), calls.load(Ordering::SeqCst)),
+        (3, 2),
+        "the last results would not be read"
+    );
 }
 
 #[tokio::test]
 async fn memory_that_fails_does_not_lose_the_answer() {
-    let model = Arc::new(ScriptedLlm::new([Ok(ChatResponse::text("still here"))]));
+    let model = Arc::new(ScriptedLlm::new([Ok(ChatResponse::from_text("still here"))]));
     let runtime = runtime();
     let agent = agent(&runtime, &model).with_memory(Arc::new(FailingMemory::new(ErrorKind::Unavailable)));
     let output = agent.process(AgentInput::new("hello").in_conversation("c")).await.expect("an answer");
@@ -126,20 +136,20 @@ async fn memory_that_fails_does_not_lose_the_answer() {
 }
 
 #[tokio::test]
-async fn a_failing_model_is_the_turns_error_and_memory_stays_as_it_was() {
+async fn a_failing_model_fails_the_turn_and_memory_is_unchanged() {
     let model = Arc::new(ScriptedLlm::new([Err(Error::new(ErrorKind::Overloaded, "test", "busy"))]));
     let runtime = runtime();
     let agent = agent(&runtime, &model);
     let error = agent.process(AgentInput::new("hello").in_conversation("c")).await.expect_err("busy");
     assert_eq!(error.kind(), ErrorKind::Overloaded);
-    assert_eq!(runtime.stats().memory.entries, 0);
+    assert_eq!(runtime.memory().stats().entries, 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_deadline_spans_the_turn() {
     let model = Arc::new(ScriptedLlm::new([
-        Ok(ChatResponse::tools(vec![ToolCall::new("1", "never", "{}")])),
-        Ok(ChatResponse::text("it timed out")),
+        Ok(ChatResponse::from_tool_calls(vec![ToolCall::new("1", "never", "{}")])),
+        Ok(ChatResponse::from_text("it timed out")),
     ]));
     let runtime = runtime();
     let never = Function::new("never", |_: Value| std::future::pending::<Result<Value, std::io::Error>>())
@@ -148,7 +158,7 @@ async fn one_deadline_spans_the_turn() {
         .with_functions(Functions::new().with(never))
         .with_timeout(Duration::from_secs(5));
     let began = tokio::time::Instant::now();
-    agent.process(AgentInput::new("hello")).await.expect("the model hears of the timeout");
+    agent.process(AgentInput::new("hello")).await.expect("the model gets the timeout");
     assert!(began.elapsed() < Duration::from_secs(6));
     let requests = model.requests();
     assert!(requests[1].deadline.is_some_and(|deadline| deadline.has_passed()));
@@ -173,8 +183,9 @@ async fn dropping_the_turn_cancels_its_tools() {
             std::future::pending::<Result<Value, std::io::Error>>().await
         }
     });
-    let model =
-        Arc::new(ScriptedLlm::new([Ok(ChatResponse::tools(vec![ToolCall::new("1", "never", "{}")]))]));
+    let model = Arc::new(ScriptedLlm::new([Ok(ChatResponse::from_tool_calls(vec![ToolCall::new(
+        "1", "never", "{}",
+    )]))]));
     let runtime = runtime();
     let agent = agent(&runtime, &model).with_functions(Functions::new().with(never));
     let mut turn = agent.process(AgentInput::new("hello").in_conversation("c"));
@@ -193,4 +204,22 @@ async fn dropping_the_turn_cancels_its_tools() {
     assert!(
         runtime.memory().retrieve(&MemoryInput::working_memory("c")).await.expect("retrieved").is_empty()
     );
+}
+
+#[tokio::test]
+async fn unnamed_fields_and_request_settings_reach_the_next_model_call() {
+    let mut asks = ChatResponse::from_tool_calls(vec![ToolCall::new("1", "echo", "{}")]);
+    asks.message_extra.insert("reasoning_content".into(), json!("hm"));
+    asks.tool_calls[0].extra.insert("extra_content".into(), json!({"google": {"thought_signature": "sig"}}));
+    let expected = asks.to_message();
+    let model = Arc::new(ScriptedLlm::new([Ok(asks), Ok(ChatResponse::from_text("done"))]));
+    let runtime = runtime();
+    let mut settings = ChatRequest::default().with_header("x-tenant", "a").with_extra("seed", 7);
+    settings.temperature = Some(0.2);
+    let agent = agent(&runtime, &model).with_functions(Functions::new().with(echo())).with_request(settings);
+    agent.process(AgentInput::new("hello")).await.expect("an answer");
+    let request = &model.requests()[1];
+    assert!(request.messages.contains(&expected));
+    assert_eq!((request.temperature, &request.extra_body["seed"]), (Some(0.2), &json!(7)));
+    assert_eq!(request.extra_headers["x-tenant"], "a");
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use arshai::agent::{AgentEvent, AgentInput, AgentOutput, AgentStream, ChatAgent};
 use arshai::contract::doubles::ScriptedLlm;
-use arshai::llm::{ArgumentProblem, ChatEvent, ChatResponse, ChatStream, Message, ToolCall, Usage};
+use arshai::llm::{ArgumentError, ChatEvent, ChatResponse, ChatStream, Message, ToolCall, Usage};
 use arshai::memory::MemoryInput;
-use arshai::tasks::{FailureKind, Function, Functions};
+use arshai::tasks::{FailureKind, Function, FunctionOutcome, Functions};
 use arshai::{Arshai, Config, Error, ErrorKind, Result};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
@@ -24,8 +24,8 @@ fn agent(runtime: &Arshai, model: &Arc<ScriptedLlm>, functions: Functions) -> Ch
 
 /// A model that streams `events` and then answers "done".
 fn model(events: Vec<Result<ChatEvent>>) -> Arc<ScriptedLlm> {
-    let done = ChatResponse::text("done");
-    Arc::new(ScriptedLlm::new([Ok(done)]).streaming([ChatStream::new(stream::iter(events))]))
+    let done = ChatResponse::from_text("done");
+    Arc::new(ScriptedLlm::new([Ok(done)]).with_streams([ChatStream::new(stream::iter(events))]))
 }
 
 /// A stream whose events the test sends.
@@ -78,6 +78,14 @@ async fn read(mut turn: AgentStream) -> (Vec<String>, Result<AgentOutput>) {
     }
 }
 
+fn failures(output: &AgentOutput) -> Vec<FailureKind> {
+    let kind = |outcome: &FunctionOutcome| match outcome {
+        FunctionOutcome::Failed(failure) => Some(failure.kind),
+        _ => None,
+    };
+    output.tool_results.iter().flatten().filter_map(kind).collect()
+}
+
 fn answers(model: &ScriptedLlm, request: usize) -> Vec<(String, String)> {
     let tool = |message: &Message| match message {
         Message::Tool { call_id, content } => Some((call_id.clone(), content.clone())),
@@ -87,7 +95,7 @@ fn answers(model: &ScriptedLlm, request: usize) -> Vec<(String, String)> {
 }
 
 #[tokio::test]
-async fn a_turn_streams_its_text_runs_its_tools_and_is_remembered() {
+async fn a_turn_streams_its_text_runs_its_tools_and_is_saved_in_memory() {
     let mut events = vec![Ok(ChatEvent::Text("let me ".into())), Ok(ChatEvent::Text("see".into()))];
     events.extend(call(0, "1", "echo", r#"{"say": "one"}"#));
     events.extend(call(1, "2", "echo", r#"{"say": "two"}"#));
@@ -97,7 +105,7 @@ async fn a_turn_streams_its_text_runs_its_tools_and_is_remembered() {
     let (seen, output) = read(agent.stream(AgentInput::new("hello").in_conversation("c"))).await;
     assert_eq!(seen, ["let me ", "see", "[echo", "[echo", "echo]", "echo]", "done"]);
     let output = output.expect("an answer");
-    assert_eq!((output.text.as_str(), output.turns, output.usage), ("done", 2, Usage::new(5, 2)));
+    assert_eq!((output.text.as_str(), output.model_calls, output.usage), ("done", 2, Usage::new(5, 2)));
     let expected = [("1", "one"), ("2", "two")].map(|(id, text)| (id.to_owned(), text.to_owned()));
     assert_eq!(answers(&model, 1), expected);
     let memory = runtime.memory().retrieve(&MemoryInput::working_memory("c")).await.expect("retrieved");
@@ -107,16 +115,16 @@ async fn a_turn_streams_its_text_runs_its_tools_and_is_remembered() {
 #[tokio::test]
 async fn a_call_starts_while_the_model_still_streams_unless_it_asks_to_wait() {
     let (sender, stream) = by_hand();
-    let model = Arc::new(ScriptedLlm::new([Ok(ChatResponse::text("done"))]).streaming([stream]));
+    let model = Arc::new(ScriptedLlm::new([Ok(ChatResponse::from_text("done"))]).with_streams([stream]));
     let (ran, mut runs) = mpsc::unbounded_channel();
-    let tell = |name: &'static str| {
+    let notify = |name: &'static str| {
         let ran = ran.clone();
         Function::new(name, move |_: Value| {
             ran.send(name).expect("the test listens");
             async { Ok::<_, std::io::Error>(Value::Null) }
         })
     };
-    let functions = Functions::new().with(tell("now")).with(tell("later").waiting_for_turn_end());
+    let functions = Functions::new().with(notify("now")).with(notify("later").waiting_for_turn_end());
     let runtime = runtime();
     let mut turn = agent(&runtime, &model, functions).stream(AgentInput::new("hello"));
     for event in call(0, "1", "later", "{}").into_iter().chain(call(1, "2", "now", "{}")) {
@@ -135,9 +143,9 @@ async fn a_call_starts_while_the_model_still_streams_unless_it_asks_to_wait() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_tool_is_told_while_the_model_still_streams() {
+async fn the_end_of_a_tool_is_reported_while_the_model_still_streams() {
     let (sender, stream) = by_hand();
-    let model = Arc::new(ScriptedLlm::new([Ok(ChatResponse::text("done"))]).streaming([stream]));
+    let model = Arc::new(ScriptedLlm::new([Ok(ChatResponse::from_text("done"))]).with_streams([stream]));
     let runtime = runtime();
     let mut turn = agent(&runtime, &model, Functions::new().with(echo(&Arc::default())))
         .stream(AgentInput::new("hello"));
@@ -153,7 +161,7 @@ async fn the_end_of_a_tool_is_told_while_the_model_still_streams() {
 }
 
 #[tokio::test]
-async fn no_call_id_runs_twice_within_a_turn_nor_in_a_later_exchange() {
+async fn call_ids_are_unique_within_one_response_only() {
     let twice: Vec<_> = call(0, "1", "echo", "{}")
         .into_iter()
         .chain(call(1, "1", "echo", "{}"))
@@ -161,40 +169,34 @@ async fn no_call_id_runs_twice_within_a_turn_nor_in_a_later_exchange() {
         .collect();
     let again: Vec<_> = call(0, "1", "echo", "{}").into_iter().chain([finished("tool_calls")]).collect();
     let streams = [twice, again].map(|events| ChatStream::new(stream::iter(events)));
-    let model = Arc::new(ScriptedLlm::new([Ok(ChatResponse::text("done"))]).streaming(streams));
+    let model = Arc::new(ScriptedLlm::new([Ok(ChatResponse::from_text("done"))]).with_streams(streams));
     let (runtime, count) = (runtime(), Arc::default());
     let agent = agent(&runtime, &model, Functions::new().with(echo(&count)));
     let output = read(agent.stream(AgentInput::new("hello"))).await.1.expect("an answer");
-    assert_eq!(count.load(Ordering::SeqCst), 1);
-    let duplicates: Vec<_> = output
-        .tool_results
-        .iter()
-        .flat_map(|results| &results.failed_functions)
-        .map(|call| call.kind)
-        .collect();
-    assert_eq!(duplicates, [FailureKind::DuplicateCallId; 2]);
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+    assert_eq!(failures(&output), [FailureKind::DuplicateCallId]);
     assert_eq!(answers(&model, 2).len(), 3, "every call is answered");
 }
 
 #[tokio::test]
-async fn calls_with_unusable_arguments_are_answered_and_not_run() {
-    let unfinished = ChatEvent::ToolCallFailed {
+async fn calls_with_invalid_arguments_are_answered_and_not_run() {
+    let truncated = ChatEvent::ToolCallFailed {
         index: 0,
         call: ToolCall::new("1", "echo", "{\"say\": \"o"),
-        problem: ArgumentProblem::Unfinished,
+        error: ArgumentError::Truncated,
     };
     let (model, runtime) =
-        (model(vec![started(0, "1", "echo"), Ok(unfinished), finished("length")]), runtime());
+        (model(vec![started(0, "1", "echo"), Ok(truncated), finished("length")]), runtime());
     let count = Arc::default();
     let agent = agent(&runtime, &model, Functions::new().with(echo(&count)));
     let output = read(agent.stream(AgentInput::new("hello"))).await.1.expect("an answer");
     assert_eq!(count.load(Ordering::SeqCst), 0);
-    assert_eq!(output.tool_results[0].failed_functions[0].kind, FailureKind::BadArguments);
-    assert!(answers(&model, 1)[0].1.contains("ended before the arguments"), "{:?}", answers(&model, 1));
+    assert_eq!(failures(&output), [FailureKind::BadArguments]);
+    assert!(answers(&model, 1)[0].1.contains("truncated inside the arguments"), "{:?}", answers(&model, 1));
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_badly_cancels_what_had_started_and_says_what_that_was() {
+async fn a_stream_that_fails_cancels_the_started_tools_and_names_them() {
     let (began, mut begun) = mpsc::unbounded_channel();
     let never = Function::new("never", move |_: Value| {
         let (held, released) = oneshot::channel::<()>();
@@ -213,7 +215,7 @@ async fn a_stream_that_ends_badly_cancels_what_had_started_and_says_what_that_wa
         })
     };
     let (sender, stream) = by_hand();
-    let model = Arc::new(ScriptedLlm::new([]).streaming([stream]));
+    let model = Arc::new(ScriptedLlm::new([]).with_streams([stream]));
     let runtime = runtime();
     let mut turn = agent(&runtime, &model, Functions::new().with(never))
         .with_background_tasks(Functions::new().with(log))
@@ -232,7 +234,7 @@ async fn a_stream_that_ends_badly_cancels_what_had_started_and_says_what_that_wa
     released.await.expect_err("its sender was dropped with the call");
     runtime.tasks().wait_for_background_tasks(None).await;
     assert_eq!(logged.load(Ordering::SeqCst), 1, "a background task is not cancelled with the turn");
-    assert_eq!((runtime.stats().memory.entries, model.requests().len()), (0, 1));
+    assert_eq!((runtime.memory().stats().entries, model.requests().len()), (0, 1));
 }
 
 #[tokio::test]
@@ -250,18 +252,18 @@ async fn a_model_that_never_stops_asking_for_tools_is_stopped() {
         let events = call(0, &n.to_string(), "echo", "{}").into_iter().chain([finished("tool_calls")]);
         ChatStream::new(stream::iter(events.collect::<Vec<_>>()))
     });
-    let model = Arc::new(ScriptedLlm::new([]).streaming(streams));
+    let model = Arc::new(ScriptedLlm::new([]).with_streams(streams));
     let runtime = runtime();
     let agent = agent(&runtime, &model, Functions::new().with(echo(&Arc::default()))).with_max_turns(3);
     let error = read(agent.stream(AgentInput::new("hello"))).await.1.expect_err("it never answers");
-    assert!(error.message().contains("after 3 exchanges"), "{error}");
+    assert!(error.message().contains("max_turns reached"), "{error}");
     assert_eq!(model.requests().len(), 3);
 }
 
 #[tokio::test]
 async fn dropping_the_turn_drops_the_models_stream_and_its_tools() {
     let (sender, stream) = by_hand();
-    let model = Arc::new(ScriptedLlm::new([]).streaming([stream]));
+    let model = Arc::new(ScriptedLlm::new([]).with_streams([stream]));
     let (began, mut begun) = mpsc::unbounded_channel();
     let never = Function::new("never", move |_: Value| {
         let (held, released) = oneshot::channel::<()>();
@@ -286,7 +288,7 @@ async fn dropping_the_turn_drops_the_models_stream_and_its_tools() {
 #[tokio::test(start_paused = true)]
 async fn one_deadline_spans_a_streamed_turn() {
     let silent = ChatStream::new(stream::pending());
-    let model = Arc::new(ScriptedLlm::new([]).streaming([silent]));
+    let model = Arc::new(ScriptedLlm::new([]).with_streams([silent]));
     let runtime = runtime();
     let agent = agent(&runtime, &model, Functions::new()).with_timeout(Duration::from_secs(5));
     let began = tokio::time::Instant::now();
@@ -295,9 +297,9 @@ async fn one_deadline_spans_a_streamed_turn() {
 }
 
 #[tokio::test]
-async fn a_reader_who_pauses_holds_up_the_model_and_buffers_little() {
+async fn a_slow_reader_delays_the_model_and_buffers_little() {
     let (sender, stream) = by_hand();
-    let model = Arc::new(ScriptedLlm::new([]).streaming([stream]));
+    let model = Arc::new(ScriptedLlm::new([]).with_streams([stream]));
     let runtime = runtime();
     let mut turn = agent(&runtime, &model, Functions::new()).stream(AgentInput::new("hello"));
     for n in 0..10_000 {

@@ -11,7 +11,7 @@ use arshai::{Arshai, Config, ErrorKind};
 fn scripted(answers: &[&str]) -> (Arshai, Arc<ScriptedLlm>, WorkingMemoryAgent) {
     let runtime = Arshai::builder(Config::default()).build().expect("the defaults build");
     let model = Arc::new(ScriptedLlm::new(
-        answers.iter().map(|text| Ok(ChatResponse::text(*text))).collect::<Vec<_>>(),
+        answers.iter().map(|text| Ok(ChatResponse::from_text(*text))).collect::<Vec<_>>(),
     ));
     let agent = WorkingMemoryAgent::new(Arc::clone(&model) as _, Arc::clone(runtime.memory()));
     (runtime, model, agent)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use arshai::Config;
-use arshai::config::{ConfigLoader, Machine};
+use arshai::config::{ConfigLoader, HostResources};
 use figment::Figment;
 use figment::providers::Serialized;
 
@@ -29,7 +29,7 @@ fn code_beats_variables_and_variables_beat_a_figment() {
 #[test]
 fn a_figment_alone_makes_a_configuration() {
     let figment = Figment::from(Serialized::default("vectors.backend", "embedded"));
-    assert_eq!(Config::try_from(figment).expect("valid").vectors.backend, "embedded");
+    assert_eq!(Config::from_figment(&figment).expect("valid").vectors.backend, "embedded");
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn the_selected_profile_of_a_figment_counts() {
 }
 
 #[test]
-fn a_keys_own_variable_beats_its_generic_one_whatever_the_order() {
+fn a_keys_own_variable_beats_its_generic_one_in_any_order() {
     for list in [
         [("ARSHAI_MAX_ENTRIES", "1"), ("ARSHAI_MEMORY__MAX_ENTRIES", "2")],
         [("ARSHAI_MEMORY__MAX_ENTRIES", "2"), ("ARSHAI_MAX_ENTRIES", "1")],
@@ -54,15 +54,14 @@ fn a_keys_own_variable_beats_its_generic_one_whatever_the_order() {
 }
 
 #[test]
-fn limits_adapt_to_the_machine_unless_they_are_explicit() {
-    let loader = || ConfigLoader::new().machine(Machine::container(3, Some(600 << 20)));
+fn limits_adapt_to_the_host_unless_they_are_explicit() {
+    let loader = || ConfigLoader::new().host_resources(HostResources::container(3, Some(600 << 20)));
     let config = loader().load().expect("valid");
     assert_eq!((config.pool.max_connections, config.pool.max_idle), (20, 3));
-    assert_eq!(config.pool.idle_timeout.as_secs(), 15);
     assert_eq!((config.memory.max_memory_mb, config.vectors.max_memory_mb), (300, 150));
     assert_eq!(
         config.explain().get("pool.max_idle").expect("explained").source.to_string(),
-        "adapted to the machine"
+        "adapted to the host"
     );
 
     let config =
@@ -75,7 +74,7 @@ fn limits_adapt_to_the_machine_unless_they_are_explicit() {
 fn what_code_sets_is_checked_like_everything_else() {
     let problems = problems(ConfigLoader::new().set("memory.max_entries", 0).set("no.such.key", 1).load());
     assert_eq!(problems.len(), 2);
-    assert!(problems.iter().all(|problem| problem.place == "code"), "{problems:?}");
+    assert!(problems.iter().all(|problem| problem.location == "code"), "{problems:?}");
 }
 
 #[test]
@@ -103,5 +102,5 @@ fn nothing_but_loading_reads_the_environment() {
         .map(|file| file.strip_prefix(root).expect("within").display().to_string())
         .collect();
     assert!(readers.iter().all(|file| file.starts_with("src/config/")), "{readers:?}");
-    assert_eq!(readers.len(), 2, "Config::load and Machine::detect: {readers:?}");
+    assert_eq!(readers.len(), 2, "Config::load and HostResources::detect: {readers:?}");
 }

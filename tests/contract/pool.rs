@@ -3,50 +3,54 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arshai::backends::pool::{lean, legacy};
-use arshai::contract::doubles::{Scripted, ScriptedConnector, TokioClock};
-use arshai::contract::pool::{crowd, suite};
-use arshai::pool::{ConnectionPool, PoolFactory, PoolSettings};
-use arshai::{BuildContext, Config, Deadline, ErrorKind, Health, Registry};
+use arshai::contract::doubles::{ScriptedConnector, ScriptedOutcome};
+use arshai::contract::pool::{Setup, stress, suite};
+use arshai::pool::{ConnectionPool, Connector, PoolSettings};
+use arshai::{BuildContext, Config, Deadline, ErrorKind, Health, Registry, Result};
 
 const LONG: Duration = Duration::from_secs(60);
 
-fn factory(name: &str) -> Arc<dyn PoolFactory> {
-    let context = BuildContext::new(Config::default()).with_clock(Arc::new(TokioClock::new()));
-    Registry::builtin().pool.build(name, &context).expect("registered")
+/// A pool of the backend `name`, built as a runtime builds it.
+fn build(
+    name: &str,
+    connector: Arc<dyn Connector>,
+    settings: PoolSettings,
+) -> Result<Arc<dyn ConnectionPool>> {
+    let context = BuildContext::new(Config::default());
+    Registry::builtin().pool.build(name, &context)?.build(connector, settings)
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_lean_pool_keeps_the_contract() {
-    suite(factory(lean::NAME).as_ref()).await;
+macro_rules! pools_keep_the_contract {
+    ($($(#[$feature:meta])? $name:ident),+) => {
+        $(
+            $(#[$feature])?
+            mod $name {
+                use super::*;
+
+                async fn make(setup: Setup) -> Arc<dyn ConnectionPool> {
+                    build(stringify!($name), setup.connector, setup.settings).expect("valid settings")
+                }
+
+                #[tokio::test(start_paused = true)]
+                async fn keeps_the_contract() {
+                    suite(make).await;
+                }
+
+                #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+                async fn keeps_its_limits_under_stress() {
+                    stress(make).await;
+                }
+            }
+        )+
+    };
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_lean_pool_keeps_its_bounds_in_a_crowd() {
-    crowd(factory(lean::NAME).as_ref()).await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_legacy_pool_keeps_the_contract() {
-    suite(factory(legacy::NAME).as_ref()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_legacy_pool_loses_nothing_in_a_crowd() {
-    crowd(factory(legacy::NAME).as_ref()).await;
-}
-
-#[cfg(feature = "mobc")]
-#[tokio::test(start_paused = true)]
-async fn the_mobc_pool_keeps_the_contract() {
-    suite(factory("mobc").as_ref()).await;
-}
-
-#[cfg(feature = "mobc")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn the_mobc_pool_keeps_its_bounds_in_a_crowd() {
-    crowd(factory("mobc").as_ref()).await;
-}
+pools_keep_the_contract!(
+    bounded,
+    #[cfg(feature = "mobc")]
+    mobc,
+    legacy
+);
 
 #[cfg(not(feature = "mobc"))]
 #[test]
@@ -56,79 +60,99 @@ fn without_its_feature_mobc_is_known_but_missing() {
     assert!(error.message().contains("needs the cargo feature \"mobc\""), "{error}");
 }
 
-/// The names of the pools that hold bounds.
-fn bounded() -> Vec<&'static str> {
-    Registry::builtin().pool.names().filter(|name| *name != legacy::NAME).collect()
-}
-
 fn settings(change: impl FnOnce(&mut PoolSettings)) -> PoolSettings {
     let mut settings = PoolSettings::new("test", &Config::default().pool);
     change(&mut settings);
     settings
 }
 
-fn pool(name: &str, connector: &ScriptedConnector, settings: PoolSettings) -> Arc<dyn ConnectionPool> {
-    factory(name).build(Arc::new(connector.clone()), settings).expect("valid settings")
+/// A pool of each backend that has limits.
+fn bounded_pools(
+    change: fn(&mut PoolSettings),
+) -> impl Iterator<Item = (Arc<dyn ConnectionPool>, ScriptedConnector)> {
+    let names = Registry::builtin().pool.names().filter(|name| *name != "legacy").collect::<Vec<_>>();
+    names.into_iter().map(move |name| {
+        let connector = ScriptedConnector::new();
+        (pool(name, &connector, settings(change)).expect("valid settings"), connector)
+    })
+}
+
+fn pool(
+    name: &str,
+    connector: &ScriptedConnector,
+    settings: PoolSettings,
+) -> Result<Arc<dyn ConnectionPool>> {
+    build(name, Arc::new(connector.clone()), settings)
+}
+
+fn config(vars: &[(&str, &str)]) -> Config {
+    let vars = vars.iter().map(|(name, value)| ((*name).into(), (*value).into()));
+    Config::from_vars(vars).expect("valid variables")
 }
 
 #[test]
-fn the_configuration_chooses_the_pool_and_a_rollback_flag_overrides_it() {
-    let bounded = |vars: &[(&str, &str)]| {
-        let vars = vars.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-        let context = BuildContext::new(Config::from_vars(vars).expect("valid"));
-        let pool = context.pool(Arc::new(ScriptedConnector::new()), settings(|_| {})).expect("a known name");
-        pool.capabilities().bounded
+fn the_configuration_selects_the_pool_and_a_rollback_flag_overrides_it() {
+    let is_bounded = |vars: &[(&str, &str)]| {
+        let context = BuildContext::new(config(vars));
+        let pool = context.build_pool(Arc::new(ScriptedConnector::new()), settings(|_| {}));
+        pool.expect("a known name").capabilities().bounded
     };
-    assert!(bounded(&[]));
-    assert!(!bounded(&[("ARSHAI_POOL__BACKEND", "legacy")]));
-    assert!(!bounded(&[("ARSHAI_USE_LEGACY_CONNECTIONS", "true")]));
+    assert!(is_bounded(&[]));
+    assert!(!is_bounded(&[("ARSHAI_POOL__BACKEND", "legacy")]));
+    assert!(!is_bounded(&[("ARSHAI_USE_LEGACY_CONNECTIONS", "true")]));
 }
 
 #[test]
-fn a_bounded_pool_of_no_connections_is_a_mistake() {
-    for name in bounded() {
+fn a_bounded_pool_needs_a_connection() {
+    for name in Registry::builtin().pool.names().filter(|name| *name != "legacy") {
         let none = settings(|settings| settings.max_connections = 0);
-        let built = factory(name).build(Arc::new(ScriptedConnector::new()), none);
-        assert_eq!(built.map(|_| ()).expect_err("no connections").kind(), ErrorKind::Config);
+        let error = pool(name, &ScriptedConnector::new(), none).expect_err("no connections");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(error.message(), "max_connections must be at least 1");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_at_the_deadline_says_how_full_the_pool_is() {
-    for name in bounded() {
-        let connector = ScriptedConnector::new();
-        let pool = pool(name, &connector, settings(|settings| settings.max_connections = 1));
+async fn an_error_of_a_full_pool_names_the_setting_to_raise() {
+    let full = |settings: &mut PoolSettings| (settings.max_connections, settings.max_waiting) = (1, 1);
+    for (pool, _connector) in bounded_pools(full) {
         let _held = pool.acquire(Deadline::after(LONG)).await.expect("a connection");
-        let error = pool.acquire(Deadline::after(LONG)).await.expect_err("none comes free");
+        let acquires = futures_util::future::join(
+            pool.acquire(Deadline::after(LONG)),
+            pool.acquire(Deadline::after(LONG)),
+        );
+        let (waiting, rejected) = acquires.await;
         assert_eq!(
-            error.to_string(),
-            "test: the deadline passed during waiting for a free connection \
-             (waited: 60.000s, in_use: 1, limit: 1, waiting: 1)",
+            waiting.expect_err("none is returned").to_string(),
+            "test: timed out: waiting for a connection \
+             (waited: 60.000s, limit: 1, setting: pool.max_connections)",
+        );
+        assert_eq!(
+            rejected.expect_err("one is waiting").to_string(),
+            "test: queue is full: 1 callers are waiting for a connection (setting: pool.max_waiting)",
         );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_cuts_short_whoever_is_connecting_or_checking() {
-    for name in bounded() {
-        for hangs in ["connecting", "checking"] {
-            let connector = ScriptedConnector::new();
-            let pool = pool(name, &connector, settings(|_| {}));
-            if hangs == "checking" {
+async fn closing_ends_callers_that_connect_or_check() {
+    for step in ["connecting", "checking"] {
+        for (pool, connector) in bounded_pools(|_| {}) {
+            if step == "checking" {
                 drop(pool.acquire(Deadline::after(LONG)).await.expect("a connection"));
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
-            connector.connects(Scripted::Hangs);
-            connector.checks(Scripted::Hangs);
-            let acquiring = tokio::spawn({
+            connector.set_connect_outcome(ScriptedOutcome::Hangs);
+            connector.set_check_outcome(ScriptedOutcome::Hangs);
+            let acquire = tokio::spawn({
                 let pool = Arc::clone(&pool);
                 async move { pool.acquire(Deadline::after(LONG)).await.map(|_| ()) }
             });
             tokio::task::yield_now().await;
             let began = tokio::time::Instant::now();
-            assert_eq!(pool.close(Deadline::after(LONG)).await, 0);
-            assert_eq!(began.elapsed(), Duration::ZERO, "{hangs}");
-            let error = acquiring.await.expect("it ends").expect_err("closed");
+            assert!(pool.close(Deadline::after(LONG)).await.is_clean());
+            assert_eq!(began.elapsed(), Duration::ZERO, "{step}");
+            let error = acquire.await.expect("it ends").expect_err("closed");
             assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
             assert_eq!(connector.open() + connector.connecting(), 0);
         }
@@ -136,63 +160,56 @@ async fn closing_cuts_short_whoever_is_connecting_or_checking() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_check_takes_those_with_it_that_were_idle_for_longer() {
-    for name in bounded() {
-        let connector = ScriptedConnector::new();
-        let pool = pool(name, &connector, settings(|settings| settings.check_timeout = LONG));
-        let held = [(); 4].map(|()| pool.acquire(Deadline::after(LONG)));
-        let held = futures_util::future::join_all(held).await;
-        drop(held);
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        connector.checks(Scripted::Fails);
-        let _replaced = pool.acquire(Deadline::after(LONG)).await.expect("another");
-        assert_eq!((connector.checked(), connector.open()), (1, 1), "{name}: one check, not four");
-        assert_eq!(pool.status().discarded, 4);
-    }
+async fn a_failed_check_drops_the_connections_that_were_idle_as_long() {
+    let connector = ScriptedConnector::new();
+    let pool =
+        pool("bounded", &connector, settings(|settings| settings.check_timeout = LONG)).expect("valid");
+    let held = [(); 4].map(|()| pool.acquire(Deadline::after(LONG)));
+    drop(futures_util::future::join_all(held).await);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    connector.set_check_outcome(ScriptedOutcome::Fails);
+    let _replaced = pool.acquire(Deadline::after(LONG)).await.expect("another");
+    assert_eq!((connector.checked(), connector.open()), (1, 1), "one check, not four");
+    assert_eq!(pool.stats().discarded, 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_are_kept_for_waiters_where_none_may_be_idle() {
-    for name in bounded() {
-        let connector = ScriptedConnector::new();
-        let none_idle = settings(|settings| {
-            settings.max_connections = 2;
-            settings.max_idle = 0;
-        });
-        let pool = pool(name, &connector, none_idle);
-        let turns = (0..50).map(|_| async {
-            let connection = pool.acquire(Deadline::after(LONG)).await.expect("a connection");
-            tokio::task::yield_now().await;
-            drop(connection);
-        });
-        futures_util::future::join_all(turns).await;
-        assert_eq!((connector.made(), connector.open()), (2, 0), "{name}");
-    }
+async fn connections_are_kept_for_waiting_callers_where_none_may_be_idle() {
+    let connector = ScriptedConnector::new();
+    let none_idle = settings(|settings| (settings.max_connections, settings.max_idle) = (2, 0));
+    let pool = pool("bounded", &connector, none_idle).expect("valid");
+    let callers = (0..50).map(|_| async {
+        let connection = pool.acquire(Deadline::after(LONG)).await.expect("a connection");
+        tokio::task::yield_now().await;
+        drop(connection);
+    });
+    futures_util::future::join_all(callers).await;
+    assert_eq!((connector.created(), connector.open()), (2, 0));
 }
 
 #[test]
-fn a_pool_outlives_the_runtime_it_was_first_used_on() {
-    for name in bounded() {
-        let connector = ScriptedConnector::new();
-        let pool = pool(name, &connector, settings(|_| {}));
+fn a_pool_outlives_the_runtime_that_used_it_first() {
+    for (pool, connector) in bounded_pools(|_| {}) {
         let paused = || {
             let mut builder = tokio::runtime::Builder::new_current_thread();
             builder.enable_all().start_paused(true).build().expect("a runtime")
         };
         let acquire = || pool.acquire(Deadline::after(LONG));
         let first = paused();
-        let kept = first
+        let held = first
             .block_on(async {
                 drop(acquire().await);
                 acquire().await
             })
             .expect("a connection");
         drop(first);
-        drop(kept);
+        drop(held);
         paused().block_on(async {
             drop(acquire().await.expect("a connection"));
             tokio::time::sleep(Duration::from_secs(40)).await;
-            assert_eq!(connector.open(), 0, "{name}: a reaper runs on the second runtime");
+            if pool.capabilities().reaps_idle {
+                assert_eq!(connector.open(), 0, "the reaper runs on the second runtime");
+            }
             assert_eq!(pool.health(Deadline::after(LONG)).await, Health::Healthy);
         });
     }

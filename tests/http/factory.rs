@@ -1,15 +1,15 @@
-//! Clients from the configuration, at the best level that can be had.
+//! Clients from the configuration.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arshai::contract::doubles::ScriptedTransport;
-use arshai::llm::{ChatRequest, ClientLevel, HttpClientFactory, Message};
-use arshai::{Arshai, Config, Error, ErrorKind, Registry};
+use arshai::llm::{ChatRequest, HttpClientFactory, Message};
+use arshai::{Arshai, Config, ErrorKind, Registry};
 use http::Response;
 use serde_json::json;
 
-use crate::support::{config, everything};
+use crate::support::{config, everything, transport};
 
 const SENTINEL: &str = "sk-sentinel-77a0";
 
@@ -25,20 +25,20 @@ fn keyed() -> Config {
     })
 }
 
-/// A registry whose ureq transport fails the first `failures` times it is built.
-fn failing(failures: usize) -> (Registry, Arc<AtomicUsize>) {
+/// A registry with a scripted transport named `ureq`, and how often it was built.
+fn scripted() -> (Registry, Arc<AtomicUsize>) {
     let (mut registry, builds) = (Registry::builtin(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&builds);
-    registry.http.register("ureq", move |_| match count.fetch_add(1, Ordering::SeqCst) {
-        n if n < failures => Err(Error::new(ErrorKind::Unsupported, "test", "not on this machine")),
-        _ => Ok(Arc::new(ScriptedTransport::new())),
+    registry.http.register("ureq", move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Ok(Arc::new(ScriptedTransport::new()))
     });
     (registry, builds)
 }
 
 #[test]
 fn all_four_providers_share_one_transport() {
-    let (registry, builds) = failing(0);
+    let (registry, builds) = scripted();
     let factory = HttpClientFactory::new(keyed()).with_registry(registry);
     assert_eq!(builds.load(Ordering::SeqCst), 0, "nothing is built before it is needed");
     assert_eq!(factory.openai("a").expect("configured").model(), "a");
@@ -50,38 +50,29 @@ fn all_four_providers_share_one_transport() {
 }
 
 #[test]
-fn a_transport_that_cannot_be_built_falls_back_level_by_level() {
-    for (failures, level) in
-        [(0, ClientLevel::Optimized), (1, ClientLevel::Standard), (2, ClientLevel::Minimal)]
-    {
-        let factory = HttpClientFactory::new(keyed()).with_registry(failing(failures).0);
-        factory.openai("m").expect("at some level");
-        assert_eq!(factory.level().expect("built"), level);
-    }
-    let error = HttpClientFactory::new(keyed()).with_registry(failing(3).0).openai("m").expect_err("at none");
-    assert!(error.message().contains("not on this machine"), "{error}");
+fn a_transport_that_cannot_be_built_is_an_error_that_names_its_setting() {
     let unknown = config(|config| {
         config.http.backend = "carrier-pigeon".into();
         config.llm.openai.api_key = Some(SENTINEL.into());
     });
     let factory = HttpClientFactory::new(unknown);
     assert!(factory.check_compatibility()[0].contains("carrier-pigeon"));
-    assert_eq!(factory.level().expect("the built-in one"), ClientLevel::Standard);
-}
+    let error = factory.openai("m").expect_err("no such backend");
+    assert_eq!(error.kind(), ErrorKind::UnknownBackend);
+    assert!(error.message().contains("http.backend = \"carrier-pigeon\""), "{error}");
 
-#[test]
-fn no_level_goes_around_a_proxy() {
-    let config = config(|config| {
+    let proxy = config(|config| {
         config.http.proxy = Some(format!("gopher://user:{SENTINEL}@proxy").into());
         config.llm.openai.api_key = Some("sk-other".into());
     });
-    let error = HttpClientFactory::new(config).openai("m").expect_err("the proxy is no proxy");
+    let error = HttpClientFactory::new(proxy).openai("m").expect_err("an invalid proxy");
     assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.message().contains("http.proxy"), "{error}");
     assert!(!everything(&error).contains(SENTINEL), "{error:?}");
 }
 
 #[test]
-fn a_missing_key_is_an_error_at_once_and_explicit_settings_mend_it() {
+fn a_missing_key_is_an_error_and_explicit_settings_provide_it() {
     let factory = HttpClientFactory::new(Config::default());
     assert!(factory.openai("m").expect_err("no key").message().contains("OPENAI_API_KEY"));
     let mut settings = Config::default().llm;
@@ -103,39 +94,63 @@ fn validation_reports_every_problem_and_only_of_what_is_configured() {
 }
 
 #[test]
-fn doubts_about_compatibility_are_told() {
+fn compatibility_warnings_are_returned() {
     assert!(HttpClientFactory::new(keyed()).check_compatibility().is_empty());
     let mut old = keyed();
     old.llm.azure.api_version = Some("2023-05-15".into());
     old.rollback.use_legacy_connections = true;
-    let doubts = HttpClientFactory::new(old).check_compatibility();
-    assert!(doubts.iter().any(|doubt| doubt.contains("AZURE_API_VERSION")), "{doubts:?}");
-    assert!(doubts.iter().any(|doubt| doubt.contains("rollback")), "{doubts:?}");
+    let warnings = HttpClientFactory::new(old).check_compatibility();
+    assert!(warnings.iter().any(|warning| warning.contains("AZURE_API_VERSION")), "{warnings:?}");
+    assert!(warnings.iter().any(|warning| warning.contains("rollback")), "{warnings:?}");
 }
 
 #[tokio::test]
-async fn the_runtimes_clients_speak_through_its_transport_and_appear_in_its_statistics() {
+async fn a_runtimes_limiters_are_components_while_a_client_uses_them() {
     let answer = json!({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}).to_string();
     let transport = Arc::new(
         ScriptedTransport::new().answering(Response::new(answer.clone())).answering(Response::new(answer)),
     );
     let runtime = Arshai::builder(keyed()).http(transport.clone()).build().expect("it builds");
-    assert!(runtime.stats().llm.is_empty());
-    for client in [runtime.openai("m"), runtime.openrouter("m")] {
-        client.expect("a key").chat(ChatRequest::new(vec![Message::user("hello")])).await.expect("an answer");
+    let limiters = |runtime: &Arshai| {
+        let components = runtime.stats().components;
+        let limiters = components.into_iter().filter(|component| component.name.starts_with("llm:"));
+        limiters.map(|limiter| (limiter.name, limiter.counters["succeeded"].clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(limiters(&runtime), []);
+    let clients = [runtime.openai("m"), runtime.openrouter("m"), runtime.openai("m")]
+        .map(|client| client.expect("a key"));
+    for client in &clients[..2] {
+        client.chat(ChatRequest::new(vec![Message::user("hello")])).await.expect("a response");
     }
     assert_eq!(transport.take_requests().len(), 2);
-    let stats = runtime.stats();
-    let names: Vec<_> = stats.llm.iter().map(|llm| (llm.name.as_str(), llm.answered)).collect();
-    assert_eq!(names, [("openai/m", 1), ("openrouter/m", 1)]);
-    assert!(stats.limits().any(|bound| bound.name == "llm.concurrency" && bound.limit == Some(64)));
-    assert!(!format!("{stats:?} {stats}").contains(SENTINEL));
+    assert_eq!(limiters(&runtime), [("llm:m".to_owned(), json!(1)), ("llm:m#2".to_owned(), json!(1))]);
+    assert!(runtime.stats().limits().any(|(_, limit)| limit.key == "llm.max_concurrency"));
+    drop(clients);
+    assert_eq!(limiters(&runtime), []);
 
     let off = config(|config| {
         config.llm.adaptive_concurrency = false;
         config.llm.openai.api_key = Some(SENTINEL.into());
     });
     let runtime = Arshai::builder(off).http(Arc::new(ScriptedTransport::new())).build().expect("it builds");
-    runtime.openai("m").expect("a key");
-    assert!(runtime.stats().llm.is_empty());
+    let _client = runtime.openai("m").expect("a key");
+    assert_eq!(limiters(&runtime), []);
+}
+
+#[test]
+fn the_concurrency_limit_never_exceeds_the_transports_connections() {
+    for (connections, concurrency, expected) in [(5, 64, 5), (20, 8, 8)] {
+        let few = config(|config| {
+            config.pool.max_connections = connections;
+            config.llm.max_concurrency = concurrency;
+            config.llm.openai.api_key = Some(SENTINEL.into());
+        });
+        let transport = transport(|config| config.pool.max_connections = connections);
+        let runtime = Arshai::builder(few).http(transport).build().expect("it builds");
+        let _client = runtime.openai("m").expect("a key");
+        let stats = runtime.stats();
+        let (_, limit) =
+            stats.limits().find(|(_, limit)| limit.key == "llm.max_concurrency").expect("a limiter");
+        assert_eq!(limit.limit, Some(expected));
+    }
 }

@@ -1,12 +1,12 @@
-//! The OpenAI-compatible client: what it retries, what it tells, over a scripted transport and a real one.
+//! The OpenAI-compatible client and its retries, over a scripted transport and a real one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arshai::config::OpenAiConfig;
 use arshai::contract::doubles::ScriptedTransport;
-use arshai::http::{HttpTransport, nothing_was_sent};
-use arshai::llm::{ChatRequest, LlmClient, Message, OpenAiClient, Usage};
+use arshai::http::HttpTransport;
+use arshai::llm::{ChatRequest, LlmClient, Message, OpenAiCompatibleClient, Retry, Usage};
 use arshai::{Deadline, Error, ErrorKind};
 use http::Response;
 use serde_json::{Value, json};
@@ -24,8 +24,9 @@ fn openai(base_url: Option<String>) -> OpenAiConfig {
     config
 }
 
-fn client(transport: &Arc<ScriptedTransport>) -> OpenAiClient {
-    OpenAiClient::new(&openai(None), "test-model", transport.clone()).expect("a key and a URL")
+fn client(transport: &Arc<ScriptedTransport>) -> Retry<OpenAiCompatibleClient> {
+    let client = OpenAiCompatibleClient::openai(&openai(None), "test-model", transport.clone());
+    Retry::new(client.expect("a key and a URL"), 3)
 }
 
 fn hello() -> ChatRequest {
@@ -51,7 +52,7 @@ fn asking_for(seconds: u64) -> Response<String> {
 }
 
 #[tokio::test]
-async fn a_question_crosses_a_real_socket_and_comes_back_answered() {
+async fn a_request_is_answered_over_a_real_socket() {
     let server = Server::start(|request| {
         assert!(request.head.starts_with("post /v1/chat/completions http/1.1\r\n"), "{}", request.head);
         assert!(request.head.contains(&format!("\r\nauthorization: bearer {SENTINEL}\r\n")));
@@ -61,7 +62,8 @@ async fn a_question_crosses_a_real_socket_and_comes_back_answered() {
         Reply::ok(&completion())
     });
     let config = openai(Some(server.url("/v1/")));
-    let client = OpenAiClient::new(&config, "test-model", transport(|_| ())).expect("a key and a URL");
+    let client =
+        OpenAiCompatibleClient::openai(&config, "test-model", transport(|_| ())).expect("a key and a URL");
     let mut request = hello();
     request.extra_headers.insert("x-tenant".into(), "a".into());
     let response = client.chat(request).await.expect("an answer");
@@ -69,11 +71,12 @@ async fn a_question_crosses_a_real_socket_and_comes_back_answered() {
 }
 
 #[tokio::test]
-async fn dropping_the_question_closes_the_exchange() {
+async fn dropping_the_request_closes_its_connection() {
     let mut server = Server::start(|_| Reply::Stall(Vec::new()));
     let transport = transport(|_| ());
     let config = openai(Some(server.url("/v1")));
-    let client = OpenAiClient::new(&config, "test-model", transport.clone()).expect("a key and a URL");
+    let client =
+        OpenAiCompatibleClient::openai(&config, "test-model", transport.clone()).expect("a key and a URL");
     tokio::select! {
         _ = client.chat(hello()) => panic!("the server never answers"),
         event = server.event() => assert_eq!(event, Event::Request),
@@ -94,13 +97,13 @@ async fn retry_after_is_honoured() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_that_the_deadline_does_not_allow_is_not_waited_for() {
+async fn a_delay_that_exceeds_the_deadline_is_not_begun() {
     let transport = Arc::new(ScriptedTransport::new().answering(asking_for(30)));
     let began = Instant::now();
     let request = hello().with_deadline(Some(Deadline::after(Duration::from_secs(10))));
     let error = client(&transport).chat(request).await.expect_err("no time");
     assert_eq!((error.kind(), began.elapsed()), (ErrorKind::RateLimited, Duration::ZERO));
-    assert!(error.context().any(|(name, value)| name == "retry_after" && value == "30.0s"), "{error}");
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(30)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -123,20 +126,23 @@ async fn safe_failures_are_retried_three_times_and_no_more() {
         assert_eq!(transport.take_requests().len(), 4, "{status}");
     }
     let unreachable = || Error::new(ErrorKind::Timeout, "test", "connecting took too long");
-    let transport = ScriptedTransport::new().failing(nothing_was_sent(unreachable()));
+    let transport = ScriptedTransport::new().failing(unreachable().not_sent());
     let transport = Arc::new(transport.answering(answer(200, completion())));
     client(&transport).chat(hello()).await.expect("the second attempt");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_have_been_answered_or_cannot_succeed_is_not_retried() {
+async fn unknown_outcomes_full_queues_and_permanent_errors_are_not_retried() {
     for status in [400, 401, 403, 404, 422] {
         let transport = Arc::new(ScriptedTransport::new().answering(answer(status, "{}")));
-        client(&transport).chat(hello()).await.expect_err("refused");
+        client(&transport).chat(hello()).await.expect_err("rejected");
         assert_eq!(transport.take_requests().len(), 1, "{status}");
     }
-    for kind in [ErrorKind::Transport, ErrorKind::Timeout, ErrorKind::Capacity] {
-        let transport = ScriptedTransport::new().failing(Error::new(kind, "test", "the connection broke"));
+    let full = Error::new(ErrorKind::Capacity, "test", "the queue is full").not_sent();
+    let broken = |kind| Error::new(kind, "test", "the connection broke");
+    for error in [broken(ErrorKind::Transport), broken(ErrorKind::Timeout), full] {
+        let kind = error.kind();
+        let transport = ScriptedTransport::new().failing(error);
         let transport = Arc::new(transport);
         let error = client(&transport).chat(hello()).await.expect_err("it broke");
         assert_eq!((error.kind(), transport.take_requests().len()), (kind, 1));
@@ -149,19 +155,21 @@ async fn what_may_have_been_answered_or_cannot_succeed_is_not_retried() {
 #[tokio::test]
 async fn a_missing_key_and_a_bad_url_name_their_variables() {
     let transport: Arc<dyn HttpTransport> = Arc::new(ScriptedTransport::new());
-    let refused = |config: &OpenAiConfig| {
-        OpenAiClient::new(config, "m", transport.clone()).expect_err("it cannot work").to_string()
+    let rejected = |config: &OpenAiConfig| {
+        OpenAiCompatibleClient::openai(config, "m", transport.clone())
+            .expect_err("it cannot work")
+            .to_string()
     };
-    assert!(refused(&OpenAiConfig::default()).contains("OPENAI_API_KEY"));
-    assert!(refused(&openai(Some("not a url".into()))).contains("OPENAI_BASE_URL"));
+    assert!(rejected(&OpenAiConfig::default()).contains("OPENAI_API_KEY"));
+    assert!(rejected(&openai(Some("not a url".into()))).contains("OPENAI_BASE_URL"));
     let mut config = openai(None);
     config.api_key = Some(format!("{SENTINEL}\n").into());
-    let message = refused(&config);
+    let message = rejected(&config);
     assert!(message.contains("OPENAI_API_KEY") && !message.contains(SENTINEL), "{message}");
 }
 
 #[tokio::test]
-async fn a_header_with_a_line_break_is_refused_by_its_name() {
+async fn a_header_with_a_line_break_is_rejected_by_its_name() {
     let transport = Arc::new(ScriptedTransport::new());
     let mut request = hello();
     request.extra_headers.insert("x-tenant".into(), format!("a\r\nx-key: {SENTINEL}"));
@@ -173,14 +181,15 @@ async fn a_header_with_a_line_break_is_refused_by_its_name() {
 }
 
 #[tokio::test]
-async fn no_failure_tells_the_key() {
+async fn no_error_contains_the_key() {
     let echo = json!({"error": {"message": format!("you sent Bearer {SENTINEL}")}}).to_string();
     let server = Server::start(move |request| match request.head.contains("x-stall") {
         true => Reply::Stall(Vec::new()),
         false => Reply::status("400 Bad Request", "", echo.as_bytes()),
     });
     let config = openai(Some(server.url("/v1")));
-    let client = OpenAiClient::new(&config, "test-model", transport(|_| ())).expect("a key and a URL");
+    let client =
+        OpenAiCompatibleClient::openai(&config, "test-model", transport(|_| ())).expect("a key and a URL");
     assert!(!format!("{client:?} {config:?}").contains(SENTINEL));
     let error = client.chat(hello().with_deadline(Some(Deadline::after(LONG)))).await.expect_err("400");
     assert_eq!(error.kind(), ErrorKind::BadRequest);
@@ -191,4 +200,45 @@ async fn no_failure_tells_the_key() {
     let error = client.chat(stalling).await.expect_err("it stalls");
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(!everything(&error).contains(SENTINEL), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_local_server_needs_no_key() {
+    let mut config = openai(Some("http://127.0.0.1:8000/v1".into()));
+    config.api_key = None;
+    let transport = Arc::new(ScriptedTransport::new().answering(answer(200, completion())));
+    let client = OpenAiCompatibleClient::openai(&config, "m", transport.clone()).expect("no key needed");
+    client.chat(hello()).await.expect("a response");
+    assert!(transport.take_requests()[0].request.headers().get("authorization").is_none());
+}
+
+#[tokio::test]
+async fn a_response_keeps_its_headers_and_body() {
+    let mut response = answer(200, completion());
+    response.headers_mut().insert("x-request-id", "7".parse().expect("a value"));
+    let transport = Arc::new(ScriptedTransport::new().answering(response.clone()).answering(response));
+    let whole = client(&transport).chat(hello()).await.expect("a response");
+    assert_eq!(
+        (&whole.headers["x-request-id"], whole.body),
+        (&"7".parse().expect("a value"), Some(completion().into()))
+    );
+    let stream = client(&transport).stream(hello()).await;
+    assert!(stream.map_or_else(|_| true, |stream| stream.headers().contains_key("x-request-id")));
+}
+
+#[tokio::test]
+async fn bodies_of_errors_are_read_to_64_kib() {
+    let body = json!({"error": {"message": "x".repeat(1 << 20)}}).to_string();
+    let transport = Arc::new(ScriptedTransport::new().answering(answer(400, body)));
+    let error = client(&transport).chat(hello()).await.expect_err("rejected");
+    assert_eq!(error.kind(), ErrorKind::BadRequest);
+    assert!(!everything(&error).contains("xxx"), "a truncated body is not JSON");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transport_gets_the_deadline_of_the_request() {
+    let transport = Arc::new(ScriptedTransport::new().answering(answer(200, completion())));
+    let deadline = Deadline::after(Duration::from_secs(7));
+    client(&transport).chat(hello().with_deadline(Some(deadline))).await.expect("a response");
+    assert_eq!(transport.take_requests()[0].deadline, Some(deadline));
 }

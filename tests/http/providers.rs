@@ -1,14 +1,11 @@
-//! What each provider is sent, and what its published answers are understood as.
+//! The requests to each provider, and the responses and errors in its documentation.
 
 use std::sync::Arc;
 
 use arshai::config::{AzureConfig, GoogleConfig, OpenAiConfig, OpenRouterConfig};
 use arshai::contract::doubles::ScriptedTransport;
 use arshai::http::HttpTransport;
-use arshai::llm::{
-    AzureOpenAiClient, ChatRequest, EmbedRequest, GeminiClient, LlmClient, Message, OpenAiClient,
-    OpenRouterClient, Usage,
-};
+use arshai::llm::{ChatRequest, EmbedRequest, LlmClient, Message, OpenAiCompatibleClient, Usage};
 use arshai::{Error, ErrorKind, Result};
 use http::{HeaderMap, Response, Uri};
 use serde_json::{Value, json};
@@ -17,17 +14,17 @@ use crate::support::everything;
 
 const SENTINEL: &str = "sk-sentinel-77a0";
 
-/// A client, the transport under it and the answers it gets.
+/// Builds a client over a transport.
 type Build = fn(Arc<dyn HttpTransport>) -> Result<Box<dyn LlmClient>>;
 
 fn openai(transport: Arc<dyn HttpTransport>) -> Result<Box<dyn LlmClient>> {
     let mut config = OpenAiConfig::default();
     config.api_key = Some(SENTINEL.into());
-    Ok(Box::new(OpenAiClient::new(&config, "gpt-4o", transport)?))
+    Ok(Box::new(OpenAiCompatibleClient::openai(&config, "gpt-4o", transport)?))
 }
 
 fn azure(transport: Arc<dyn HttpTransport>) -> Result<Box<dyn LlmClient>> {
-    Ok(Box::new(AzureOpenAiClient::new(&azure_config(), transport)?))
+    Ok(Box::new(OpenAiCompatibleClient::azure_openai(&azure_config(), transport)?))
 }
 
 fn azure_config() -> AzureConfig {
@@ -44,13 +41,13 @@ fn openrouter(transport: Arc<dyn HttpTransport>) -> Result<Box<dyn LlmClient>> {
     config.api_key = Some(SENTINEL.into());
     config.site_url = Some("https://example.com".into());
     config.app_name = Some("my service".into());
-    Ok(Box::new(OpenRouterClient::new(&config, "openai/gpt-4o", transport)?))
+    Ok(Box::new(OpenAiCompatibleClient::openrouter(&config, "openai/gpt-4o", transport)?))
 }
 
 fn gemini(transport: Arc<dyn HttpTransport>) -> Result<Box<dyn LlmClient>> {
     let mut config = GoogleConfig::default();
     config.api_key = Some(SENTINEL.into());
-    Ok(Box::new(GeminiClient::new(&config, "gemini-2.5-flash", transport)?))
+    Ok(Box::new(OpenAiCompatibleClient::genai(&config, "gemini-2.5-flash", transport)?))
 }
 
 fn completion() -> Value {
@@ -61,7 +58,7 @@ fn request() -> ChatRequest {
     ChatRequest::new(vec![Message::user("hello")])
 }
 
-/// What one chat sends: its address, headers and body.
+/// The address, headers and body of a request.
 async fn sent(build: Build) -> (Uri, HeaderMap, Value) {
     let answer = Response::new(completion().to_string());
     let transport = Arc::new(ScriptedTransport::new().answering(answer));
@@ -76,11 +73,11 @@ async fn sent(build: Build) -> (Uri, HeaderMap, Value) {
 async fn failing(build: Build, status: u16, body: &Value) -> Error {
     let answer = Response::builder().status(status).body(body.to_string()).expect("a response");
     let client = build(Arc::new(ScriptedTransport::new().answering(answer))).expect("a good configuration");
-    client.chat(request()).await.expect_err("refused")
+    client.chat(request()).await.expect_err("rejected")
 }
 
 #[tokio::test]
-async fn each_provider_is_asked_at_its_address_with_its_headers() {
+async fn each_provider_gets_its_address_and_headers() {
     let bearer = format!("Bearer {SENTINEL}");
     let (url, headers, body) = sent(openai).await;
     assert_eq!(url, "https://api.openai.com/v1/chat/completions");
@@ -113,7 +110,7 @@ async fn each_provider_is_asked_at_its_address_with_its_headers() {
 }
 
 #[tokio::test]
-async fn the_providers_published_answers_are_understood() {
+async fn the_providers_documented_responses_are_decoded() {
     let published = [
         (
             openai as Build,
@@ -178,7 +175,7 @@ async fn the_providers_published_answers_are_understood() {
 }
 
 #[tokio::test]
-async fn gemini_streams_that_share_an_index_and_count_up_are_understood() {
+async fn gemini_streams_that_share_an_index_and_count_up_are_decoded() {
     let chunk = |name: &str, tokens: u64| {
         let call =
             json!({"index": 0, "id": "", "type": "function", "function": {"name": name, "arguments": "{}"}});
@@ -197,7 +194,7 @@ async fn gemini_streams_that_share_an_index_and_count_up_are_understood() {
 }
 
 #[tokio::test]
-async fn vectors_are_asked_for_at_each_providers_address() {
+async fn embeddings_are_requested_at_each_providers_address() {
     let answer = json!({"object": "list", "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -1.0]}],
                         "model": "text-embedding-3-small", "usage": {"prompt_tokens": 5, "total_tokens": 5}});
     for (build, path) in [
@@ -218,34 +215,35 @@ async fn vectors_are_asked_for_at_each_providers_address() {
 }
 
 #[tokio::test]
-async fn what_is_missing_or_unfit_names_its_variable_and_no_secret() {
+async fn missing_and_invalid_settings_name_their_variable_and_no_secret() {
     let transport: Arc<dyn HttpTransport> = Arc::new(ScriptedTransport::new());
-    let refused = |change: fn(&mut AzureConfig)| {
+    let rejected = |change: fn(&mut AzureConfig)| {
         let mut config = azure_config();
         change(&mut config);
-        let error = AzureOpenAiClient::new(&config, transport.clone()).expect_err("it cannot work");
+        let error =
+            OpenAiCompatibleClient::azure_openai(&config, transport.clone()).expect_err("it cannot work");
         assert_eq!(error.kind(), ErrorKind::Config);
         assert!(!everything(&error).contains(SENTINEL), "{error:?}");
         error.to_string()
     };
-    assert!(refused(|config| config.endpoint = None).contains("AZURE_OPENAI_ENDPOINT"));
-    assert!(refused(|config| config.endpoint = Some("no url".into())).contains("AZURE_OPENAI_ENDPOINT"));
-    assert!(refused(|config| config.api_key = None).contains("AZURE_OPENAI_API_KEY"));
+    assert!(rejected(|config| config.endpoint = None).contains("AZURE_OPENAI_ENDPOINT"));
+    assert!(rejected(|config| config.endpoint = Some("no url".into())).contains("AZURE_OPENAI_ENDPOINT"));
+    assert!(rejected(|config| config.api_key = None).contains("AZURE_OPENAI_API_KEY"));
     assert!(
-        refused(|config| config.api_key = Some(format!("{SENTINEL}\n").into()))
+        rejected(|config| config.api_key = Some(format!("{SENTINEL}\n").into()))
             .contains("AZURE_OPENAI_API_KEY")
     );
-    assert!(refused(|config| config.deployment = None).contains("AZURE_DEPLOYMENT"));
-    assert!(refused(|config| config.deployment = Some("../x?y".into())).contains("AZURE_DEPLOYMENT"));
-    assert!(refused(|config| config.api_version = Some("1&x=2".into())).contains("AZURE_API_VERSION"));
-    let openrouter = OpenRouterClient::new(&OpenRouterConfig::default(), "m", transport.clone());
+    assert!(rejected(|config| config.deployment = None).contains("AZURE_DEPLOYMENT"));
+    assert!(rejected(|config| config.deployment = Some("../x?y".into())).contains("AZURE_DEPLOYMENT"));
+    assert!(rejected(|config| config.api_version = Some("1&x=2".into())).contains("AZURE_API_VERSION"));
+    let openrouter = OpenAiCompatibleClient::openrouter(&OpenRouterConfig::default(), "m", transport.clone());
     assert!(openrouter.expect_err("no key").to_string().contains("OPENROUTER_API_KEY"));
-    let gemini = GeminiClient::new(&GoogleConfig::default(), "m", transport.clone());
+    let gemini = OpenAiCompatibleClient::genai(&GoogleConfig::default(), "m", transport.clone());
     assert!(gemini.expect_err("no key").to_string().contains("GOOGLE_API_KEY"));
 }
 
 #[tokio::test]
-async fn the_providers_published_errors_are_typed() {
+async fn the_providers_documented_errors_are_classified() {
     let error = failing(
         azure,
         400,

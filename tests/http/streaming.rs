@@ -1,4 +1,4 @@
-//! Streamed answers over real sockets: what is read, what is refused, what is closed.
+//! Streamed responses over real sockets.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use arshai::backends::http::UreqTransport;
 use arshai::config::OpenAiConfig;
 use arshai::contract::doubles::ScriptedTransport;
 use arshai::llm::{
-    ArgumentProblem, ChatEvent, ChatRequest, ChatStream, LlmClient, Message, OpenAiClient, ToolCall, Usage,
+    ArgumentError, ChatEvent, ChatRequest, ChatStream, LlmClient, Message, OpenAiCompatibleClient, Retry,
+    ToolCall, Usage,
 };
 use arshai::{Deadline, ErrorKind, Result};
 use http::Response;
@@ -25,11 +26,12 @@ fn hello() -> ChatRequest {
     ChatRequest::new(vec![Message::user("hello")]).with_deadline(Some(Deadline::after(LONG)))
 }
 
-fn client(server: &Server, transport: &Arc<UreqTransport>) -> OpenAiClient {
+fn client(server: &Server, transport: &Arc<UreqTransport>) -> Retry<OpenAiCompatibleClient> {
     let mut config = OpenAiConfig::default();
     config.api_key = Some(SENTINEL.into());
     config.base_url = Some(server.url("/v1"));
-    OpenAiClient::new(&config, "test-model", transport.clone()).expect("a key and a URL")
+    let client = OpenAiCompatibleClient::openai(&config, "test-model", transport.clone());
+    Retry::new(client.expect("a key and a URL"), 3)
 }
 
 /// The events of a stream, each as `data`.
@@ -38,8 +40,7 @@ fn sse(events: &[Value]) -> String {
 }
 
 fn delta(delta: Value) -> Value {
-    json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "m",
-           "choices": [{"index": 0, "delta": delta, "finish_reason": null}]})
+    json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]})
 }
 
 fn finish(reason: &str) -> Value {
@@ -56,13 +57,13 @@ fn chunked(parts: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
-/// What a client makes of a stream of `body` that ends when the connection does.
+/// The events of a stream of `body`.
 async fn reading(body: &str) -> Result<Vec<ChatEvent>> {
     let response = Response::builder().header("content-type", "text/event-stream").body(body.to_owned());
     let transport = ScriptedTransport::new().answering(response.expect("a response"));
     let mut config = OpenAiConfig::default();
     config.api_key = Some(SENTINEL.into());
-    let client = OpenAiClient::new(&config, "m", Arc::new(transport)).expect("a key");
+    let client = OpenAiCompatibleClient::openai(&config, "m", Arc::new(transport)).expect("a key");
     all(client.stream(hello()).await?).await
 }
 
@@ -75,7 +76,7 @@ async fn all(mut stream: ChatStream) -> Result<Vec<ChatEvent>> {
 }
 
 #[tokio::test]
-async fn an_answer_with_text_tools_and_usage_is_read_as_it_comes() {
+async fn a_response_with_text_tools_and_usage_is_read_as_it_arrives() {
     // As OpenAI's documentation shows it: the role first, arguments in pieces, the usage last.
     let stream = sse(&[
         delta(json!({"role": "assistant", "content": ""})),
@@ -121,7 +122,7 @@ async fn an_answer_with_text_tools_and_usage_is_read_as_it_comes() {
 }
 
 #[tokio::test]
-async fn an_event_is_given_before_the_next_one_is_sent() {
+async fn an_event_is_returned_before_the_next_one_is_sent() {
     let first = format!("{HEAD}connection: close\r\n\r\n{}", sse(&[delta(json!({"content": "now"}))]));
     let mut server = Server::start(move |_| Reply::Stall(first.clone().into_bytes()));
     let transport = transport(|_| ());
@@ -134,7 +135,7 @@ async fn an_event_is_given_before_the_next_one_is_sent() {
 }
 
 #[tokio::test]
-async fn a_stream_that_stalls_is_left_at_the_deadline_and_its_connection_closed() {
+async fn a_stream_that_stalls_fails_at_the_deadline_and_closes_its_connection() {
     let first = format!("{HEAD}connection: close\r\n\r\n{}", sse(&[delta(json!({"content": "now"}))]));
     let mut server = Server::start(move |_| Reply::Stall(first.clone().into_bytes()));
     let transport = transport(|_| ());
@@ -149,36 +150,35 @@ async fn a_stream_that_stalls_is_left_at_the_deadline_and_its_connection_closed(
 }
 
 #[tokio::test]
-async fn an_endless_stream_ends_with_the_deadline_or_the_cap() {
+async fn an_endless_stream_ends_at_the_deadline_or_the_size_limit() {
     let head = format!("{HEAD}connection: close\r\n\r\n").into_bytes();
     let again = sse(&[delta(json!({"content": "and on "}))]).into_bytes();
     let server = Server::start(move |_| Reply::Endless(head.clone(), again.clone()));
-    let patient = transport(|config| config.http.max_body_bytes = 1 << 20);
-    let error = all(client(&server, &patient).stream(hello()).await.expect("a head")).await;
+    let small = transport(|config| config.http.max_body_bytes = 1 << 20);
+    let error = all(client(&server, &small).stream(hello()).await.expect("a head")).await;
     assert_eq!(error.expect_err("the cap").kind(), ErrorKind::TooLarge);
-    until(|| connections(&patient).0 == 0).await;
+    until(|| connections(&small).0 == 0).await;
 
-    let roomy = transport(|config| config.http.max_body_bytes = 1 << 40);
+    let large = transport(|config| config.http.max_body_bytes = 1 << 40);
     let request = hello().with_deadline(Some(Deadline::after(SHORT)));
-    let error = all(client(&server, &roomy).stream(request).await.expect("a head")).await;
+    let error = all(client(&server, &large).stream(request).await.expect("a head")).await;
     assert_eq!(error.expect_err("the deadline").kind(), ErrorKind::Timeout);
-    until(|| connections(&roomy).0 == 0).await;
+    until(|| connections(&large).0 == 0).await;
 }
 
 #[tokio::test]
-async fn what_is_malformed_or_cut_short_is_an_error_of_its_kind() {
+async fn malformed_and_truncated_streams_are_errors_of_their_kind() {
     let text = sse(&[delta(json!({"content": "half of it"}))]);
     let huge = format!("data: {}", "x".repeat(3 << 20));
     for (body, kind, words) in [
-        ("", ErrorKind::Transport, "[DONE] is missing"),
-        (&*text, ErrorKind::Transport, "[DONE] is missing"),
-        (&*format!("{text}{}", sse(&[finish("stop")])), ErrorKind::Transport, "[DONE] is missing"),
-        (&*format!("{text}data: [DONE]\n\n"), ErrorKind::Protocol, "without saying why"),
-        ("data: {\"choices\": oops\n\n", ErrorKind::Protocol, "no chunk of an answer"),
-        ("data: private words\n\n", ErrorKind::Protocol, "no chunk of an answer"),
-        (&*huge, ErrorKind::TooLarge, "larger than its bound"),
+        ("", ErrorKind::Transport, "before [DONE]"),
+        (&*text, ErrorKind::Transport, "before [DONE]"),
+        (&*format!("{text}data: [DONE]\n\n"), ErrorKind::Protocol, "without a finish_reason"),
+        ("data: {\"choices\": oops\n\n", ErrorKind::Protocol, "invalid chunk"),
+        ("data: private words\n\n", ErrorKind::Protocol, "invalid chunk"),
+        (&*huge, ErrorKind::TooLarge, "exceeds the size limit"),
         (&*sse(&[finish("content_filter")]), ErrorKind::ContentFilter, "content filter"),
-        (&*sse(&[delta(json!({"refusal": "I can't"}))]), ErrorKind::ContentFilter, "refused"),
+        (&*sse(&[delta(json!({"refusal": "I can't"}))]), ErrorKind::ContentFilter, "declined"),
         (&*sse(&[json!({"error": {"code": 502, "message": "gone"}})]), ErrorKind::Overloaded, "502"),
     ] {
         let error = reading(body).await.expect_err(words);
@@ -189,14 +189,27 @@ async fn what_is_malformed_or_cut_short_is_an_error_of_its_kind() {
 }
 
 #[tokio::test]
-async fn arguments_that_never_end_are_an_outcome_and_a_thousand_calls_are_too_many() {
+async fn text_before_an_error_event_arrives_before_the_error() {
+    let body = sse(&[delta(json!({"content": "half"})), json!({"error": {"code": 502, "message": "gone"}})]);
+    let response = Response::builder().header("content-type", "text/event-stream").body(body);
+    let transport = ScriptedTransport::new().answering(response.expect("a response"));
+    let mut config = OpenAiConfig::default();
+    config.api_key = Some(SENTINEL.into());
+    let client = OpenAiCompatibleClient::openai(&config, "m", Arc::new(transport)).expect("a key");
+    let mut stream = client.stream(hello()).await.expect("a head");
+    assert_eq!(stream.next().await.expect("the text"), Some(ChatEvent::Text("half".into())));
+    assert_eq!(stream.next().await.expect_err("the error").kind(), ErrorKind::Overloaded);
+}
+
+#[tokio::test]
+async fn truncated_arguments_are_reported_and_a_thousand_calls_are_too_many() {
     let begun =
         json!({"tool_calls": [{"index": 0, "id": "1", "function": {"name": "f", "arguments": "{\"x\""}}]});
     let events = reading(&format!("{}data: [DONE]\n\n", sse(&[delta(begun), finish("length")]))).await;
     let events = events.expect("an answer");
     let expected = ToolCall::new("1", "f", "{\"x\"");
     assert!(
-        matches!(&events[1], ChatEvent::ToolCallFailed { call, problem: ArgumentProblem::Unfinished, .. }
+        matches!(&events[1], ChatEvent::ToolCallFailed { call, error: ArgumentError::Truncated, .. }
                  if *call == expected),
         "{events:?}"
     );
@@ -208,7 +221,7 @@ async fn arguments_that_never_end_are_an_outcome_and_a_thousand_calls_are_too_ma
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_stream_is_understood_all_the_same() {
+async fn a_server_that_does_not_stream_is_supported() {
     let answer = json!({"choices": [{"message": {"content": "whole"}, "finish_reason": "stop"}]}).to_string();
     let server = Server::start(move |_| {
         Reply::status("200 OK", "content-type: application/json\r\n", answer.as_bytes())
@@ -221,7 +234,7 @@ async fn a_server_that_does_not_stream_is_understood_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_refused_stream_is_retried_before_its_first_byte_and_never_after() {
+async fn a_rejected_stream_is_retried_before_its_first_byte_and_never_after() {
     let requests = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&requests);
     let broken = format!("{HEAD}connection: close\r\n\r\n{}", sse(&[delta(json!({"content": "now"}))]));
@@ -250,7 +263,7 @@ async fn a_request_whose_connection_is_reset_or_closed_after_it_was_sent_reaches
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed_and_takes_no_key_along() {
+async fn a_redirect_is_not_followed() {
     let elsewhere = Server::start(|_| Reply::ok("stolen"));
     let location = format!("location: {}\r\n", elsewhere.url("/v1/chat/completions"));
     let server = Server::start(move |_| Reply::status("307 Temporary Redirect", &location, b""));
@@ -262,7 +275,7 @@ async fn a_redirect_is_not_followed_and_takes_no_key_along() {
 }
 
 #[tokio::test]
-async fn no_failure_of_a_stream_tells_the_key() {
+async fn no_error_of_a_stream_contains_the_key() {
     let echo = json!({"error": {"message": format!("you sent Bearer {SENTINEL}"), "type": "server_error"}});
     let error = reading(&sse(&[echo])).await.expect_err("an error within the stream");
     assert_eq!(error.kind(), ErrorKind::Overloaded);
@@ -287,7 +300,7 @@ impl Write for Log {
 }
 
 #[tokio::test]
-async fn no_log_tells_a_key_a_header_or_a_word_of_the_conversation() {
+async fn no_log_contains_a_key_a_header_or_the_conversation() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber =
@@ -303,12 +316,12 @@ async fn no_log_tells_a_key_a_header_or_a_word_of_the_conversation() {
         _ => Reply::Bytes(done.clone()),
     });
     let mut request = hello().with_header("x-tenant", "tenant-secret");
-    request.messages = vec![Message::user("private question")];
+    request.messages = Arc::new(vec![Message::user("private question")]);
     let transport = transport(|_| ());
     let client = client(&server, &transport);
     let answer = client.stream(request.clone()).await.expect("the second attempt").collect().await;
     let shown =
-        format!("{request:?} {answer:?} {client:?} {:?}", answer.as_ref().expect("an answer").message());
+        format!("{request:?} {answer:?} {client:?} {:?}", answer.as_ref().expect("an answer").to_message());
     let logged = String::from_utf8(log.0.lock().clone()).expect("text");
     assert!(logged.contains("retrying"), "{logged}");
     for secret in [SENTINEL, "tenant-secret", "private"] {

@@ -40,7 +40,8 @@ async fn a_server_that_hangs_is_down_or_does_not_exist_leaves_the_others_usable(
     let runtime = runtime([hanging, missing, exits, refused, python("python")]);
     let manager = runtime.mcp().expect("compiled in");
     let began = Instant::now();
-    let error = manager.initialize(Deadline::after(Duration::from_secs(8))).await.expect_err("one is required");
+    let error =
+        manager.initialize(Deadline::after(Duration::from_secs(8))).await.expect_err("one is required");
     assert!(began.elapsed() < Duration::from_millis(8_200), "{:?}", began.elapsed());
     assert!(error.to_string().contains("refused"), "{error}");
     assert_eq!(manager.connected_servers(), ["python"], "{:?}", manager.servers());

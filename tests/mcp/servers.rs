@@ -29,9 +29,16 @@ async fn servers_of_both_eras_are_connected_listed_and_called() {
     let echo = McpCall::new("npm", "echo").with_arguments(arguments(json!({"message": "hello"})));
     assert_eq!(manager.call_tool(echo).await.expect("it echoes").first_text(), Some("Echo: hello"));
     let image = manager.call_tool(McpCall::new("npm", "get-tiny-image")).await.expect("it returns an image");
-    assert!(image.content.iter().any(|content| matches!(content, McpContent::Image { data, .. } if data.len() > 100)));
+    assert!(
+        image
+            .content
+            .iter()
+            .any(|content| matches!(content, McpContent::Image { data, .. } if data.len() > 100))
+    );
 
-    assert!(manager.health_check(soon()).await.iter().all(|server| server.health == McpServerHealth::Healthy));
+    assert!(
+        manager.health_check(soon()).await.iter().all(|server| server.health == McpServerHealth::Healthy)
+    );
     assert_eq!(runtime.health(soon()).await.get("mcp:npm"), Some(&Health::Healthy));
     assert!(runtime.shutdown(soon()).await.is_clean());
     let closed = manager.call_tool(McpCall::new("npm", "echo")).await.expect_err("closed");
@@ -55,10 +62,14 @@ async fn tools_are_functions_of_the_executor() {
 async fn a_call_ends_at_its_deadline_and_the_connection_stays_usable() {
     let (_runtime, manager) = connected([python("python")]).await;
     let deadline = Deadline::after(Duration::from_millis(300));
-    let slow = McpCall::new("python", "slow").with_arguments(arguments(json!({"seconds": 60}))).with_deadline(deadline);
+    let slow = McpCall::new("python", "slow")
+        .with_arguments(arguments(json!({"seconds": 60})))
+        .with_deadline(deadline);
     let error = manager.call_tool(slow).await.expect_err("it takes a minute");
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown), "{error}");
-    assert!(Deadline::after(Duration::ZERO) < Deadline::after(deadline.remaining() + Duration::from_millis(100)));
+    assert!(
+        Deadline::after(Duration::ZERO) < Deadline::after(deadline.remaining() + Duration::from_millis(100))
+    );
     let call = McpCall::new("python", "add").with_arguments(arguments(json!({"a": 1, "b": 1})));
     assert_eq!(manager.call_tool(call).await.expect("it answers").first_text(), Some("2"));
 }

@@ -46,7 +46,9 @@ pub(crate) fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(30))
 }
 
-pub(crate) async fn connected(servers: impl IntoIterator<Item = McpServerConfig>) -> (Arshai, Arc<dyn McpServerManager>) {
+pub(crate) async fn connected(
+    servers: impl IntoIterator<Item = McpServerConfig>,
+) -> (Arshai, Arc<dyn McpServerManager>) {
     let runtime = runtime(servers);
     let manager = Arc::clone(runtime.mcp().expect("compiled in"));
     manager.initialize(soon()).await.expect("no server is required");

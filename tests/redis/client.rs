@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use arshai::backends::redis::fred::interfaces::{KeysInterface, ListInterface};
-use arshai::backends::redis::{Effect, RedisValue};
-use arshai::{Deadline, ErrorKind, Health};
+use arshai::backends::redis::{Idempotency, RedisValue};
+use arshai::{Component, Deadline, ErrorKind, Health, Outcome, Registry};
 use arshai_test_support::{Cluster, RedisServer, Sentinel, eventually};
 
 use crate::{client, config, server};
@@ -28,29 +28,29 @@ async fn set_and_get_keep_text_json_and_bytes_and_expire() {
     assert_eq!(client.get_key("empty").await.expect("it reads"), Some(RedisValue::Text(String::new())));
     assert_eq!(client.get_key("missing").await.expect("it reads"), None);
     let left: i64 = client
-        .run("PTTL", Effect::Read, |redis| async move { redis.pttl("bytes").await })
+        .run("PTTL", Idempotency::Idempotent, |redis| async move { redis.pttl("bytes").await })
         .await
         .expect("it answers");
     assert!((1..=1_500).contains(&left), "{left}");
-    let error = client.set_key("now", "x", Some(Duration::ZERO)).await.expect_err("it would be gone at once");
-    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    let error = client.set_key("now", "x", Some(Duration::ZERO)).await.expect_err("no time to live");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::InvalidInput, Outcome::NotSent));
     assert!(client.delete_key("text").await.expect("it deletes"));
     assert!(!client.delete_key("text").await.expect("it deletes nothing"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_shared_and_ones_own_are_never_more_than_the_limit_as_the_server_counts() {
+async fn shared_and_dedicated_connections_never_exceed_the_limit_as_the_server_counts() {
     let server = server();
     let mut config = config(&server.url());
-    (config.pool.max_connections, config.redis.shared_connections) = (4, 2);
+    config.pool.max_connections = 4;
     let client = client(config);
     let work = (0..200).map(|n| {
         let client = client.clone();
         tokio::spawn(async move {
             client.set_key(&format!("k{n}"), "x", None).await.expect("it sets");
-            let mut own = client.connection(soon()).await.expect("in turn");
+            let mut dedicated = client.dedicated_connection(soon()).await.expect("in turn");
             let reply: Option<i64> =
-                own.run(soon(), |redis| async move { redis.incr("n").await }).await.expect("it counts");
+                dedicated.run(soon(), |redis| async move { redis.incr("n").await }).await.expect("it counts");
             reply
         })
     });
@@ -67,29 +67,87 @@ async fn connections_shared_and_ones_own_are_never_more_than_the_limit_as_the_se
 }
 
 #[tokio::test]
-async fn work_cut_short_on_a_connection_of_ones_own_is_given_to_nobody_else() {
+async fn a_dedicated_connection_is_not_reused_after_cancelled_work() {
     let server = server();
     let mut config = config(&server.url());
-    (config.pool.max_connections, config.redis.shared_connections) = (2, 1);
+    config.pool.max_connections = 2;
     let client = client(config);
     for _ in 0..5 {
-        let mut own = client.connection(soon()).await.expect("there is room");
-        let blocked = own
+        let mut dedicated = client.dedicated_connection(soon()).await.expect("there is room");
+        let blocked = dedicated
             .run(Deadline::after(Duration::from_millis(20)), |redis| async move {
                 redis.blpop::<Option<(String, String)>, _>("queue", 0.0).await
             })
             .await
             .expect_err("the queue is empty");
         assert_eq!(blocked.kind(), ErrorKind::Timeout);
-        let again = own.run(soon(), |redis| async move { redis.incr::<i64, _>("n").await }).await;
-        assert_eq!(again.expect_err("it is spent").kind(), ErrorKind::Closed);
+        let again = dedicated.run(soon(), |redis| async move { redis.incr::<i64, _>("n").await }).await;
+        assert_eq!(again.expect_err("unusable").kind(), ErrorKind::Closed);
     }
     client.set_key("n", "1", None).await.expect("the others go on");
     assert!(server.connections() <= 2);
 }
 
 #[tokio::test]
-async fn a_password_is_used_and_a_wrong_one_is_told_apart_and_never_shown() {
+async fn a_blocking_command_on_a_dedicated_connection_may_last_until_its_own_deadline() {
+    let server = server();
+    let mut config = config(&server.url());
+    config.redis.command_timeout = Duration::from_millis(50);
+    let client = client(config);
+    let mut dedicated = client.dedicated_connection(soon()).await.expect("there is room");
+    let began = tokio::time::Instant::now();
+    let popped = dedicated
+        .run(soon(), |redis| async move { redis.blpop::<Option<(String, String)>, _>("queue", 0.2).await })
+        .await;
+    assert_eq!(popped.expect_err("the queue stays empty").kind(), ErrorKind::Timeout);
+    assert!(began.elapsed() >= Duration::from_millis(200), "as long as the command asked for");
+}
+
+#[tokio::test]
+async fn errors_say_whether_the_command_was_sent_rejected_or_may_have_taken_effect() {
+    let server = server();
+    let client = client(config(&server.url()));
+    server.command(&["LPUSH", "list", "a"]);
+    let rejected = client.get_key("list").await.expect_err("it is a list");
+    assert_eq!((rejected.kind(), rejected.outcome()), (ErrorKind::Corrupt, Outcome::Rejected));
+    server.stop_signal();
+    let unknown = client.set_key("k", "v", None).await.expect_err("no response");
+    assert_eq!((unknown.kind(), unknown.outcome()), (ErrorKind::Timeout, Outcome::Unknown));
+    server.continue_signal();
+    let unreachable = crate::client(config("redis://127.0.0.1:1/0"));
+    let not_sent = unreachable.set_key("k", "v", None).await.expect_err("the port is closed");
+    assert_eq!((not_sent.kind(), not_sent.outcome()), (ErrorKind::Unavailable, Outcome::NotSent));
+    assert!(not_sent.to_string().contains("refused"), "the cause is named: {not_sent}");
+}
+
+#[tokio::test]
+async fn a_write_is_retried_only_when_it_certainly_had_no_effect() {
+    let server = server();
+    let proxy = arshai_test_support::Proxy::start(server.address());
+    let client = client(config(&server.url_at(proxy.port())));
+    client.set_key("n", "0", None).await.expect("it sets");
+    proxy.delay_replies(Duration::from_millis(100));
+    let count = |idempotency| {
+        let client = client.clone();
+        tokio::spawn(async move {
+            client.run("INCR", idempotency, |redis| async move { redis.incr::<i64, _>("n").await }).await
+        })
+    };
+    let value = || server.command(&["GET", "n"]).text().to_owned();
+    let once = count(Idempotency::NonIdempotent);
+    eventually("it is sent", Duration::from_secs(1), || value() == "1").await;
+    proxy.cut();
+    let error = once.await.expect("no panic").expect_err("the response is lost");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Transport, Outcome::Unknown));
+    let again = count(Idempotency::Idempotent);
+    eventually("it is sent", Duration::from_secs(1), || value() == "2").await;
+    proxy.cut();
+    assert_eq!(again.await.expect("no panic").expect("it is sent again"), 3);
+    assert_eq!((value().as_str(), client.stats().retries), ("3", 1));
+}
+
+#[tokio::test]
+async fn a_wrong_or_missing_password_is_an_authentication_error_that_does_not_show_it() {
     let server = RedisServer::builder().password("ada", "s3cr3t!").start();
     let right = client(config(&server.url()));
     right.set_key("k", "v", None).await.expect("the password is right");
@@ -104,7 +162,7 @@ async fn a_password_is_used_and_a_wrong_one_is_told_apart_and_never_shown() {
 }
 
 #[tokio::test]
-async fn tls_trusts_the_file_it_is_given_and_nothing_else() {
+async fn tls_trusts_only_the_configured_certificates() {
     let server = RedisServer::builder().tls().start();
     let mut trusting = config(&server.url());
     trusting.redis.ca_file = Some(server.ca_file().display().to_string());
@@ -147,9 +205,29 @@ async fn a_cluster_serves_every_slot_and_one_that_moves() {
 }
 
 #[tokio::test]
-async fn health_tells_a_server_that_answers_from_one_that_is_not_there() {
+async fn a_server_that_does_not_answer_is_unhealthy() {
     let server = server();
     assert_eq!(client(config(&server.url())).health_check(soon()).await, Health::Healthy);
     let nowhere = client(config("redis://127.0.0.1:1/0"));
     assert!(!nowhere.health_check(Deadline::after(Duration::from_millis(300))).await.is_usable());
+}
+
+#[tokio::test]
+async fn every_pool_backend_serves_shared_and_dedicated_connections() {
+    for backend in Registry::builtin().pool.names() {
+        let server = server();
+        let mut config = config(&server.url());
+        config.pool.backend = backend.into();
+        let client = client(config);
+        client.set_key("k", "1", None).await.expect(backend);
+        for n in 2..5_i64 {
+            let mut dedicated = client.dedicated_connection(soon()).await.expect(backend);
+            let count: Result<i64, _> =
+                dedicated.run(soon(), |redis| async move { redis.incr("k").await }).await;
+            assert_eq!(count.expect(backend), n, "{backend}");
+        }
+        assert_eq!(server.connections(), 2, "{backend}: one shared, one reused");
+        assert!(client.close(soon()).await.is_clean(), "{backend}");
+        assert_eq!(client.get_key("k").await.expect_err(backend).kind(), ErrorKind::Closed, "{backend}");
+    }
 }

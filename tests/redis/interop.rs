@@ -55,13 +55,13 @@ impl Both {
     }
 
     async fn seconds_left(&self, kind: MemoryType) -> i64 {
-        use arshai::backends::redis::{Effect, fred::interfaces::KeysInterface};
+        use arshai::backends::redis::{Idempotency, fred::interfaces::KeysInterface};
         let key = MemoryInput::new("a").with_memory_type(kind).key();
         let ttl = |redis: arshai::backends::redis::fred::clients::Client| {
             let key = key.clone();
             async move { redis.ttl(key).await }
         };
-        self.rust.client().run("TTL", Effect::Read, ttl).await.expect("it answers")
+        self.rust.client().run("TTL", Idempotency::Idempotent, ttl).await.expect("it answers")
     }
 }
 

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arshai::backends::memory::{LegacyRedisMemoryManager, RedisMemoryManager};
+use arshai::backends::memory::RedisMemoryManager;
 use arshai::contract::memory::{self, Setup};
 use arshai::memory::{MemoryInput, MemoryManager};
 use arshai::{Arshai, BuildContext, Config, Deadline, ErrorKind};
 use serde_json::json;
+
+use arshai_test_support::RedisServer;
 
 use crate::{config, server};
 
@@ -17,38 +19,36 @@ fn context(url: &str, setup: &Setup) -> BuildContext {
     BuildContext::new(config).with_clock(Arc::clone(&setup.clock))
 }
 
+async fn redis(server: &RedisServer, setup: Setup) -> Arc<dyn MemoryManager> {
+    server.command(&["FLUSHALL"]);
+    Arc::new(RedisMemoryManager::from_context(&context(&server.url(), &setup)).expect("it is valid"))
+}
+
+async fn legacy_redis(server: &RedisServer, setup: Setup) -> Arc<dyn MemoryManager> {
+    server.command(&["FLUSHALL"]);
+    let mut context = context(&server.url(), &setup);
+    let mut config = Config::clone(&context.config);
+    config.pool.backend = "legacy".into();
+    context.config = Arc::new(config);
+    Arc::new(RedisMemoryManager::legacy(&context).expect("it is valid"))
+}
+
 #[tokio::test]
 async fn memory_in_redis_keeps_the_contract() {
     let server = server();
-    memory::suite(|setup| {
-        server.command(&["FLUSHALL"]);
-        Arc::new(RedisMemoryManager::from_context(&context(&server.url(), &setup)).expect("it is valid"))
-    })
-    .await;
+    memory::suite(|setup| redis(&server, setup)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn memory_in_redis_keeps_the_contract_on_many_threads() {
     let server = server();
-    memory::suite(|setup| {
-        server.command(&["FLUSHALL"]);
-        Arc::new(RedisMemoryManager::from_context(&context(&server.url(), &setup)).expect("it is valid"))
-    })
-    .await;
+    memory::suite(|setup| redis(&server, setup)).await;
 }
 
 #[tokio::test]
-async fn the_legacy_twin_keeps_the_contract() {
+async fn the_legacy_commands_keep_the_contract() {
     let server = server();
-    memory::suite(|setup| {
-        server.command(&["FLUSHALL"]);
-        let mut context = context(&server.url(), &setup);
-        let mut config = Config::clone(&context.config);
-        config.rollback.use_legacy_connections = true;
-        context.config = Arc::new(config);
-        Arc::new(LegacyRedisMemoryManager::from_context(&context).expect("it is valid"))
-    })
-    .await;
+    memory::suite(|setup| legacy_redis(&server, setup)).await;
 }
 
 fn manager(config: Config) -> Arc<RedisMemoryManager> {
@@ -56,7 +56,7 @@ fn manager(config: Config) -> Arc<RedisMemoryManager> {
 }
 
 #[tokio::test]
-async fn update_renews_the_time_to_live_and_keeps_what_is_not_ours() {
+async fn update_renews_the_ttl_and_keeps_unknown_fields() {
     let server = server();
     let memory = manager(config(&server.url()));
     let held = r#"{"data": {"working_memory": "old", "extra": [1]}, "metadata": {"a": {"b": null}}, "created_at": "then", "last_update": "then", "added": 1}"#;
@@ -94,7 +94,7 @@ async fn an_update_never_brings_back_what_was_deleted_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn updates_at_once_end_as_one_of_them_whole_and_lose_no_metadata() {
+async fn concurrent_updates_end_as_one_of_them_whole_and_lose_no_metadata() {
     let server = server();
     let memory = manager(config(&server.url()));
     let input = MemoryInput::working_memory("a");
@@ -115,7 +115,7 @@ async fn updates_at_once_end_as_one_of_them_whole_and_lose_no_metadata() {
 }
 
 #[tokio::test]
-async fn damaged_values_harm_their_own_conversation_alone() {
+async fn an_invalid_value_affects_only_its_conversation() {
     let server = server();
     let mut config = config(&server.url());
     config.redis.max_value_bytes = 1 << 20;
@@ -155,7 +155,7 @@ async fn damaged_values_harm_their_own_conversation_alone() {
 }
 
 #[tokio::test]
-async fn a_runtime_with_memory_in_redis_shows_resizes_and_closes_its_connections() {
+async fn a_runtime_reports_limits_and_closes_its_redis_connections() {
     let server = server();
     let mut config = config(&server.url());
     config.memory.backend = "redis".into();
@@ -163,12 +163,16 @@ async fn a_runtime_with_memory_in_redis_shows_resizes_and_closes_its_connections
     assert_eq!(server.connections(), 0, "nothing connects before it is needed");
     let input = MemoryInput::working_memory("a").with_data("text");
     runtime.memory().store(input.clone()).await.expect("it stores");
-    let pool = &runtime.stats().pools[0];
-    assert_eq!((pool.name, pool.open), ("redis", server.connections() as u64));
+    let open = || {
+        let stats = runtime.stats();
+        let redis = stats.components.iter().find(|component| component.name == "redis").expect("registered");
+        redis.counters["pool"]["open"].as_u64()
+    };
+    assert_eq!(open(), Some(server.connections() as u64));
     runtime.set_limits(arshai::Limits::unchanged().max_connections(1)).expect("it is bounded");
-    assert!(
-        runtime.stats().limits().any(|bound| bound.name == "pool.max_connections" && bound.limit == Some(1))
-    );
+    let stats = runtime.stats();
+    let mut limits = stats.limits().filter(|(component, _)| *component == "redis");
+    assert!(limits.any(|(_, usage)| usage.key == "pool.max_connections" && usage.limit == Some(1)));
     assert_eq!(runtime.memory().retrieve(&input).await.expect("it retrieves").len(), 1);
     let report = runtime.shutdown(Deadline::after(Duration::from_secs(1))).await;
     assert!(report.is_clean(), "{report:?}");
@@ -192,5 +196,25 @@ async fn switching_the_connection_flag_at_a_restart_loses_nothing_both_ways() {
             assert_eq!(found[0].as_str(), format!("round {}", round - 1));
         }
         runtime.memory().store(input.clone().with_data(format!("round {round}"))).await.expect("it stores");
+    }
+}
+
+#[tokio::test]
+async fn the_documented_acl_is_enough() {
+    let server = server();
+    let rule = include_str!("../../docs/redis.md").lines().find(|line| line.starts_with("ACL SETUSER"));
+    server.command(&rule.expect("docs/redis.md has it").split_whitespace().collect::<Vec<_>>());
+    let url = server.url().replace("redis://", "redis://arshai:password@").replace("/0", "/1");
+    let context = BuildContext::new(config(&url));
+    for build in [RedisMemoryManager::from_context, RedisMemoryManager::legacy] {
+        let memory = build(&context).expect("it is valid");
+        let input = MemoryInput::working_memory("a");
+        memory.store(input.clone().with_data("old")).await.expect("it stores");
+        memory.update(input.clone().with_data("new")).await.expect("it updates");
+        assert_eq!(memory.retrieve(&input).await.expect("it retrieves")[0].as_str(), "new");
+        memory.delete(&input).await.expect("it deletes");
+        assert_eq!(memory.client().get_key(&input.key()).await.expect("it reads"), None);
+        let outside = memory.client().set_key("other", "x", None).await.expect_err("not the key pattern");
+        assert_eq!(outside.kind(), ErrorKind::Authentication, "{outside}");
     }
 }

@@ -1,18 +1,20 @@
-//! A memory of one's own: a sorted map behind one lock, unbounded.
+//! A custom memory backend: a sorted map behind one lock, without limits.
 
-use arshai::{CloseReport, Component, Deadline, LimitUsage, ShutdownPhase};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arshai::contract::memory::{Setup, suite};
+use arshai::contract::memory::{Setup, expiry, suite};
 use arshai::memory::{
-    EvictionListener, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, MemoryType, RemovalCause,
-    RemovedEntry, WorkingMemory,
+    CasOutcome, EvictionListener, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, MemoryType,
+    RemovalCause, RemovedEntry, WorkingMemory,
 };
-use arshai::{Arshai, Clock, Config, Error, ErrorKind, Health, Registry, Result};
+use arshai::{
+    Arshai, Clock, CloseReport, Component, Config, Deadline, Error, ErrorKind, Health, LimitUsage, Registry,
+    Result, ShutdownPhase,
+};
 use async_trait::async_trait;
 
 struct MapMemory {
@@ -26,6 +28,7 @@ struct MapMemory {
 struct Entries {
     live: BTreeMap<(MemoryType, String), (WorkingMemory, Duration)>,
     stats: MemoryStats,
+    closed: bool,
 }
 
 impl std::fmt::Debug for MapMemory {
@@ -39,52 +42,47 @@ fn key(input: &MemoryInput) -> (MemoryType, String) {
 }
 
 impl MapMemory {
-    /// Runs `work` on what has not expired, then tells the listener what left, outside the lock.
+    /// Runs `work` under the lock without the entry if it expired, then calls the listener outside the lock.
     fn with<T>(
         &self,
         input: &MemoryInput,
         work: impl FnOnce(&mut Entries, &mut Vec<RemovedEntry>) -> T,
     ) -> Result<T> {
-        input.check_id()?;
-        let mut gone = Vec::new();
+        input.validate()?;
+        let mut removed = Vec::new();
         let mut entries = self.entries.lock().expect("no operation panics");
-        let expired = |entries: &Entries| {
-            let stored = entries.live.get(&key(input))?.1;
-            (self.clock.now() - stored >= self.ttl).then_some(())
-        };
-        if expired(&entries).is_some() {
-            take(&mut entries, input, RemovalCause::Expired, &mut gone);
+        if entries.closed {
+            return Err(Error::new(ErrorKind::Closed, "memory.map", "closed"));
         }
-        let result = work(&mut entries, &mut gone);
+        let stored = entries.live.get(&key(input)).map(|(_, stored)| *stored);
+        if stored.is_some_and(|stored| self.clock.now() - stored >= self.ttl) {
+            entries.remove(input, RemovalCause::Expired, &mut removed);
+        }
+        let result = work(&mut entries, &mut removed);
         drop(entries);
-        if let Some(listener) = &self.listener {
-            for evicted in gone {
-                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| listener(evicted)));
+        for entry in removed {
+            let Some(listener) = &self.listener else { continue };
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| listener(entry))) {
+                std::mem::forget(payload);
             }
         }
         Ok(result)
     }
 }
 
-fn take(entries: &mut Entries, input: &MemoryInput, reason: RemovalCause, gone: &mut Vec<RemovedEntry>) {
-    let Some((memory, _)) = entries.live.remove(&key(input)) else { return };
-    left(entries, input, memory, reason, gone);
-}
-
-fn left(
-    entries: &mut Entries,
-    input: &MemoryInput,
-    memory: WorkingMemory,
-    reason: RemovalCause,
-    gone: &mut Vec<RemovedEntry>,
-) {
-    let counts = &mut entries.stats.removals;
-    match reason {
-        RemovalCause::Expired => counts.expired += 1,
-        RemovalCause::Deleted => counts.deleted += 1,
-        _ => counts.replaced += 1,
+impl Entries {
+    fn remove(&mut self, input: &MemoryInput, reason: RemovalCause, removed: &mut Vec<RemovedEntry>) {
+        let Some((memory, _)) = self.live.remove(&key(input)) else { return };
+        self.stats.removals.add(reason);
+        let id = input.conversation_id.as_str().into();
+        removed.push(RemovedEntry::new(id, input.memory_type, memory, reason));
     }
-    gone.push(RemovedEntry::new(input.conversation_id.as_str().into(), input.memory_type, memory, reason));
+
+    fn update(&mut self, input: &MemoryInput, memory: WorkingMemory, removed: &mut Vec<RemovedEntry>) {
+        let Some(&(_, stored)) = self.live.get(&key(input)) else { return };
+        self.remove(input, RemovalCause::Replaced, removed);
+        self.live.insert(key(input), (memory, stored));
+    }
 }
 
 #[async_trait]
@@ -106,6 +104,7 @@ impl Component for MapMemory {
     }
 
     async fn close(&self, _: Deadline) -> CloseReport {
+        self.entries.lock().expect("no operation panics").closed = true;
         CloseReport::idle()
     }
 }
@@ -113,11 +112,11 @@ impl Component for MapMemory {
 #[async_trait]
 impl MemoryManager for MapMemory {
     async fn store(&self, input: MemoryInput) -> Result<String> {
-        input.check_id()?;
+        input.validate()?;
         let memory = input.last_data("store")?.clone();
         let now = self.clock.now();
-        self.with(&input, |entries, gone| {
-            take(entries, &input, RemovalCause::Replaced, gone);
+        self.with(&input, |entries, removed| {
+            entries.remove(&input, RemovalCause::Replaced, removed);
             entries.live.insert(key(&input), (memory, now));
         })?;
         Ok(input.key())
@@ -133,17 +132,38 @@ impl MemoryManager for MapMemory {
     }
 
     async fn update(&self, input: MemoryInput) -> Result<()> {
-        input.check_id()?;
+        input.validate()?;
         let memory = input.last_data("update")?.clone();
-        self.with(&input, |entries, gone| {
-            let Some((held, _)) = entries.live.get_mut(&key(&input)) else { return };
-            let earlier = std::mem::replace(held, memory);
-            left(entries, &input, earlier, RemovalCause::Replaced, gone);
+        self.with(&input, |entries, removed| entries.update(&input, memory, removed))
+    }
+
+    async fn compare_and_set(
+        &self,
+        input: MemoryInput,
+        expected: Option<&WorkingMemory>,
+    ) -> Result<CasOutcome> {
+        input.validate()?;
+        let memory = input.last_data("update")?.clone();
+        let now = self.clock.now();
+        self.with(&input, |entries, removed| {
+            match (entries.live.get(&key(&input)).map(|(memory, _)| memory), expected) {
+                (None, None) => drop(entries.live.insert(key(&input), (memory, now))),
+                (None, Some(_)) => return CasOutcome::Missing,
+                (Some(current), Some(expected)) if current == expected => {
+                    entries.update(&input, memory, removed);
+                }
+                _ => return CasOutcome::Conflict,
+            }
+            CasOutcome::Updated
         })
     }
 
     async fn delete(&self, input: &MemoryInput) -> Result<()> {
-        self.with(input, |entries, gone| take(entries, input, RemovalCause::Deleted, gone))
+        self.with(input, |entries, removed| entries.remove(input, RemovalCause::Deleted, removed))
+    }
+
+    async fn flush(&self) -> Result<()> {
+        Ok(())
     }
 
     fn stats(&self) -> MemoryStats {
@@ -155,25 +175,30 @@ impl MemoryManager for MapMemory {
     }
 
     fn capabilities(&self) -> MemoryCapabilities {
-        MemoryCapabilities::default().injected_clock(true).eviction_listener(true).counts_entries(true)
+        let mut capabilities = MemoryCapabilities::default();
+        capabilities.eviction_listener = true;
+        capabilities.counts_entries = true;
+        capabilities
     }
 }
 
-#[tokio::test]
-async fn a_memory_written_outside_keeps_the_contract() {
-    suite(|setup: Setup| {
-        Arc::new(MapMemory {
-            entries: Mutex::default(),
-            ttl: setup.ttl,
-            clock: setup.clock,
-            listener: Some(setup.eviction_listener),
-        })
+async fn map_memory(setup: Setup) -> Arc<dyn MemoryManager> {
+    Arc::new(MapMemory {
+        entries: Mutex::default(),
+        ttl: setup.ttl,
+        clock: setup.clock,
+        listener: Some(setup.eviction_listener),
     })
-    .await;
 }
 
 #[tokio::test]
-async fn a_memory_written_outside_is_chosen_by_name() {
+async fn a_custom_memory_keeps_the_contract() {
+    suite(map_memory).await;
+    expiry(map_memory).await;
+}
+
+#[tokio::test]
+async fn a_custom_memory_is_selected_by_name() {
     let mut registry = Registry::builtin();
     registry.memory.register("map", |context| {
         Ok(Arc::new(MapMemory {
@@ -186,6 +211,6 @@ async fn a_memory_written_outside_is_chosen_by_name() {
     let config = Config::from_vars([("ARSHAI_MEMORY_BACKEND".into(), "map".into())]).expect("valid");
     let runtime = Arshai::builder(config).registry(registry).build().expect("the name is known");
     assert_eq!(format!("{:?}", runtime.memory()), "MapMemory");
-    // The built-in registry of another runtime knows nothing of it.
+    // Another runtime's registry is unaffected.
     assert!(!Registry::builtin().memory.contains("map"));
 }

@@ -1,14 +1,18 @@
-//! A pool of one's own: as many connections as callers, kept until it is closed.
+//! A custom pool: as many connections as callers, kept until it is closed.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use arshai::contract::doubles::{ScriptedConnection, ScriptedConnector};
-use arshai::contract::pool::{crowd, suite};
+use arshai::contract::pool::{Setup, stress, suite};
 use arshai::pool::{
     Connection, ConnectionPool, Connector, PoolCapabilities, PoolFactory, PoolSettings, PoolStats,
     PooledConnection, ReturnConnection,
 };
-use arshai::{BuildContext, Config, Deadline, Error, ErrorKind, Health, LimitUsage, Registry, Result};
+use arshai::{
+    BuildContext, CloseReport, Component, Config, Deadline, Error, ErrorKind, Health, LimitUsage, Registry,
+    Result, ShutdownPhase,
+};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
@@ -19,25 +23,25 @@ struct OpenPool(Arc<Inner>);
 struct Inner {
     connector: Arc<dyn Connector>,
     state: Mutex<State>,
-    /// How many callers are inside.
+    /// Callers that have a connection or are opening one.
     callers: watch::Sender<usize>,
 }
 
 #[derive(Default)]
 struct State {
     idle: Vec<Box<dyn Connection>>,
-    figures: PoolStats,
+    stats: PoolStats,
     peak: u64,
     closed: bool,
 }
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.figures.fmt(f)
+        self.stats.fmt(f)
     }
 }
 
-/// A caller inside the pool, and what is counted for it: its connection, in use or still being made.
+/// A caller, and what is counted for it: its connection, in use or being opened.
 struct Caller {
     pool: Arc<Inner>,
     counted: bool,
@@ -47,7 +51,7 @@ struct Caller {
 impl OpenPool {
     fn new(connector: Arc<dyn Connector>, settings: &PoolSettings) -> Self {
         let mut state = State::default();
-        state.figures.name = settings.name;
+        state.stats.name = settings.name;
         Self(Arc::new(Inner { connector, state: Mutex::new(state), callers: watch::Sender::new(0) }))
     }
 }
@@ -57,17 +61,17 @@ impl Inner {
         self.state.lock().expect("nothing panics while it is locked")
     }
 
-    fn closed(&self) -> Error {
-        Error::new(ErrorKind::Closed, "open_pool", "the pool is closed")
+    fn closed_error(&self) -> Error {
+        Error::new(ErrorKind::Closed, "open_pool", "pool is closed").not_sent()
     }
 
-    fn shut(&self) {
+    fn begin_close(&self) {
         let idle = {
             let mut state = self.state();
             state.closed = true;
             let idle = std::mem::take(&mut state.idle);
-            state.figures.reaped += idle.len() as u64;
-            state.figures.open -= idle.len() as u64;
+            state.stats.reaped += idle.len() as u64;
+            state.stats.open -= idle.len() as u64;
             idle
         };
         drop(idle);
@@ -80,56 +84,56 @@ impl Caller {
         Self { pool: Arc::clone(pool), counted: false, in_use: false }
     }
 
-    /// The connection used last, if any is idle; without one, counts the one that is to be made.
-    fn take(&mut self) -> Result<Option<Box<dyn Connection>>> {
+    /// Takes the connection used last; without one, counts one that is being opened.
+    fn checkout(&mut self) -> Result<Option<Box<dyn Connection>>> {
         let pool = Arc::clone(&self.pool);
         let mut state = pool.state();
         if state.closed {
-            return Err(self.pool.closed());
+            return Err(self.pool.closed_error());
         }
         self.counted = true;
         let taken = state.idle.pop();
         match taken {
-            Some(_) => self.used(&mut state),
-            None => state.figures.open += 1,
+            Some(_) => self.mark_in_use(&mut state),
+            None => state.stats.open += 1,
         }
-        state.peak = state.peak.max(state.figures.open);
+        state.peak = state.peak.max(state.stats.open);
         Ok(taken)
     }
 
-    fn used(&mut self, state: &mut State) {
+    fn mark_in_use(&mut self, state: &mut State) {
         self.in_use = true;
-        state.figures.in_use += 1;
+        state.stats.in_use += 1;
     }
 
     async fn connect(&mut self, deadline: Deadline) -> Result<Box<dyn Connection>> {
-        let made = deadline.run("open_pool", "connecting", self.pool.connector.connect()).await;
-        let timed_out = made.is_err();
-        let made = made.and_then(|made| made);
+        let connected = deadline.run("open_pool", "connecting", self.pool.connector.connect()).await;
+        let timed_out = connected.is_err();
+        let connected = connected.and_then(|connected| connected);
         let pool = Arc::clone(&self.pool);
         let mut state = pool.state();
-        match &made {
+        match &connected {
             Ok(_) => {
-                state.figures.created += 1;
-                self.used(&mut state);
+                state.stats.created += 1;
+                self.mark_in_use(&mut state);
             }
             Err(_) => {
-                state.figures.failed += 1;
-                state.figures.timed_out += u64::from(timed_out);
+                state.stats.failed += 1;
+                state.stats.timed_out += u64::from(timed_out);
             }
         }
-        made
+        connected.map_err(Error::not_sent)
     }
 }
 
 impl ReturnConnection for Caller {
-    fn give_back(mut self: Box<Self>, connection: Box<dyn Connection>, keep: bool) {
-        let keep = keep && connection.is_open();
+    fn return_connection(mut self: Box<Self>, connection: Box<dyn Connection>, reusable: bool) {
+        let reusable = reusable && connection.is_open();
         let pool = Arc::clone(&self.pool);
         let mut state = pool.state();
-        if keep && !state.closed {
+        if reusable && !state.closed {
             state.idle.push(connection);
-            state.figures.in_use -= 1;
+            state.stats.in_use -= 1;
             self.counted = false;
         } else {
             drop(state);
@@ -142,9 +146,9 @@ impl Drop for Caller {
     fn drop(&mut self) {
         if self.counted {
             let mut state = self.pool.state();
-            state.figures.open -= 1;
-            state.figures.in_use -= u64::from(self.in_use);
-            state.figures.discarded += u64::from(self.in_use);
+            state.stats.open -= 1;
+            state.stats.in_use -= u64::from(self.in_use);
+            state.stats.discarded += u64::from(self.in_use);
         }
         self.pool.callers.send_modify(|callers| *callers -= 1);
     }
@@ -155,54 +159,71 @@ impl ConnectionPool for OpenPool {
     async fn acquire(&self, deadline: Deadline) -> Result<PooledConnection> {
         loop {
             let mut caller = Caller::enter(&self.0);
-            let connection = match caller.take()? {
+            let connection = match caller.checkout()? {
                 Some(connection) => connection,
                 None => caller.connect(deadline).await?,
             };
             if connection.is_open() {
-                self.0.state().figures.acquired += 1;
+                self.0.state().stats.acquired += 1;
                 return Ok(PooledConnection::new(connection, Box::new(caller)));
             }
             drop(connection);
         }
     }
 
-    fn status(&self) -> PoolStats {
+    fn stats(&self) -> PoolStats {
         let state = self.0.state();
-        let mut status = state.figures.clone();
-        status.idle = state.idle.len() as u64;
-        status.limits =
-            vec![LimitUsage::new("pool.max_connections", "connections", status.open, state.peak, None)];
-        status
+        let mut stats = state.stats.clone();
+        stats.idle = state.idle.len() as u64;
+        stats
+    }
+
+    /// Unbounded, without health checks; but closing drops what is idle.
+    fn capabilities(&self) -> PoolCapabilities {
+        let mut capabilities = PoolCapabilities::default();
+        capabilities.drops_idle = true;
+        capabilities
+    }
+}
+
+#[async_trait]
+impl Component for OpenPool {
+    fn name(&self) -> Cow<'_, str> {
+        "open_pool".into()
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Connections
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        let state = self.0.state();
+        vec![LimitUsage::new("pool.max_connections", "connections", state.stats.open, state.peak, None)]
     }
 
     async fn health(&self, deadline: Deadline) -> Health {
         let check = async { self.acquire(deadline).await?.check(deadline).await };
         match check.await {
             Ok(()) => Health::Healthy,
-            Err(error) => Health::Unhealthy { reason: error.to_string() },
+            Err(error) => Health::unhealthy(error.to_string()),
         }
     }
 
-    fn capabilities(&self) -> PoolCapabilities {
-        PoolCapabilities::default()
-    }
-
-    fn set_max_connections(&self, _: usize) -> Result<()> {
-        Err(Error::new(ErrorKind::Unsupported, "open_pool", "it has no limit"))
-    }
-
-    async fn close(&self, deadline: Deadline) -> usize {
-        self.0.shut();
+    async fn close(&self, deadline: Deadline) -> CloseReport {
+        self.0.begin_close();
         let mut callers = self.0.callers.subscribe();
         let _ = deadline.run("open_pool", "closing", callers.wait_for(|callers| *callers == 0)).await;
-        *self.0.callers.borrow()
+        let lost = match *self.0.callers.borrow() {
+            0 => Vec::new(),
+            callers => vec![format!("{callers} connections still in use")],
+        };
+        CloseReport::new(0, 0, lost)
     }
 }
 
 impl Drop for OpenPool {
     fn drop(&mut self) {
-        self.0.shut();
+        self.0.begin_close();
     }
 }
 
@@ -210,18 +231,22 @@ fn build(connector: Arc<dyn Connector>, settings: PoolSettings) -> Result<Arc<dy
     Ok(Arc::new(OpenPool::new(connector, &settings)))
 }
 
+async fn make(setup: Setup) -> Arc<dyn ConnectionPool> {
+    Arc::new(OpenPool::new(setup.connector, &setup.settings))
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_pool_written_outside_keeps_the_contract() {
-    suite(&build).await;
+async fn a_third_party_pool_keeps_the_contract() {
+    suite(make).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_pool_written_outside_loses_nothing_in_a_crowd() {
-    crowd(&build).await;
+async fn a_third_party_pool_loses_nothing_under_stress() {
+    stress(make).await;
 }
 
 #[tokio::test]
-async fn a_pool_written_outside_is_chosen_by_name() {
+async fn a_third_party_pool_is_selected_by_name() {
     let mut registry = Registry::builtin();
     registry.pool.register("open", |_| {
         let factory: Arc<dyn PoolFactory> = Arc::new(build);
@@ -229,12 +254,12 @@ async fn a_pool_written_outside_is_chosen_by_name() {
     });
     let config = Config::from_vars([("ARSHAI_POOL__BACKEND".into(), "open".into())]).expect("valid");
     let settings = PoolSettings::new("scripted", &config.pool);
-    let context = BuildContext::new(config).with_pools(registry.pool);
+    let context = BuildContext::new(config).with_registry(registry);
     let connector = ScriptedConnector::new();
-    let pool = context.pool(Arc::new(connector.clone()), settings).expect("the name is known");
-    assert!(!pool.capabilities().bounded, "the built-in default holds bounds, this one does not");
+    let pool = context.build_pool(Arc::new(connector.clone()), settings).expect("the name is known");
+    assert!(!pool.capabilities().bounded, "the default has limits, this one has none");
     let deadline = Deadline::after(std::time::Duration::from_secs(5));
     let mut connection = pool.acquire(deadline).await.expect("a connection");
     assert_eq!(connection.get_mut::<ScriptedConnection>().expect("the double's own").id(), 1);
-    assert_eq!((pool.status().in_use, connector.open()), (1, 1));
+    assert_eq!((pool.stats().in_use, connector.open()), (1, 1));
 }

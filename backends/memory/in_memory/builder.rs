@@ -1,4 +1,4 @@
-//! How an in-process store is made.
+//! The builder of an in-process store.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::cleanup::Cleanup;
 use super::store::Store;
-use super::{InMemoryManager, NAME_IN_ERRORS};
+use super::{COMPONENT, InMemoryManager};
 use crate::memory::EvictionListener;
 use crate::{Clock, Error, ErrorKind, Result, SystemClock};
 
@@ -34,69 +34,72 @@ impl Default for InMemoryManagerBuilder {
 }
 
 impl InMemoryManagerBuilder {
-    /// How long an entry lives from the moment it is stored.
+    /// TTL of entries, counted from `store`. Default: 12 hours.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
     }
 
-    /// The most entries.
+    /// Maximum number of entries, `None` for no limit. Default: 10 000.
     #[must_use]
-    pub fn max_entries(mut self, max_entries: u64) -> Self {
-        self.max_entries = max_entries;
+    pub fn max_entries(mut self, max_entries: impl Into<Option<u64>>) -> Self {
+        self.max_entries = max_entries.into().unwrap_or(u64::MAX);
         self
     }
 
-    /// The most memory the store may take, in MiB (1 048 576 bytes), its own overhead included.
+    /// Maximum size in MiB (1 048 576 bytes) including overhead, `None` for no limit. Default: 500.
     #[must_use]
-    pub fn max_memory_mb(self, mebibytes: u64) -> Self {
-        self.max_bytes(mebibytes.saturating_mul(1 << 20))
+    pub fn max_memory_mb(self, mebibytes: impl Into<Option<u64>>) -> Self {
+        self.max_bytes(mebibytes.into().map(|mebibytes| mebibytes.saturating_mul(1 << 20)))
     }
 
-    /// The most memory the store may take, in bytes, its own overhead included.
+    /// Maximum size in bytes including overhead, `None` for no limit.
     #[must_use]
-    pub fn max_bytes(mut self, bytes: u64) -> Self {
-        self.max_bytes = bytes;
+    pub fn max_bytes(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.max_bytes = bytes.into().unwrap_or(u64::MAX);
         self
     }
 
-    /// How often expired entries are cleaned up in the background.
+    /// Interval of the background cleanup. Default: 300 s.
     #[must_use]
     pub fn cleanup_interval(mut self, interval: Duration) -> Self {
         self.cleanup_interval = interval;
         self
     }
 
-    /// The clock that entries expire by.
+    /// The clock for expiry.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Called for every entry that leaves the store.
+    /// Called for every removed entry.
     #[must_use]
     pub fn eviction_listener(mut self, listener: EvictionListener) -> Self {
         self.listener = Some(listener);
         self
     }
 
-    /// Makes the store. It starts nothing and, until it is used, takes a few kilobytes.
+    /// Builds the store. It starts nothing and takes a few kilobytes until it is used.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] when the time to live, the cleanup interval or a limit is zero, or the budget
-    /// too small for a single entry.
+    /// [`ErrorKind::Config`] when the TTL, the cleanup interval or a limit is zero, or the size too small for one entry.
     pub fn build(self) -> Result<InMemoryManager> {
-        for (name, time) in [("time to live", self.ttl), ("cleanup interval", self.cleanup_interval)] {
+        for (name, time) in [("ttl", self.ttl), ("cleanup_interval", self.cleanup_interval)] {
             if time.is_zero() {
-                let message = format!("the {name} is zero; give it at least a second");
-                return Err(Error::new(ErrorKind::Config, NAME_IN_ERRORS, message));
+                let message = format!("{name} must be greater than zero");
+                return Err(Error::new(ErrorKind::Config, COMPONENT, message));
             }
         }
         let limits = (self.max_entries, self.max_bytes);
         let store = Store::new(limits, self.ttl, self.clock, self.listener)?;
-        Ok(InMemoryManager { store: Arc::new(store), cleanup: Cleanup::every(self.cleanup_interval) })
+        Ok(InMemoryManager {
+            store: Arc::new(store),
+            cleanup: Cleanup::new(self.cleanup_interval),
+            closed: false.into(),
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The background task that clears expired entries away.
+//! The background task that removes expired entries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,18 +6,18 @@ use std::time::Duration;
 use super::store::Store;
 use crate::support::LazyTask;
 
-/// Clears expired entries away, at intervals, for as long as the store is there.
+/// Removes expired entries periodically until the store is dropped.
 pub(super) struct Cleanup {
     interval: Duration,
     task: LazyTask,
 }
 
 impl Cleanup {
-    pub(super) fn every(interval: Duration) -> Self {
+    pub(super) fn new(interval: Duration) -> Self {
         Self { interval, task: LazyTask::default() }
     }
 
-    /// Makes sure that the task runs, if called inside a runtime.
+    /// Ensures that the task is running, if called inside a runtime.
     pub(super) fn start(&self, store: &Arc<Store>) {
         let interval = self.interval;
         self.task.ensure(|| {
@@ -26,7 +26,7 @@ impl Cleanup {
                 loop {
                     tokio::time::sleep(interval).await;
                     let Some(store) = store.upgrade() else { break };
-                    store.clean_up_politely().await;
+                    store.clean_up_async().await;
                 }
             }
         });

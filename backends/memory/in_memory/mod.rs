@@ -1,58 +1,56 @@
-//! The in-process conversation store: bounded in entries and bytes, and quick.
+//! The in-process conversation store, limited in entries and bytes.
 //!
-//! [`InMemoryManager`] keeps conversations in shards, each a linked hash map behind a read-write lock.
-//! Reading takes the shared lock only: it marks the entry as used, and eviction gives marked entries a second
-//! chance. Expiry follows a list kept in the order of expiry. Neither ever scans.
+//! A store has up to 16 shards, each behind one lock. A shard has its entries on fixed-size pages outside the heap
+//! (`pages.rs`), an index in the order of use, and the order of expiry (`shard.rs`). Every use is numbered, so that
+//! eviction finds the least recently used entry of all shards (`store.rs`). Nothing ever scans.
 
-mod budget;
 mod builder;
 mod cleanup;
-mod expiry;
-mod key;
+mod pages;
+mod record;
 mod shard;
-mod size;
 mod store;
 
-use crate::{CloseReport, Component, Deadline, LimitUsage, ShutdownPhase};
-use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use serde_json::{Map, Value};
 
 pub use builder::InMemoryManagerBuilder;
 use cleanup::Cleanup;
-use store::{Store, Write, WriteKind};
+use shard::text_of;
+use store::{Store, Write};
 
 use crate::memory::{
-    MemoryCapabilities, MemoryInput, MemoryManager, MemoryRecord, MemoryStats, MemoryType, WorkingMemory,
-    check_conversation_id,
+    CasOutcome, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, MemoryType, WorkingMemory,
+    validate_conversation_id,
 };
-use crate::{BuildContext, Health, Result};
+use crate::{
+    BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
+    ShutdownPhase, support,
+};
 
-/// The name that `memory.backend` chooses this backend by.
-pub const NAME: &str = "in_memory";
-const NAME_IN_ERRORS: &str = "memory.in_memory";
+const COMPONENT: &str = "memory.in_memory";
 
-/// Conversation memory in this process (Python: `InMemoryManager`), bounded in entries and in bytes.
+/// Conversation memory in this process (Python: `InMemoryManager`), limited in entries and in bytes.
 ///
 /// # Contract
 /// That of [`MemoryManager`], and:
-/// - **Bounds.** `max_entries` and `max_bytes` are never exceeded, not even for a moment. Bytes are those of
-///   everything the store allocates, as the allocator rounds it; a text counts whole even when the
-///   application holds a clone of it. Making room evicts entries that have expired, then the least recently
-///   used ones; an entry that was read since it was last considered gets a second chance. A store that can
-///   hold fewer than 256 entries follows that order exactly, a larger one within each of its shards.
-/// - **Time.** An entry lives for the time to live, counted from `store` on the [`Clock`](crate::Clock);
-///   `update` leaves that as it is. Expired entries are cleared away by later writes and by a background task
-///   that starts with the first asynchronous `store` inside a tokio runtime (which needs its time driver, as
-///   `tokio::main` enables) and ends with the store.
-/// - **Speed.** No operation scans. One that needs room for a single large entry evicts as many small ones as
-///   that takes.
+/// - **Limits.** `max_entries` and the byte limit hold after every operation; while an operation runs, what it writes
+///   may exceed them. An entry counts its pages of 512 bytes and its share of the index. The process grows by at most
+///   the byte limit, a tenth and 4 MiB, whatever the sizes of texts; unused memory returns to the system.
+/// - **Eviction** removes an expired entry if there is one, else the least recently used one. The order is exact up to
+///   concurrent operations; above 3 200 entries, lowering a limit may evict in batches from the oldest hundredth.
+/// - **Expiry.** The TTL counts from `store` on the [`Clock`](crate::Clock); `update` does not renew it. Expired entries
+///   are removed by later operations, and by a background task that the first asynchronous `store` in a tokio runtime
+///   with a timer starts and that ends with the store.
+/// - **Cost.** No operation scans. Making room costs as many evictions as it takes. Reading copies the text.
 ///
-/// The methods of the same names as the trait's are synchronous: no executor is needed to use the store. None
-/// waits for more than a short lock. Share it as `Arc<InMemoryManager>`.
+/// The methods named like the trait's are synchronous: the store needs no async runtime. None waits longer than for a
+/// short lock. Share it as `Arc<InMemoryManager>`.
 ///
 /// ```
 /// use arshai::backends::memory::InMemoryManager;
@@ -61,31 +59,34 @@ const NAME_IN_ERRORS: &str = "memory.in_memory";
 /// # fn main() -> arshai::Result<()> {
 /// let memory = InMemoryManager::builder().max_entries(1_000).build()?;
 /// memory.store(MemoryInput::working_memory("conversation-1").with_data("The user is called Ada."))?;
-/// let held = memory.get(MemoryType::WorkingMemory, "conversation-1").expect("just stored");
-/// assert_eq!(held.as_str(), "The user is called Ada.");
+/// let found = memory.get(MemoryType::WorkingMemory, "conversation-1").expect("just stored");
+/// assert_eq!(found.as_str(), "The user is called Ada.");
 /// # Ok(())
 /// # }
 /// ```
 pub struct InMemoryManager {
     store: Arc<Store>,
     cleanup: Cleanup,
+    closed: AtomicBool,
 }
 
 impl InMemoryManager {
+    /// The value of `memory.backend` that selects this backend.
+    pub const NAME: &'static str = "in_memory";
+
     /// A store with the defaults of [`InMemoryManager::builder`].
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build().expect("the defaults are valid")
     }
 
-    /// Starts from the defaults: 12 hours to live (as in Python arshai), 10 000 entries, 500 MiB, cleaned up
-    /// every 300 s.
+    /// A builder with the defaults: TTL 12 hours (as in Python arshai), 10 000 entries, 500 MiB, cleanup every 300 s.
     #[must_use]
     pub fn builder() -> InMemoryManagerBuilder {
         InMemoryManagerBuilder::default()
     }
 
-    /// The store that a configuration describes.
+    /// Builds the store from a configuration.
     ///
     /// # Errors
     /// As [`InMemoryManagerBuilder::build`].
@@ -106,51 +107,48 @@ impl InMemoryManager {
     /// Stores an entry and returns its key. See [`MemoryManager::store`].
     ///
     /// # Errors
-    /// As [`MemoryManager::store`]; besides, [`ErrorKind::Capacity`](crate::ErrorKind::Capacity) when the
-    /// whole budget is reserved by operations that run at the same time.
-    pub fn store(&self, mut input: MemoryInput) -> Result<String> {
-        input.check_id()?;
-        let memory = input.last_data("store")?.clone();
-        let metadata = input.metadata.take().filter(|metadata| !metadata.is_empty()).map(Box::new);
-        self.store.write(Write {
-            memory_type: input.memory_type,
-            conversation_id: &input.conversation_id,
-            memory,
-            kind: WriteKind::Store { metadata },
-        })?;
+    /// As [`MemoryManager::store`]; [`ErrorKind::Capacity`] when the system has no memory left.
+    pub fn store(&self, input: MemoryInput) -> Result<String> {
+        self.validate(&input)?;
+        let text = input.last_data("store")?.as_str();
+        let metadata = metadata_json(&input)?;
+        let write = Write::Store { metadata: &metadata };
+        let outcome = self.store.write(input.memory_type, &input.conversation_id, text, write, None)?;
+        debug_assert_eq!(outcome, CasOutcome::Updated);
         Ok(input.key())
     }
 
-    /// The entry of a conversation and type. See [`MemoryManager::retrieve`].
+    /// Returns the entry of a conversation and type. See [`MemoryManager::retrieve`].
     ///
     /// # Errors
     /// As [`MemoryManager::retrieve`].
     pub fn retrieve(&self, input: &MemoryInput) -> Result<Vec<WorkingMemory>> {
-        input.check_id()?;
+        self.validate(input)?;
         Ok(self.get(input.memory_type, &input.conversation_id).into_iter().collect())
     }
 
-    /// The text of a conversation's memory: the quickest way to read it, for it allocates nothing. An id that
-    /// could not be stored is simply not there.
+    /// Returns the text of an entry, without the checks of [`retrieve`](Self::retrieve).
     #[must_use]
     pub fn get(&self, memory_type: MemoryType, conversation_id: &str) -> Option<WorkingMemory> {
-        self.store.get(memory_type, conversation_id)
+        self.store.get(memory_type, conversation_id).map(|text| WorkingMemory::new(text_of(text)))
     }
 
-    /// Stores a text without metadata: the quickest way to write it.
+    /// Stores a text without metadata.
     ///
     /// # Errors
     /// As [`InMemoryManager::store`].
     pub fn put(&self, memory_type: MemoryType, conversation_id: &str, memory: WorkingMemory) -> Result<()> {
-        check_conversation_id(conversation_id)?;
-        let kind = WriteKind::Store { metadata: None };
-        self.store.write(Write { memory_type, conversation_id, memory, kind }).map(|_| ())
+        validate_conversation_id(conversation_id)?;
+        self.check_open()?;
+        let write = Write::Store { metadata: &[] };
+        self.store.write(memory_type, conversation_id, memory.as_str(), write, None).map(|_| ())
     }
 
-    /// Everything kept of a conversation's memory: text, metadata, times. Counts as a read.
+    /// Returns the metadata of an entry, if it exists. Counts as a use.
     #[must_use]
-    pub fn record(&self, memory_type: MemoryType, conversation_id: &str) -> Option<MemoryRecord> {
-        self.store.record(memory_type, conversation_id)
+    pub fn metadata(&self, memory_type: MemoryType, conversation_id: &str) -> Option<Map<String, Value>> {
+        let json = self.store.metadata(memory_type, conversation_id)?;
+        Some(serde_json::from_slice(&json).unwrap_or_default())
     }
 
     /// Replaces the text of an existing entry. See [`MemoryManager::update`].
@@ -158,18 +156,34 @@ impl InMemoryManager {
     /// # Errors
     /// As [`InMemoryManager::store`].
     pub fn update(&self, input: MemoryInput) -> Result<()> {
-        input.check_id()?;
-        let memory = input.last_data("update")?.clone();
-        let updated = self.store.write(Write {
-            memory_type: input.memory_type,
-            conversation_id: &input.conversation_id,
-            memory,
-            kind: WriteKind::Update,
-        })?;
-        if !updated {
-            tracing::warn!(memory_type = %input.memory_type, "No existing data found to update; nothing changed");
+        self.validate(&input)?;
+        let text = input.last_data("update")?.as_str();
+        let outcome =
+            self.store.write(input.memory_type, &input.conversation_id, text, Write::Update, None)?;
+        if outcome == CasOutcome::Missing {
+            super::warn_entry_missing(&input);
         }
         Ok(())
+    }
+
+    /// Replaces the text of an entry only if it is `expected`. See [`MemoryManager::compare_and_set`].
+    ///
+    /// # Errors
+    /// As [`InMemoryManager::store`].
+    pub fn compare_and_set(
+        &self,
+        input: MemoryInput,
+        expected: Option<&WorkingMemory>,
+    ) -> Result<CasOutcome> {
+        self.validate(&input)?;
+        let text = input.last_data("update")?.as_str();
+        let metadata = metadata_json(&input)?;
+        let write = match expected {
+            Some(_) => Write::Update,
+            None => Write::Store { metadata: &metadata },
+        };
+        let expected = Some(expected.map(WorkingMemory::as_str));
+        self.store.write(input.memory_type, &input.conversation_id, text, write, expected)
     }
 
     /// Removes an entry. See [`MemoryManager::delete`].
@@ -177,33 +191,48 @@ impl InMemoryManager {
     /// # Errors
     /// As [`MemoryManager::delete`].
     pub fn delete(&self, input: &MemoryInput) -> Result<()> {
-        input.check_id()?;
+        self.validate(input)?;
         self.store.delete(input.memory_type, &input.conversation_id);
         Ok(())
     }
 
-    /// Clears expired entries away now, as the background task does. Other operations get their turn in
-    /// between.
+    /// Removes all expired entries now, as the background task does. Other operations can run in between.
     pub fn clean_up(&self) {
         self.store.clean_up();
     }
 
-    /// Removes every entry that is there when this begins, as `delete` does; one that is stored meanwhile may
-    /// stay. Other operations get their turn in between.
+    /// Removes all entries, as `delete` does; entries stored concurrently may remain.
     pub fn clear(&self) {
         self.store.clear();
     }
 
-    /// Clears expired entries away in the background from now on, if called inside a runtime.
-    #[cfg(feature = "redis")]
-    pub(in crate::backends::memory) fn start_cleanup(&self) {
-        self.cleanup.start(&self.store);
-    }
-
-    /// Counters and bounds, as of now.
+    /// A snapshot of the counters.
     #[must_use]
     pub fn stats(&self) -> MemoryStats {
         self.store.stats()
+    }
+
+    fn validate(&self, input: &MemoryInput) -> Result<()> {
+        input.validate()?;
+        self.check_open()
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(Error::new(ErrorKind::Closed, COMPONENT, "closed")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The metadata as it is stored; empty if there is none.
+fn metadata_json(input: &MemoryInput) -> Result<Vec<u8>> {
+    match input.metadata.as_ref().filter(|metadata| !metadata.is_empty()) {
+        None => Ok(Vec::new()),
+        Some(metadata) => serde_json::to_vec(metadata).map_err(|cause| {
+            Error::new(ErrorKind::InvalidInput, COMPONENT, "failed to serialize the metadata")
+                .with_source(cause)
+        }),
     }
 }
 
@@ -234,7 +263,7 @@ impl Component for InMemoryManager {
     }
 
     fn counters(&self) -> Value {
-        crate::support::counters(&self.stats())
+        support::counters(&self.stats())
     }
 
     async fn health(&self, _: Deadline) -> Health {
@@ -246,6 +275,7 @@ impl Component for InMemoryManager {
     }
 
     async fn close(&self, _: Deadline) -> CloseReport {
+        self.closed.store(true, Ordering::Release);
         CloseReport::idle()
     }
 }
@@ -265,8 +295,20 @@ impl MemoryManager for InMemoryManager {
         Self::update(self, input)
     }
 
+    async fn compare_and_set(
+        &self,
+        input: MemoryInput,
+        expected: Option<&WorkingMemory>,
+    ) -> Result<CasOutcome> {
+        Self::compare_and_set(self, input, expected)
+    }
+
     async fn delete(&self, input: &MemoryInput) -> Result<()> {
         Self::delete(self, input)
+    }
+
+    async fn flush(&self) -> Result<()> {
+        Ok(())
     }
 
     fn stats(&self) -> MemoryStats {
@@ -274,10 +316,10 @@ impl MemoryManager for InMemoryManager {
     }
 
     fn capabilities(&self) -> MemoryCapabilities {
-        MemoryCapabilities::default()
-            .bounded(true)
-            .injected_clock(true)
-            .eviction_listener(true)
-            .counts_entries(true)
+        let mut capabilities = MemoryCapabilities::default();
+        capabilities.bounded = true;
+        capabilities.eviction_listener = true;
+        capabilities.counts_entries = true;
+        capabilities
     }
 }

@@ -1,345 +1,365 @@
-//! One shard of a store: a linked hash map in the order of use, the order of expiry beside it, and the exact
-//! count of the bytes that both take.
+//! One shard of a store: an index in the order of use over entries on pages, and the order of expiry.
+
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hashlink::LinkedHashMap;
 use hashlink::linked_hash_map::RawEntryMut;
-use serde_json::{Map, Value};
 
-use super::expiry::ExpiryList;
-use super::key::{Carried, Key, Wanted};
-use super::size;
-use crate::memory::{RemovalCause, RemovalCounts, WorkingMemory};
+use super::super::notifier::RemovedEntries;
+use super::pages::{NONE, PAGE, Pages, SpareMaps};
+use super::record::{RECORD, Record};
+use crate::memory::{MemoryStats, MemoryType, RemovalCause, RemovedEntry, WorkingMemory};
 
-/// A node of the map on the heap: key, entry and two links.
-const NODE: usize = size::chunk(size_of::<(Key, Entry)>() + 2 * size_of::<usize>());
+/// Bytes of the index per entry: a node on the heap and its share of the hash table.
+pub(super) const INDEX_BYTES: usize = 72;
 
-/// Unused memory a shard keeps before it gives any back.
-const SPARE: usize = 32;
+/// Unused index nodes that do not count as sparse.
+const MIN_UNUSED_NODES: usize = 32;
 
-/// What is kept of one conversation; what a hit reads stands first.
-#[repr(C)]
-pub(super) struct Entry {
-    pub(super) memory: WorkingMemory,
-    /// Monotonic nanoseconds.
-    pub(super) expires: u64,
-    pub(super) metadata: Option<Box<Map<String, Value>>>,
-    /// Microseconds since the Unix epoch, as are those of `updated`.
-    pub(super) created: u64,
-    pub(super) updated: u64,
-}
-
-impl Entry {
-    /// What the entry takes besides its node.
-    fn heap_bytes(&self) -> usize {
-        text_bytes(&self.memory) + self.metadata.as_deref().map_or(0, size::metadata)
-    }
-}
-
-/// What the entry that a write replaces takes besides its node.
+/// A borrowed key.
 #[derive(Clone, Copy)]
-pub(super) struct Held {
-    pub(super) text: usize,
-    pub(super) all: usize,
+pub(super) struct KeyRef<'a> {
+    pub(super) hash: u64,
+    pub(super) memory_type: MemoryType,
+    pub(super) id: &'a str,
 }
 
-/// What a text takes.
-pub(super) fn text_bytes(memory: &WorkingMemory) -> usize {
-    size::shared_text(memory.working_memory.len())
+/// The key of an index node: the entry's hash and the first page of its chain.
+#[derive(PartialEq, Eq)]
+struct IndexKey {
+    hash: u64,
+    first: u32,
 }
 
-/// The least that a shard with nothing but one entry takes, apart from what the entry has on the heap: its
-/// node, the list's guard node, the smallest table and the smallest expiry list.
-pub(super) fn first_entry_bytes() -> usize {
-    Shard::default().growth()
+impl Hash for IndexKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
 }
 
-/// An entry that has left its shard. It is dropped, and the listener told, once no lock is held.
-pub(super) struct Departure {
-    pub(super) key: Key,
-    pub(super) memory: WorkingMemory,
-    pub(super) reason: RemovalCause,
-    /// Only kept to be dropped outside the lock.
-    _metadata: Option<Box<Map<String, Value>>>,
-}
-
-/// Departures of one operation; nearly always none or one, for which no vector is needed.
+/// Passes on a hash that was computed before.
 #[derive(Default)]
-pub(super) struct Departures {
-    first: Option<Departure>,
-    more: Vec<Departure>,
-}
+struct PrecomputedHasher(u64);
 
-impl Departures {
-    fn push(&mut self, departure: Departure) {
-        if self.first.is_none() {
-            self.first = Some(departure);
-            return;
-        }
-        if self.more.capacity() == 0 {
-            // Room for many at once is more than is needed, on purpose: glibc puts off tidying up after small
-            // frees until someone asks for a kilobyte. Asked for now, it tidies up after a few; put off until
-            // some table grows, it would tidy up after all that ever expired, and take 20 ms to do it.
-            self.more.reserve(32);
-        }
-        self.more.push(departure);
+impl Hasher for PrecomputedHasher {
+    fn finish(&self) -> u64 {
+        self.0
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.first.is_none()
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("index keys write one u64");
     }
 
-    pub(super) fn drain(&mut self) -> impl Iterator<Item = Departure> {
-        self.first.take().into_iter().chain(self.more.drain(..))
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 }
 
-/// The map stands first, on the cache line of the shard's lock.
-#[repr(C)]
-#[derive(Default)]
 pub(super) struct Shard {
-    map: LinkedHashMap<Key, Entry, Carried>,
-    expiry: ExpiryList,
-    /// What the entries have on the heap: texts, metadata, long ids.
-    payload: usize,
-    /// Nodes the map has allocated: the entries', unused ones, and its guard.
+    /// Stamps of the last use by key, oldest first.
+    index: LinkedHashMap<IndexKey, u64, BuildHasherDefault<PrecomputedHasher>>,
+    /// Index nodes allocated since it was last shrunk.
     nodes: usize,
-    /// The room its table was last allocated for.
-    table: usize,
-    /// What the budget believes this shard takes.
-    pub(super) accounted_bytes: usize,
-    /// Entries the budget believes are here.
-    pub(super) accounted_entries: usize,
-    pub(super) counts: RemovalCounts,
+    pages: Pages,
+    /// First pages of the entries that expire first and last.
+    first_to_expire: u32,
+    last_to_expire: u32,
+    /// When the first entry expires; `u64::MAX` if there is none.
+    next_expiry: u64,
+    /// Hits, misses and removals.
+    pub(super) stats: MemoryStats,
+}
+
+/// Bytes that an entry counts: its pages and its share of the index.
+pub(super) fn entry_bytes(chain_bytes: usize) -> u64 {
+    (Pages::needed(chain_bytes) * PAGE + INDEX_BYTES) as u64
 }
 
 impl Shard {
+    pub(super) fn new(spare: Arc<SpareMaps>) -> Self {
+        Self {
+            index: LinkedHashMap::default(),
+            nodes: 0,
+            pages: Pages::new(spare),
+            first_to_expire: NONE,
+            last_to_expire: NONE,
+            next_expiry: u64::MAX,
+            stats: MemoryStats::default(),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
-        self.map.len()
+        self.index.len()
     }
 
-    /// What the shard takes on the heap, to the byte.
     pub(super) fn bytes(&self) -> usize {
-        self.payload + self.nodes * NODE + size::table(self.table) + self.expiry.bytes()
+        self.pages.used() * PAGE + self.len() * INDEX_BYTES
     }
 
-    /// What one more entry would add to that besides its own heap bytes.
-    pub(super) fn growth(&self) -> usize {
-        let node = match self.nodes {
-            0 => 2 * NODE,
-            nodes if nodes > self.map.len() + 1 => 0,
-            _ => NODE,
-        };
-        let table = if self.map.capacity() > self.map.len() {
-            0
-        } else {
-            size::table(self.table + 1) - size::table(self.table)
-        };
-        node + table + self.expiry.growth()
+    /// The stamp of the least recently used entry; `u64::MAX` if there is none.
+    pub(super) fn oldest(&self) -> u64 {
+        self.index.front().map_or(u64::MAX, |(_, stamp)| *stamp)
     }
 
-    /// The live entry of that key. A reader's lock is enough.
-    pub(super) fn get(&self, wanted: Wanted<'_>, now: u64) -> Option<&Entry> {
-        let (key, entry) = self.map.raw_entry().from_hash(wanted.hash, |key| wanted.is(key))?;
-        if entry.expires <= now {
-            return None;
-        }
-        key.touch();
-        Some(entry)
+    /// The stamp of the most recently used entry; 0 if there is none.
+    pub(super) fn newest(&self) -> u64 {
+        self.index.back().map_or(0, |(_, stamp)| *stamp)
     }
 
-    /// Makes the live entry of that key the last to be evicted and gives what it has on the heap. One that
-    /// has expired is removed.
-    pub(super) fn freshen(&mut self, wanted: Wanted<'_>, now: u64, gone: &mut Departures) -> Option<Held> {
-        let RawEntryMut::Occupied(mut found) =
-            self.map.raw_entry_mut().from_hash(wanted.hash, |key| wanted.is(key))
-        else {
-            return None;
-        };
-        if found.get().expires <= now {
-            let (key, entry) = found.remove_entry();
-            self.departed(key, entry, RemovalCause::Expired, gone);
-            return None;
-        }
-        found.key_mut().untouch();
-        found.to_back();
-        let entry = found.get();
-        Some(Held { text: text_bytes(&entry.memory), all: entry.heap_bytes() })
+    pub(super) fn next_expiry(&self) -> u64 {
+        self.next_expiry
     }
 
-    /// Adds an entry that was not there.
-    pub(super) fn insert(&mut self, mut key: Key, entry: Entry) {
-        key.untouch();
-        key.set_slot(self.expiry.push(key.hash(), entry.expires));
-        self.payload += entry.heap_bytes() + Key::heap_bytes(key.id().len());
-        self.map.insert(key, entry);
-        self.nodes = self.nodes.max(self.map.len() + 1);
-        self.table = self.table.max(self.map.capacity());
-    }
-
-    /// Puts another entry in the place of a live one. Its time to live counts anew.
-    pub(super) fn replace(&mut self, wanted: Wanted<'_>, entry: Entry, gone: &mut Departures) {
-        let Some((key, held)) = find_mut(&mut self.map, wanted) else { return };
-        self.expiry.remove(key.slot());
-        key.set_slot(self.expiry.push(wanted.hash, entry.expires));
-        self.payload += entry.heap_bytes();
-        let old = std::mem::replace(held, entry);
-        self.payload -= old.heap_bytes();
-        self.replaced(wanted, old.memory, old.metadata, gone);
-    }
-
-    /// Puts another text in the place of a live entry's; all else stays.
-    pub(super) fn rewrite(
+    /// Marks an entry as used and returns it. An expired entry is removed.
+    pub(super) fn lookup(
         &mut self,
-        wanted: Wanted<'_>,
-        memory: WorkingMemory,
-        updated: u64,
-        gone: &mut Departures,
-    ) {
-        let Some((_, held)) = find_mut(&mut self.map, wanted) else { return };
-        held.updated = updated;
-        self.payload += text_bytes(&memory);
-        let old = std::mem::replace(&mut held.memory, memory);
-        self.payload -= text_bytes(&old);
-        self.replaced(wanted, old, None, gone);
-    }
-
-    fn replaced(
-        &mut self,
-        wanted: Wanted<'_>,
-        memory: WorkingMemory,
-        _metadata: Option<Box<Map<String, Value>>>,
-        gone: &mut Departures,
-    ) {
-        self.counts.replaced += 1;
-        let key = Key::new(wanted);
-        gone.push(Departure { key, memory, reason: RemovalCause::Replaced, _metadata });
-    }
-
-    /// Removes the entry of that key.
-    pub(super) fn remove(&mut self, wanted: Wanted<'_>, now: u64, gone: &mut Departures) {
-        let RawEntryMut::Occupied(found) =
-            self.map.raw_entry_mut().from_hash(wanted.hash, |key| wanted.is(key))
-        else {
-            return;
-        };
-        let (key, entry) = found.remove_entry();
-        let live = entry.expires > now;
-        let reason = if live { RemovalCause::Deleted } else { RemovalCause::Expired };
-        self.departed(key, entry, reason, gone);
-        self.give_back();
-    }
-
-    /// Removes every entry.
-    pub(super) fn clear(&mut self, gone: &mut Departures) {
-        while let Some(oldest) = self.map.front_entry() {
-            let (key, entry) = oldest.remove_entry();
-            self.departed(key, entry, RemovalCause::Deleted, gone);
-        }
-        self.give_back();
-    }
-
-    /// Removes up to `most` expired entries and says how many it removed.
-    pub(super) fn expire(&mut self, now: u64, most: usize, gone: &mut Departures) -> usize {
-        let mut removed = 0;
-        while removed < most && self.expire_one(now, gone) {
-            removed += 1;
-        }
-        if removed > 0 {
-            self.give_back();
-        }
-        removed
-    }
-
-    fn expire_one(&mut self, now: u64, gone: &mut Departures) -> bool {
-        let Some(next) = self.expiry.first().filter(|next| next.expires <= now) else { return false };
-        let found = self
-            .map
-            .raw_entry_mut()
-            .from_hash(next.hash, |key| key.hash() == next.hash && key.slot() == next.slot);
-        let RawEntryMut::Occupied(found) = found else {
-            unreachable!("the expiry list holds exactly the entries of the map");
-        };
-        let (key, entry) = found.remove_entry();
-        self.departed(key, entry, RemovalCause::Expired, gone);
-        true
-    }
-
-    /// Removes one entry to make room, sparing the last `spared`: an expired one if there is one, else the
-    /// least recently used one. An entry read since it was last looked at gets a second chance. With none
-    /// left to remove, unused memory is given back. Says whether anything was gained.
-    pub(super) fn evict(
-        &mut self,
-        reason: RemovalCause,
-        spared: usize,
+        key: KeyRef<'_>,
         now: u64,
-        gone: &mut Departures,
-    ) -> bool {
-        /// Second chances given at most before one entry goes regardless, so that no store waits long.
-        const CHANCES: usize = 256;
-        if self.expire_one(now, gone) {
-            self.give_back();
-            return true;
+        stamps: &AtomicU64,
+        removed: &mut RemovedEntries,
+    ) -> Option<(u32, Record)> {
+        let pages = &self.pages;
+        let found = self.index.raw_entry_mut().from_hash(key.hash, |other| matches(pages, other, key));
+        let RawEntryMut::Occupied(mut found) = found else { return None };
+        let first = found.key().first;
+        let record = Record::decode(self.pages.payload(first));
+        if record.expires <= now {
+            self.remove(first, record, RemovalCause::Expired, removed);
+            return None;
         }
-        if self.map.len() <= spared {
-            let before = self.bytes();
-            self.compact();
-            return self.bytes() < before;
+        *found.get_mut() = stamps.fetch_add(1, Relaxed);
+        found.to_back();
+        Some((first, record))
+    }
+
+    pub(super) fn text(&self, first: u32, record: &Record) -> Vec<u8> {
+        self.pages.copy(first, record.text_offset(), record.text_bytes as usize)
+    }
+
+    pub(super) fn has_text(&self, first: u32, record: &Record, text: &str) -> bool {
+        record.text_bytes == text.len() as u64
+            && self.pages.has_bytes(first, record.text_offset(), text.as_bytes())
+    }
+
+    pub(super) fn metadata(&self, first: u32, record: &Record) -> Vec<u8> {
+        self.pages.copy(first, record.metadata_offset(), record.metadata_bytes as usize)
+    }
+
+    /// Adds an entry that does not exist.
+    ///
+    /// # Errors
+    /// When the system has no memory left; nothing has changed then.
+    pub(super) fn insert(
+        &mut self,
+        key: KeyRef<'_>,
+        expires: u64,
+        (metadata, text): (&[u8], &str),
+        stamps: &AtomicU64,
+    ) -> io::Result<()> {
+        let record = Record {
+            hash: key.hash,
+            expires,
+            previous: NONE,
+            next: NONE,
+            id_bytes: key.id.len() as u16,
+            memory_type: key.memory_type,
+            metadata_bytes: metadata.len() as u64,
+            text_bytes: text.len() as u64,
+        };
+        let pages = Pages::needed(record.chain_bytes());
+        self.pages.reserve(pages)?;
+        let first = self.pages.allocate(pages);
+        self.pages.write(first, RECORD, key.id.as_bytes());
+        self.pages.write(first, record.metadata_offset(), metadata);
+        self.pages.write(first, record.text_offset(), text.as_bytes());
+        self.append_to_expiry(first, record);
+        let stamp = stamps.fetch_add(1, Relaxed);
+        self.index.insert(IndexKey { hash: key.hash, first }, stamp);
+        self.nodes = self.nodes.max(self.index.len());
+        Ok(())
+    }
+
+    /// Replaces the text of an entry, and with `store` its metadata and the time it expires.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub(super) fn replace(
+        &mut self,
+        first: u32,
+        old: Record,
+        store: Option<(u64, &[u8])>,
+        text: &str,
+        removed: &mut RemovedEntries,
+    ) -> io::Result<()> {
+        let mut new = Record { text_bytes: text.len() as u64, ..old };
+        if let Some((expires, metadata)) = store {
+            (new.expires, new.metadata_bytes) = (expires, metadata.len() as u64);
         }
-        for chance in 0.. {
-            let Some(mut oldest) = self.map.front_entry() else { break };
-            if oldest.key_mut().untouch() && chance < CHANCES {
-                oldest.to_back();
-                continue;
+        let [old_pages, new_pages] = [old, new].map(|record| Pages::needed(record.chain_bytes()));
+        self.pages.reserve(new_pages.saturating_sub(old_pages))?;
+        self.report(first, &old, RemovalCause::Replaced, removed);
+        self.pages.resize(first, old_pages, new_pages);
+        match store {
+            Some((_, metadata)) => {
+                self.pages.write(first, new.metadata_offset(), metadata);
+                self.remove_from_expiry(first);
+                self.append_to_expiry(first, new);
             }
-            let (key, entry) = oldest.remove_entry();
-            self.departed(key, entry, reason, gone);
-            break;
+            None => new.encode(self.pages.payload_mut(first)),
         }
-        self.give_back();
-        true
+        self.pages.write(first, new.text_offset(), text.as_bytes());
+        Ok(())
     }
 
-    /// Settles the accounts for an entry that was taken out of the map.
-    fn departed(&mut self, key: Key, entry: Entry, reason: RemovalCause, gone: &mut Departures) {
-        self.expiry.remove(key.slot());
-        self.payload -= entry.heap_bytes() + Key::heap_bytes(key.id().len());
-        self.counts.add(reason);
-        gone.push(Departure { key, memory: entry.memory, reason, _metadata: entry.metadata });
+    /// Removes the entry with this first page.
+    pub(super) fn remove(
+        &mut self,
+        first: u32,
+        record: Record,
+        cause: RemovalCause,
+        removed: &mut RemovedEntries,
+    ) {
+        self.report(first, &record, cause, removed);
+        let found = self.index.raw_entry_mut().from_hash(record.hash, |key| key.first == first);
+        if let RawEntryMut::Occupied(found) = found {
+            found.remove();
+        }
+        self.remove_from_expiry(first);
+        self.pages.release(first);
     }
 
-    /// Gives memory back once more than half of it is unused. What that costs was paid for by the removals
-    /// that led to it.
-    fn give_back(&mut self) {
-        let len = self.map.len();
-        if len == 0 {
-            self.map = LinkedHashMap::default();
-            self.expiry = ExpiryList::default();
-            (self.nodes, self.table) = (0, 0);
-        } else if self.nodes > 2 * len + SPARE {
-            self.compact();
+    /// Removes the least recently used entry.
+    pub(super) fn remove_oldest(&mut self, cause: RemovalCause, removed: &mut RemovedEntries) {
+        let Some(first) = self.index.front().map(|(key, _)| key.first) else { return };
+        self.remove(first, Record::decode(self.pages.payload(first)), cause, removed);
+    }
+
+    /// Marks the least recently used entry as used and returns its stamp.
+    pub(super) fn touch_oldest(&mut self, stamps: &AtomicU64) -> u64 {
+        let stamp = stamps.fetch_add(1, Relaxed);
+        if let Some(mut oldest) = self.index.front_entry() {
+            *oldest.get_mut() = stamp;
+            oldest.to_back();
+        }
+        stamp
+    }
+
+    /// Removes up to `max` expired entries and returns how many it removed.
+    pub(super) fn remove_expired(&mut self, now: u64, max: usize, removed: &mut RemovedEntries) -> usize {
+        let mut count = 0;
+        while count < max && self.next_expiry <= now {
+            let first = self.first_to_expire;
+            self.remove(first, Record::decode(self.pages.payload(first)), RemovalCause::Expired, removed);
+            count += 1;
+        }
+        count
+    }
+
+    /// Removes all entries without reporting them.
+    pub(super) fn clear(&mut self) {
+        self.stats.removals.deleted += self.index.len() as u64;
+        (self.first_to_expire, self.last_to_expire, self.next_expiry) = (NONE, NONE, u64::MAX);
+        self.release_unused();
+    }
+
+    /// Returns unused memory to the system.
+    pub(super) fn release_unused(&mut self) {
+        if self.first_to_expire == NONE {
+            (self.index, self.nodes) = (LinkedHashMap::default(), 0);
+            return self.pages.clear();
+        }
+        if self.nodes > 2 * self.index.len() + MIN_UNUSED_NODES {
+            self.index.shrink_to_fit();
+            self.nodes = self.index.len();
+        }
+        let Some(compaction) = self.pages.compaction() else { return };
+        for (from, to) in compaction.moves {
+            if self.pages.move_page(from, to) {
+                self.relink_entry(from, to);
+            }
+        }
+        self.pages.truncate(compaction.keep_maps);
+    }
+
+    /// Updates everything that refers to an entry whose first page moved.
+    fn relink_entry(&mut self, from: u32, to: u32) {
+        let record = Record::decode(self.pages.payload(to));
+        let found = self.index.raw_entry_mut().from_hash(record.hash, |key| key.first == from);
+        if let RawEntryMut::Occupied(mut found) = found {
+            found.key_mut().first = to;
+        }
+        self.link_expiry(record.previous, to);
+        self.link_expiry(to, record.next);
+    }
+
+    fn append_to_expiry(&mut self, first: u32, record: Record) {
+        // All entries live equally long, so the list is in the order of expiry.
+        let record = Record { previous: NONE, next: NONE, ..record };
+        record.encode(self.pages.payload_mut(first));
+        self.link_expiry(self.last_to_expire, first);
+        self.link_expiry(first, NONE);
+    }
+
+    fn remove_from_expiry(&mut self, first: u32) {
+        let Record { previous, next, .. } = Record::decode(self.pages.payload(first));
+        self.link_expiry(previous, next);
+    }
+
+    /// Makes two entries neighbors in the order of expiry; `NONE` is the end of the list.
+    fn link_expiry(&mut self, previous: u32, next: u32) {
+        let edit = |pages: &mut Pages, first: u32, edit: &dyn Fn(&mut Record)| {
+            let mut record = Record::decode(pages.payload(first));
+            edit(&mut record);
+            record.encode(pages.payload_mut(first));
+            record.expires
+        };
+        match previous {
+            NONE => self.first_to_expire = next,
+            _ => {
+                edit(&mut self.pages, previous, &|record| record.next = next);
+            }
+        }
+        let expires = match next {
+            NONE => {
+                self.last_to_expire = previous;
+                u64::MAX
+            }
+            _ => edit(&mut self.pages, next, &|record| record.previous = previous),
+        };
+        if previous == NONE {
+            self.next_expiry = expires;
         }
     }
 
-    fn compact(&mut self) {
-        if self.map.is_empty() {
-            return;
-        }
-        self.map.shrink_to_fit();
-        self.nodes = self.map.len() + 1;
-        self.table = self.map.capacity();
-        let moved = self.expiry.compact();
-        for key in self.map.keys() {
-            key.set_slot(moved[key.slot() as usize]);
-        }
+    /// Counts a removal, and copies the entry for the listener if there is one.
+    fn report(&mut self, first: u32, record: &Record, cause: RemovalCause, removed: &mut RemovedEntries) {
+        self.stats.removals.add(cause);
+        removed.push_with(|| {
+            let id = self.pages.copy(first, RECORD, record.id_bytes as usize);
+            RemovedEntry::new(
+                text_of(id).into(),
+                record.memory_type,
+                WorkingMemory::new(text_of(self.text(first, record))),
+                cause,
+            )
+        });
     }
 }
 
-fn find_mut<'a>(
-    map: &'a mut LinkedHashMap<Key, Entry, Carried>,
-    wanted: Wanted<'_>,
-) -> Option<(&'a mut Key, &'a mut Entry)> {
-    match map.raw_entry_mut().from_hash(wanted.hash, |key| wanted.is(key)) {
-        RawEntryMut::Occupied(found) => Some(found.into_key_value()),
-        RawEntryMut::Vacant(_) => None,
+fn matches(pages: &Pages, other: &IndexKey, key: KeyRef<'_>) -> bool {
+    if other.hash != key.hash {
+        return false;
     }
+    let record = Record::decode(pages.payload(other.first));
+    record.id_bytes as usize == key.id.len()
+        && record.memory_type == key.memory_type
+        && pages.has_bytes(other.first, RECORD, key.id.as_bytes())
+}
+
+/// The string whose bytes were copied from pages.
+pub(super) fn text_of(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("only whole strings are written to pages")
 }

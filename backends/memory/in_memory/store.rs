@@ -1,429 +1,486 @@
-//! The shards of a store and the budget they share.
+//! The shards of a store, the limits they share, and eviction across them.
 
 use std::hash::BuildHasher;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
 
 use hashlink::DefaultHashBuilder;
-use parking_lot::{RwLock, RwLockWriteGuard};
-use serde_json::{Map, Value};
+use parking_lot::{Mutex, MutexGuard};
 
-use super::NAME_IN_ERRORS;
-use super::budget::Budget;
-use super::key::{Key, Wanted};
-use super::shard::{Departures, Entry, Shard, first_entry_bytes, text_bytes};
-use super::size;
-use crate::memory::{
-    EvictionListener, MemoryRecord, MemoryStats, MemoryType, RemovalCause, RemovedEntry, WorkingMemory,
-};
-use crate::{Clock, Error, ErrorKind, Result};
+use super::super::notifier::{EvictionNotifier, RemovedEntries};
+use super::COMPONENT;
+use super::pages::SpareMaps;
+use super::shard::{KeyRef, Shard, entry_bytes};
+use crate::memory::{CasOutcome, EvictionListener, MemoryStats, MemoryType, RemovalCause};
+use crate::support::UsageMeter;
+use crate::{Clock, Error, ErrorKind, LimitUsage, Result, unsupported_limit_error};
 
-/// Expired entries a write clears away on the side: more than it can add, so they never pile up.
-const EXPIRED_PER_WRITE: usize = 4;
-/// Expired entries cleared away before the background cleanup lets others at the shard.
-const EXPIRED_PER_LOCK: usize = 64;
-/// Entries evicted for one large one before others are let at the shard.
-const EVICTED_PER_LOCK: usize = 64;
+const MAX_ENTRIES: &str = "memory.max_entries";
+const MAX_BYTES: &str = "memory.max_memory_mb";
 
-/// A shard on cache lines of its own, with the counters that its readers write. A hit touches the first line
-/// only: counter, lock and map.
-#[repr(C, align(128))]
-#[derive(Default)]
-struct Cell {
-    hits: AtomicU64,
-    shard: RwLock<Shard>,
-    misses: AtomicU64,
-    /// How many entries the shard holds, for whoever looks for one to evict.
-    len: AtomicUsize,
-}
+/// Expired entries that one operation removes from its shard: more than it can add, so they never accumulate.
+const EXPIRED_PER_OPERATION: usize = 4;
+/// One operation in so many also cleans up another shard, in turn.
+const OPERATIONS_PER_CLEANUP: u64 = 64;
+/// Larger texts are written under the eviction lock.
+const LARGE_TEXT_BYTES: usize = 64 * 1024;
+/// Entries removed before other operations get the shard's lock.
+const REMOVED_PER_LOCK: usize = 64;
 
-/// What a write brings.
-pub(super) struct Write<'a> {
-    pub(super) memory_type: MemoryType,
-    pub(super) conversation_id: &'a str,
-    pub(super) memory: WorkingMemory,
-    pub(super) kind: WriteKind,
-}
-
-/// Whether a write may create an entry.
-pub(super) enum WriteKind {
-    Store { metadata: Option<Box<Map<String, Value>>> },
-    Update,
+/// A shard on separate cache lines, with what eviction needs to know of it without its lock.
+#[repr(align(128))]
+struct PaddedShard {
+    shard: Mutex<Shard>,
+    oldest: AtomicU64,
+    next_expiry: AtomicU64,
 }
 
 pub(super) struct Store {
-    cells: Box<[Cell]>,
+    shards: Box<[PaddedShard]>,
+    spare: Arc<SpareMaps>,
     hasher: DefaultHashBuilder,
-    budget: Budget,
-    /// Where to look next for an entry to evict when the shard at hand has few.
-    hand: AtomicUsize,
+    entries: UsageMeter,
+    bytes: UsageMeter,
+    /// Numbers every use, so that entries of different shards can be compared.
+    stamps: AtomicU64,
+    /// One thread at a time makes room, so that two writers cannot evict each other's entries.
+    evicting: Mutex<()>,
     ttl: u64,
     clock: Arc<dyn Clock>,
-    listener: Option<EvictionListener>,
+    notifier: EvictionNotifier,
+}
+
+/// A locked shard. On drop it updates what the store knows of the shard.
+struct ShardGuard<'a> {
+    store: &'a Store,
+    padded: &'a PaddedShard,
+    shard: MutexGuard<'a, Shard>,
+    entries: usize,
+    bytes: usize,
+}
+
+impl Deref for ShardGuard<'_> {
+    type Target = Shard;
+
+    fn deref(&self) -> &Shard {
+        &self.shard
+    }
+}
+
+impl DerefMut for ShardGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+}
+
+impl Drop for ShardGuard<'_> {
+    fn drop(&mut self) {
+        self.padded.oldest.store(self.shard.oldest(), SeqCst);
+        self.padded.next_expiry.store(self.shard.next_expiry(), Relaxed);
+        let adjust = |meter: &UsageMeter, before: usize, after: usize| match after >= before {
+            true if after == before => {}
+            true => meter.add_provisionally((after - before) as u64),
+            false => meter.sub((before - after) as u64),
+        };
+        adjust(&self.store.entries, self.entries, self.shard.len());
+        adjust(&self.store.bytes, self.bytes, self.shard.bytes());
+    }
+}
+
+/// The change that a write makes.
+pub(super) enum Write<'a> {
+    /// Replaces the whole entry; the metadata is JSON.
+    Store { metadata: &'a [u8] },
+    /// Replaces the text of an existing entry.
+    Update,
 }
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// How many shards serve a store of those limits: one while it is small, so that eviction follows the order
-/// of use exactly; then one per 128 entries up to 64, enough for the cores of a large machine; beyond that one
-/// per 512 or so. That keeps every vector of a shard small enough to be grown, or freed, in an instant: on
-/// freeing 64 KiB or more glibc tidies up all that was freed before, which can take it milliseconds.
-fn shard_count(max_entries: u64, max_bytes: u64) -> usize {
-    let entries = max_entries.min(max_bytes / 512).max(1);
-    let wanted = (entries / 128).clamp(1, 64).max((entries / 512).min(8192));
-    1 << wanted.ilog2()
-}
-
 impl Store {
     pub(super) fn new(
-        limits: (u64, u64),
+        (max_entries, max_bytes): (u64, u64),
         ttl: Duration,
         clock: Arc<dyn Clock>,
         listener: Option<EvictionListener>,
     ) -> Result<Self> {
-        let (max_entries, max_bytes) = limits;
-        let cells: Box<[Cell]> = (0..shard_count(max_entries, max_bytes)).map(|_| Cell::default()).collect();
-        let base = size::chunk(size_of_val(&*cells)) + size_of::<Self>();
-        let store = Self {
-            cells,
+        check_limits(max_entries, max_bytes, ErrorKind::Config)?;
+        let spare = Arc::new(SpareMaps::default());
+        // A shard keeps up to 128 KiB of free pages: few shards for small stores.
+        let shards = (max_bytes >> 21).clamp(1, 16) as usize;
+        let shard = |_| PaddedShard {
+            shard: Mutex::new(Shard::new(Arc::clone(&spare))),
+            oldest: AtomicU64::new(u64::MAX),
+            next_expiry: AtomicU64::new(u64::MAX),
+        };
+        Ok(Self {
+            shards: (0..shards).map(shard).collect(),
+            spare: Arc::clone(&spare),
             hasher: DefaultHashBuilder::default(),
-            budget: Budget::new(base as u64, max_entries, max_bytes),
-            hand: AtomicUsize::new(0),
+            entries: UsageMeter::new(MAX_ENTRIES, "entries", max_entries),
+            bytes: UsageMeter::new(MAX_BYTES, "bytes", max_bytes),
+            stamps: AtomicU64::new(0),
+            evicting: Mutex::new(()),
             ttl: nanos(ttl),
             clock,
-            listener,
-        };
-        store.check_limits(Some(max_entries), Some(max_bytes), ErrorKind::Config)?;
-        Ok(store)
+            notifier: EvictionNotifier::new(listener),
+        })
     }
 
-    /// What the store takes when it is empty.
-    fn base_bytes(&self) -> u64 {
-        (size::chunk(size_of_val(&*self.cells)) + size_of::<Self>()) as u64
+    fn key<'a>(&self, memory_type: MemoryType, id: &'a str) -> KeyRef<'a> {
+        KeyRef { hash: self.hasher.hash_one((memory_type as u8, id)), memory_type, id }
     }
 
-    fn check_limits(&self, max_entries: Option<u64>, max_bytes: Option<u64>, kind: ErrorKind) -> Result<()> {
-        if max_entries == Some(0) {
-            let message = "max_entries is 0; a store needs room for at least one entry";
-            return Err(Error::new(kind, NAME_IN_ERRORS, message));
-        }
-        let least = self.base_bytes() + 1024;
-        if max_bytes.is_some_and(|bytes| bytes < least) {
-            let message = format!("the memory budget is too small; this store needs at least {least} bytes");
-            return Err(Error::new(kind, NAME_IN_ERRORS, message));
-        }
-        Ok(())
+    /// The shard of a key, by bits of the hash that the index does not use.
+    fn shard_of(&self, key: KeyRef<'_>) -> usize {
+        (key.hash >> 32) as u32 as usize % self.shards.len()
     }
 
-    fn hash(&self, memory_type: MemoryType, id: &str) -> u64 {
-        self.hasher.hash_one((memory_type as u8, id))
-    }
-
-    /// The shard of a hash, by bits that its table uses for nothing.
-    fn cell_of(&self, hash: u64) -> usize {
-        (hash >> 40) as usize & (self.cells.len() - 1)
+    fn lock(&self, index: usize) -> ShardGuard<'_> {
+        let padded = &self.shards[index];
+        let shard = padded.shard.lock();
+        let (entries, bytes) = (shard.len(), shard.bytes());
+        ShardGuard { store: self, padded, shard, entries, bytes }
     }
 
     fn now(&self) -> u64 {
         nanos(self.clock.now())
     }
 
-    fn wall_micros(&self) -> u64 {
-        let since = self.clock.system_time().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-    }
-
-    /// Reads an entry under a shared lock, by `take`, and counts the hit or miss.
-    fn read<T>(&self, memory_type: MemoryType, id: &str, take: impl FnOnce(&Entry) -> T) -> Option<T> {
-        let now = self.now();
-        let wanted = Wanted { hash: self.hash(memory_type, id), memory_type, id };
-        let cell = &self.cells[self.cell_of(wanted.hash)];
-        let found = cell.shard.read().get(wanted, now).map(take);
-        let counter = if found.is_some() { &cell.hits } else { &cell.misses };
-        counter.fetch_add(1, Relaxed);
-        found
-    }
-
-    pub(super) fn get(&self, memory_type: MemoryType, id: &str) -> Option<WorkingMemory> {
-        self.read(memory_type, id, |entry| entry.memory.clone())
-    }
-
-    pub(super) fn record(&self, memory_type: MemoryType, id: &str) -> Option<MemoryRecord> {
-        let wall = |micros| SystemTime::UNIX_EPOCH + Duration::from_micros(micros);
-        self.read(memory_type, id, |entry| {
-            let metadata = entry.metadata.as_deref().cloned().unwrap_or_default();
-            MemoryRecord::new(entry.memory.clone(), metadata, wall(entry.created), wall(entry.updated))
+    /// The text of an entry.
+    pub(super) fn get(&self, memory_type: MemoryType, id: &str) -> Option<Vec<u8>> {
+        self.read(memory_type, id, |shard, found| {
+            let count = if found.is_some() { &mut shard.stats.hits } else { &mut shard.stats.misses };
+            *count += 1;
+            found.map(|(first, record)| shard.text(first, &record))
         })
     }
 
-    /// Stores or updates; `false` says that there was nothing to update.
-    pub(super) fn write(&self, write: Write<'_>) -> Result<bool> {
-        let Write { memory_type, conversation_id: id, memory, kind } = write;
-        let wanted = Wanted { hash: self.hash(memory_type, id), memory_type, id };
-        let at = self.cell_of(wanted.hash);
-        let (now, wall) = (self.now(), self.wall_micros());
-        let expires = now.saturating_add(self.ttl);
-        let brought = text_bytes(&memory)
-            + match &kind {
-                WriteKind::Store { metadata } => metadata.as_deref().map_or(0, size::metadata),
-                WriteKind::Update => 0,
-            };
-        let update = matches!(kind, WriteKind::Update);
-        self.check_size(brought + Key::heap_bytes(id.len()))?;
-
-        let mut round = Round { gone: Departures::default(), now, desperate: false };
-        let mut fruitless = 0;
-        loop {
-            let mut shard = self.cells[at].shard.write();
-            shard.expire(now, EXPIRED_PER_WRITE, &mut round.gone);
-            let held = shard.freshen(wanted, now, &mut round.gone);
-            if held.is_none() && update {
-                self.settle(at, &mut shard);
-                drop(shard);
-                self.see_off(&mut round.gone);
-                return Ok(false);
-            }
-            let need = |shard: &Shard| match held {
-                Some(held) => (0, brought.saturating_sub(if update { held.text } else { held.all })),
-                None => (1, brought + Key::heap_bytes(id.len()) + shard.growth()),
-            };
-            let reserved = self.reserve(at, &mut shard, need, usize::from(held.is_some()), &mut round);
-            let Err(reason) = reserved else {
-                match (kind, held) {
-                    (WriteKind::Update, _) => shard.rewrite(wanted, memory, wall, &mut round.gone),
-                    (WriteKind::Store { metadata }, held) => {
-                        let entry = Entry { memory, metadata, expires, created: wall, updated: wall };
-                        match held {
-                            Some(_) => shard.replace(wanted, entry, &mut round.gone),
-                            None => shard.insert(Key::new(wanted), entry),
-                        }
-                    }
-                }
-                self.settle(at, &mut shard);
-                drop(shard);
-                self.see_off(&mut round.gone);
-                return Ok(true);
-            };
-            self.settle(at, &mut shard);
-            drop(shard);
-            round.desperate = !self.evict_elsewhere(at, reason, &mut round);
-            if round.gone.is_empty() {
-                fruitless += 1;
-                self.check_patience(fruitless)?;
-            }
-            self.see_off(&mut round.gone);
-        }
+    /// The metadata of an entry, as JSON.
+    pub(super) fn metadata(&self, memory_type: MemoryType, id: &str) -> Option<Vec<u8>> {
+        self.read(memory_type, id, |shard, found| found.map(|(first, record)| shard.metadata(first, &record)))
     }
 
-    /// Refuses what could not fit even if it were alone.
-    fn check_size(&self, heap_bytes: usize) -> Result<()> {
-        let alone = self.base_bytes() + (first_entry_bytes() + heap_bytes) as u64;
-        let budget = self.budget.max_bytes();
-        if alone <= budget {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::TooLarge,
-            NAME_IN_ERRORS,
-            "the entry is larger than the whole memory budget",
-        )
-        .with_context("entry_bytes", heap_bytes)
-        .with_context("budget_bytes", budget))
-    }
-
-    /// Gives up when room is wanted and, again and again, there is nothing to evict: every other thread holds
-    /// room that it has reserved but not filled yet.
-    fn check_patience(&self, fruitless: usize) -> Result<()> {
-        if fruitless < 10_000 {
-            std::thread::yield_now();
-            return Ok(());
-        }
-        let message = "no room came free: all of it is reserved by operations that run at the same time";
-        Err(Error::new(ErrorKind::Capacity, NAME_IN_ERRORS, message))
-    }
-
-    /// Reserves the room that `need` asks for, evicting from this shard as long as it has its fair share of
-    /// the entries.
-    fn reserve(
+    fn read<T>(
         &self,
-        at: usize,
-        shard: &mut RwLockWriteGuard<'_, Shard>,
-        need: impl Fn(&Shard) -> (usize, usize),
-        spared: usize,
-        round: &mut Round,
-    ) -> Result<(), RemovalCause> {
-        for evicted in 0.. {
-            self.settle(at, shard);
-            let (entries, bytes) = need(shard);
-            let Err(reason) = self.budget.reserve(entries as u64, bytes as u64) else {
-                shard.accounted_entries += entries;
-                shard.accounted_bytes += bytes;
-                break;
-            };
-            let fair = (shard.len() * self.cells.len()) as u64 >= self.budget.entries();
-            let may = evicted < EVICTED_PER_LOCK && (fair || round.desperate);
-            if !may || !shard.evict(reason, spared, round.now, &mut round.gone) {
-                return Err(reason);
+        memory_type: MemoryType,
+        id: &str,
+        take: impl FnOnce(&mut Shard, Option<(u32, super::record::Record)>) -> T,
+    ) -> T {
+        let key = self.key(memory_type, id);
+        let (now, mut removed) = (self.now(), self.notifier.collect());
+        let result = {
+            let mut shard = self.lock(self.shard_of(key));
+            shard.remove_expired(now, EXPIRED_PER_OPERATION, &mut removed);
+            let found = shard.lookup(key, now, &self.stamps, &mut removed);
+            let result = take(&mut shard, found);
+            shard.release_unused();
+            result
+        };
+        self.finish(removed);
+        result
+    }
+
+    /// Writes an entry, if its text is the expected one where `expected` says so.
+    pub(super) fn write(
+        &self,
+        memory_type: MemoryType,
+        id: &str,
+        text: &str,
+        write: Write<'_>,
+        expected: Option<Option<&str>>,
+    ) -> Result<CasOutcome> {
+        let key = self.key(memory_type, id);
+        let (now, mut removed) = (self.now(), self.notifier.collect());
+        // Large texts are written one at a time, so that they do not all exceed the limit at the same moment.
+        let evicting = (text.len() > LARGE_TEXT_BYTES).then(|| self.evicting.lock());
+        let result = {
+            let mut shard = self.lock(self.shard_of(key));
+            shard.remove_expired(now, EXPIRED_PER_OPERATION, &mut removed);
+            let result = self.write_to_shard(&mut shard, (key, text), write, expected, now, &mut removed);
+            shard.release_unused();
+            result
+        };
+        let result = result.and_then(|(outcome, stamp)| {
+            self.make_room(evicting, stamp, &mut removed)?;
+            Ok(outcome)
+        });
+        self.entries.record_peak();
+        self.bytes.record_peak();
+        self.finish(removed);
+        result
+    }
+
+    /// Returns the outcome and the stamp of the written entry.
+    fn write_to_shard(
+        &self,
+        shard: &mut Shard,
+        (key, text): (KeyRef<'_>, &str),
+        write: Write<'_>,
+        expected: Option<Option<&str>>,
+        now: u64,
+        removed: &mut RemovedEntries,
+    ) -> Result<(CasOutcome, Option<u64>)> {
+        let found = shard.lookup(key, now, &self.stamps, removed);
+        if let Some(expected) = expected {
+            match (&found, expected) {
+                (None, Some(_)) => return Ok((CasOutcome::Missing, None)),
+                (Some(_), None) => return Ok((CasOutcome::Conflict, None)),
+                (Some((first, record)), Some(expected)) if !shard.has_text(*first, record, expected) => {
+                    return Ok((CasOutcome::Conflict, None));
+                }
+                _ => {}
             }
+        }
+        let expires = now.saturating_add(self.ttl);
+        let written = match (found, write) {
+            (None, Write::Update) => return Ok((CasOutcome::Missing, None)),
+            (None, Write::Store { metadata }) => {
+                self.check_size(key.id.len() + metadata.len() + text.len())?;
+                shard.insert(key, expires, (metadata, text), &self.stamps)
+            }
+            (Some((first, old)), Write::Store { metadata }) => {
+                self.check_size(key.id.len() + metadata.len() + text.len())?;
+                shard.replace(first, old, Some((expires, metadata)), text, removed)
+            }
+            (Some((first, old)), Write::Update) => {
+                self.check_size(key.id.len() + old.metadata_bytes as usize + text.len())?;
+                shard.replace(first, old, None, text, removed)
+            }
+        };
+        written.map_err(|cause| {
+            Error::new(ErrorKind::Capacity, COMPONENT, "failed to map memory").with_source(cause)
+        })?;
+        Ok((CasOutcome::Updated, Some(shard.newest())))
+    }
+
+    /// Rejects an entry that could not fit even alone.
+    fn check_size(&self, bytes: usize) -> Result<()> {
+        let (entry, max) = (entry_bytes(super::record::RECORD + bytes), self.bytes.max());
+        if entry <= max {
+            return Ok(());
+        }
+        Err(too_large().with_context("entry_bytes", entry).with_context("max_bytes", max))
+    }
+
+    fn excess(&self) -> Option<RemovalCause> {
+        match (self.entries.is_exceeded(), self.bytes.is_exceeded()) {
+            (true, _) => Some(RemovalCause::MaxEntries),
+            (_, true) => Some(RemovalCause::MaxBytes),
+            _ => None,
+        }
+    }
+
+    /// Evicts until the limits hold: expired entries, then the least recently used ones, but not the one that was just
+    /// `written`, as its stamp tells.
+    fn make_room(
+        &self,
+        evicting: Option<MutexGuard<'_, ()>>,
+        mut written: Option<u64>,
+        removed: &mut RemovedEntries,
+    ) -> Result<()> {
+        if self.excess().is_none() {
+            return Ok(());
+        }
+        let _evicting = evicting.unwrap_or_else(|| self.evicting.lock());
+        let now = self.now();
+        let mut shards_used = 0_u64;
+        while let Some(cause) = self.excess() {
+            let index = self.next_to_evict(now);
+            let mut shard = self.lock(index);
+            shards_used |= 1 << index;
+            if shard.remove_expired(now, 1, removed) > 0 {
+                continue;
+            }
+            if written.is_some_and(|written| written == shard.oldest()) {
+                if self.entries.used() == 1 {
+                    // The limit was lowered after the entry's size was checked.
+                    shard.remove_oldest(cause, removed);
+                    return Err(too_large());
+                }
+                written = Some(shard.touch_oldest(&self.stamps));
+                continue;
+            }
+            self.evict_batch(&mut shard, cause, written, removed);
+        }
+        for index in (0..self.shards.len()).filter(|index| shards_used >> index & 1 == 1) {
+            self.lock(index).release_unused();
         }
         Ok(())
     }
 
-    /// Evicts one entry from another shard, from one that has its fair share of them if it can.
-    fn evict_elsewhere(&self, at: usize, reason: RemovalCause, round: &mut Round) -> bool {
-        let cells = self.cells.len();
-        let start = self.hand.fetch_add(1, Relaxed);
-        for fair in [true, false] {
-            let share = if fair { self.budget.entries() } else { 0 };
-            for other in (0..cells).map(|offset| start.wrapping_add(offset) & (cells - 1)) {
-                let len = self.cells[other].len.load(Relaxed);
-                if other == at || len == 0 || ((len * cells) as u64) < share {
-                    continue;
-                }
-                let mut shard = self.cells[other].shard.write();
-                let evicted = shard.evict(reason, 0, round.now, &mut round.gone);
-                self.settle(other, &mut shard);
-                if evicted {
-                    return true;
-                }
+    /// The shard that has expired entries, or else the least recently used entry.
+    fn next_to_evict(&self, now: u64) -> usize {
+        let order = |padded: &PaddedShard| match padded.next_expiry.load(Relaxed) <= now {
+            true => 0,
+            false => padded.oldest.load(SeqCst).saturating_add(1),
+        };
+        let oldest = self.shards.iter().enumerate().min_by_key(|(_, padded)| order(padded));
+        oldest.map_or(0, |(index, _)| index)
+    }
+
+    /// Evicts the oldest entry of a shard and, in a large store, further ones as long as that is necessary: so few that
+    /// they are among the oldest hundredth of the store.
+    fn evict_batch(
+        &self,
+        shard: &mut ShardGuard<'_>,
+        cause: RemovalCause,
+        written: Option<u64>,
+        removed: &mut RemovedEntries,
+    ) {
+        let batch = (self.entries.used() / (200 * self.shards.len() as u64)).clamp(1, 256);
+        let (entries, bytes) = (shard.len(), shard.bytes());
+        for _ in 0..batch {
+            if written == Some(shard.oldest()) {
+                return;
+            }
+            shard.remove_oldest(cause, removed);
+            let enough =
+                |meter: &UsageMeter, freed: usize| meter.used().saturating_sub(freed as u64) <= meter.max();
+            if enough(&self.entries, entries - shard.len()) && enough(&self.bytes, bytes - shard.bytes()) {
+                return;
             }
         }
-        false
     }
 
-    /// Gives back to the budget what the shard no longer uses.
-    fn settle(&self, at: usize, shard: &mut RwLockWriteGuard<'_, Shard>) {
-        let (entries, bytes) = (shard.len(), shard.bytes());
-        debug_assert!(bytes <= shard.accounted_bytes, "room is reserved before it is used");
-        self.budget
-            .release((shard.accounted_entries - entries) as u64, (shard.accounted_bytes - bytes) as u64);
-        (shard.accounted_entries, shard.accounted_bytes) = (entries, bytes);
-        self.cells[at].len.store(entries, Relaxed);
-    }
-
-    /// Tells the listener of entries that left, and drops them. Called without any lock.
-    fn see_off(&self, gone: &mut Departures) {
-        for departure in gone.drain() {
-            let Some(listener) = &self.listener else { continue };
-            let key = &departure.key;
-            let evicted = RemovedEntry::new(
-                key.conversation_id(),
-                key.memory_type(),
-                departure.memory,
-                departure.reason,
-            );
-            if catch_unwind(AssertUnwindSafe(|| listener(evicted))).is_err() {
-                tracing::error!("the eviction listener panicked; the store is unharmed");
-            }
+    /// Reports removed entries and, every so often, cleans up another shard. The caller holds no lock.
+    fn finish(&self, removed: RemovedEntries) {
+        self.notifier.notify(removed);
+        let stamp = self.stamps.load(Relaxed);
+        if stamp.is_multiple_of(OPERATIONS_PER_CLEANUP) {
+            self.clean_up_batch((stamp / OPERATIONS_PER_CLEANUP) as usize % self.shards.len());
         }
     }
 
     pub(super) fn delete(&self, memory_type: MemoryType, id: &str) {
-        let wanted = Wanted { hash: self.hash(memory_type, id), memory_type, id };
-        let at = self.cell_of(wanted.hash);
-        let mut gone = Departures::default();
-        let mut shard = self.cells[at].shard.write();
-        shard.remove(wanted, self.now(), &mut gone);
-        self.settle(at, &mut shard);
-        drop(shard);
-        self.see_off(&mut gone);
-    }
-
-    /// Clears expired entries away, letting others at each shard after every few.
-    pub(super) fn clean_up(&self) {
-        for at in 0..self.cells.len() {
-            while self.clean_up_some(at) {}
+        let key = self.key(memory_type, id);
+        let (now, mut removed) = (self.now(), self.notifier.collect());
+        {
+            let mut shard = self.lock(self.shard_of(key));
+            shard.remove_expired(now, EXPIRED_PER_OPERATION, &mut removed);
+            if let Some((first, record)) = shard.lookup(key, now, &self.stamps, &mut removed) {
+                shard.remove(first, record, RemovalCause::Deleted, &mut removed);
+            }
+            shard.release_unused();
         }
-        nudge_allocator();
+        self.finish(removed);
     }
 
-    /// The same from a task, letting other tasks run as well.
-    pub(super) async fn clean_up_politely(&self) {
-        for at in 0..self.cells.len() {
-            while self.clean_up_some(at) {
+    /// Removes all expired entries.
+    pub(super) fn clean_up(&self) {
+        for index in 0..self.shards.len() {
+            while self.clean_up_batch(index) {}
+        }
+    }
+
+    /// As [`clean_up`](Self::clean_up), yielding to other tasks in between.
+    pub(super) async fn clean_up_async(&self) {
+        for index in 0..self.shards.len() {
+            while self.clean_up_batch(index) {
                 tokio::task::yield_now().await;
             }
         }
-        nudge_allocator();
     }
 
-    /// Clears a few expired entries of one shard away and says whether there may be more.
-    fn clean_up_some(&self, at: usize) -> bool {
-        let mut gone = Departures::default();
-        let mut shard = self.cells[at].shard.write();
-        let expired = shard.expire(self.now(), EXPIRED_PER_LOCK, &mut gone);
-        self.settle(at, &mut shard);
-        drop(shard);
-        self.see_off(&mut gone);
-        expired == EXPIRED_PER_LOCK
+    /// Removes some expired entries of a shard; `true` if there may be more.
+    fn clean_up_batch(&self, index: usize) -> bool {
+        let now = self.now();
+        if self.shards[index].next_expiry.load(Relaxed) > now {
+            return false;
+        }
+        let mut removed = self.notifier.collect();
+        let count = {
+            let mut shard = self.lock(index);
+            let count = shard.remove_expired(now, REMOVED_PER_LOCK, &mut removed);
+            shard.release_unused();
+            count
+        };
+        self.notifier.notify(removed);
+        count == REMOVED_PER_LOCK
     }
 
-    /// Removes every entry, letting others at each shard in between.
+    /// Removes all entries.
     pub(super) fn clear(&self) {
-        for at in 0..self.cells.len() {
-            let mut gone = Departures::default();
-            let mut shard = self.cells[at].shard.write();
-            shard.clear(&mut gone);
-            self.settle(at, &mut shard);
-            drop(shard);
-            self.see_off(&mut gone);
+        for index in 0..self.shards.len() {
+            if self.notifier.has_listener() {
+                self.clear_and_notify(index);
+            }
+            self.lock(index).clear();
         }
-        nudge_allocator();
+        self.spare.clear();
     }
 
-    fn set_limits(&self, max_entries: Option<u64>, max_bytes: Option<u64>) -> Result<()> {
-        self.check_limits(max_entries, max_bytes, ErrorKind::InvalidInput)?;
-        self.budget.set_limits(max_entries, max_bytes);
-        let mut round = Round { gone: Departures::default(), now: self.now(), desperate: false };
-        while let Some(reason) = self.budget.excess() {
-            if !self.evict_elsewhere(usize::MAX, reason, &mut round) {
-                std::thread::yield_now();
+    /// Removes the entries that a shard has now, with a call of the listener for each.
+    fn clear_and_notify(&self, index: usize) {
+        let newest = self.stamps.fetch_add(1, Relaxed);
+        loop {
+            let mut removed = self.notifier.collect();
+            {
+                let mut shard = self.lock(index);
+                for _ in 0..REMOVED_PER_LOCK {
+                    if shard.oldest() > newest {
+                        break;
+                    }
+                    shard.remove_oldest(RemovalCause::Deleted, &mut removed);
+                }
+                shard.release_unused();
             }
-            self.see_off(&mut round.gone);
+            if removed.is_empty() {
+                return;
+            }
+            self.notifier.notify(removed);
         }
-        Ok(())
     }
 
     pub(super) fn set_limit(&self, key: &str, max: u64) -> Result<()> {
-        match key {
-            "memory.max_entries" => self.set_limits(Some(max), None),
-            "memory.max_memory_mb" => self.set_limits(None, Some(max)),
-            _ => Err(crate::unsupported_limit_error("memory.in_memory", key)),
-        }
+        let meter = match key {
+            MAX_ENTRIES => &self.entries,
+            MAX_BYTES => &self.bytes,
+            _ => return Err(unsupported_limit_error(COMPONENT, key)),
+        };
+        let [entries, bytes] = if key == MAX_ENTRIES { [max, u64::MAX] } else { [u64::MAX, max] };
+        check_limits(entries, bytes, ErrorKind::InvalidInput)?;
+        meter.set_max(max);
+        let mut removed = self.notifier.collect();
+        let result = self.make_room(None, None, &mut removed);
+        self.finish(removed);
+        result
     }
 
-    pub(super) fn limits(&self) -> Vec<crate::LimitUsage> {
-        self.budget.limits().into()
+    pub(super) fn limits(&self) -> Vec<LimitUsage> {
+        vec![self.entries.usage(), self.bytes.usage()]
     }
 
     pub(super) fn stats(&self) -> MemoryStats {
-        let bounds = self.budget.limits();
         let mut stats = MemoryStats::default();
-        stats.entries = bounds[0].used;
-        stats.bytes = bounds[1].used;
-        for cell in &self.cells {
-            stats.hits += cell.hits.load(Relaxed);
-            stats.misses += cell.misses.load(Relaxed);
-            stats.removals += cell.shard.read().counts;
+        stats.entries = self.entries.used();
+        stats.bytes = self.bytes.used();
+        for padded in &self.shards {
+            let shard = padded.shard.lock();
+            stats.hits += shard.stats.hits;
+            stats.misses += shard.stats.misses;
+            stats.removals += shard.stats.removals;
         }
         stats
     }
 }
 
-/// Lets glibc return what was freed to the system, which it considers only when something of 64 KiB or more
-/// is freed.
-fn nudge_allocator() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(96 * 1024)));
+fn check_limits(max_entries: u64, max_bytes: u64, kind: ErrorKind) -> Result<()> {
+    if max_entries == 0 {
+        return Err(Error::new(kind, COMPONENT, "max_entries must be at least 1"));
+    }
+    let min_bytes = entry_bytes(1);
+    if max_bytes < min_bytes {
+        let message = format!("the memory limit must be at least {min_bytes} bytes");
+        return Err(Error::new(kind, COMPONENT, message));
+    }
+    Ok(())
 }
 
-/// What an operation carries from one attempt to the next.
-struct Round {
-    gone: Departures,
-    now: u64,
-    /// Other shards have nothing left, so this one evicts whatever its share.
-    desperate: bool,
+fn too_large() -> Error {
+    Error::new(ErrorKind::TooLarge, COMPONENT, "entry exceeds the memory limit")
 }

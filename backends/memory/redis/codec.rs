@@ -12,12 +12,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::NAME_IN_ERRORS;
+use super::COMPONENT;
 use crate::memory::WorkingMemory;
 use crate::{Clock, Error, ErrorKind, Result};
 
-/// Writes entries and reads them.
-pub(in crate::backends::memory) struct Codec {
+/// Encodes and decodes entries.
+#[derive(Debug)]
+pub(super) struct Codec {
     clock: Arc<dyn Clock>,
     zone: TimeZone,
 }
@@ -35,62 +36,53 @@ struct NewData<'a> {
     working_memory: &'a str,
 }
 
-/// All that reading needs of an entry; the rest is skipped.
+/// The part of an entry that reading needs; the rest is skipped.
 #[derive(Deserialize)]
-struct HeldEntry<'a> {
+struct StoredEntry<'a> {
     #[serde(borrow)]
-    data: HeldData<'a>,
+    data: StoredData<'a>,
 }
 
 #[derive(Deserialize)]
-struct HeldData<'a> {
+struct StoredData<'a> {
     #[serde(borrow)]
     working_memory: Cow<'a, str>,
 }
 
 impl Codec {
-    /// Timestamps follow `clock` in the machine's time zone.
-    pub(in crate::backends::memory) fn new(clock: Arc<dyn Clock>) -> Self {
+    /// Timestamps follow `clock` in the system's time zone.
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock, zone: TimeZone::system() }
     }
 
-    /// A new entry.
-    pub(in crate::backends::memory) fn encode(
-        &self,
-        memory: &WorkingMemory,
-        metadata: &Map<String, Value>,
-    ) -> Result<Bytes> {
+    /// Encodes a new entry.
+    pub(super) fn encode(&self, memory: &WorkingMemory, metadata: &Map<String, Value>) -> Result<Bytes> {
         let now = self.now();
         let data = NewData { working_memory: memory.as_str() };
         let entry = NewEntry { data, metadata, created_at: &now, last_update: &now };
-        // The text, its escapes and some 100 bytes of the format's own.
+        // The text, its escapes and some 100 bytes of fixed fields.
         let mut json = Vec::with_capacity(memory.as_str().len() * 9 / 8 + 192);
         serde_json::to_writer(&mut json, &entry).map_err(|cause| {
-            Error::new(ErrorKind::Internal, NAME_IN_ERRORS, "an entry cannot be written as JSON")
-                .with_source(cause)
+            Error::new(ErrorKind::Internal, COMPONENT, "failed to serialize the entry").with_source(cause)
         })?;
         Ok(json.into())
     }
 
-    /// The text of an entry.
-    pub(in crate::backends::memory) fn text(&self, json: &[u8]) -> Result<WorkingMemory> {
-        let entry: HeldEntry<'_> = serde_json::from_slice(json).map_err(not_ours)?;
+    /// Decodes the text of an entry.
+    pub(super) fn decode_text(&self, json: &[u8]) -> Result<WorkingMemory> {
+        let entry: StoredEntry<'_> = serde_json::from_slice(json).map_err(invalid_entry_error)?;
         Ok(WorkingMemory::new(&*entry.data.working_memory))
     }
 
-    /// The entry with another text and time of update; every other field stays as it is, byte for byte.
-    pub(in crate::backends::memory) fn with_text(
-        &self,
-        json: &[u8],
-        memory: &WorkingMemory,
-    ) -> Result<Bytes> {
-        let mut entry: Fields<'_> = serde_json::from_slice(json).map_err(not_ours)?;
-        let data = entry.get("data").ok_or_else(|| missing("data"))?;
-        let mut data: Fields<'_> = serde_json::from_str(data).map_err(not_ours)?;
-        data.set("working_memory", json_of(memory.as_str())?);
+    /// Replaces the text and the time of update of an entry; every other field is kept byte for byte.
+    pub(super) fn replace_text(&self, json: &[u8], memory: &WorkingMemory) -> Result<Bytes> {
+        let mut entry: RawFields<'_> = serde_json::from_slice(json).map_err(invalid_entry_error)?;
+        let data = entry.get("data").ok_or_else(|| missing_field_error("data"))?;
+        let mut data: RawFields<'_> = serde_json::from_str(data).map_err(invalid_entry_error)?;
+        data.set("working_memory", to_json_string(memory.as_str())?);
         let data = data.write(json.len() + memory.as_str().len())?;
         entry.set("data", data);
-        entry.set("last_update", json_of(&self.now())?);
+        entry.set("last_update", to_json_string(&self.now())?);
         entry.write(json.len() + memory.as_str().len()).map(Bytes::from)
     }
 
@@ -101,10 +93,10 @@ impl Codec {
     }
 }
 
-/// The fields of a JSON object in their order, their values unread.
-struct Fields<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+/// The fields of a JSON object in order, with their values as raw JSON.
+struct RawFields<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-impl Fields<'_> {
+impl RawFields<'_> {
     fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().rev().find(|(field, _)| field == name).map(|(_, json)| &**json)
     }
@@ -118,7 +110,7 @@ impl Fields<'_> {
         let mut json = String::with_capacity(size + 64);
         for (field, value) in &self.0 {
             json.push(if json.is_empty() { '{' } else { ',' });
-            json.push_str(&json_of(field)?);
+            json.push_str(&to_json_string(field)?);
             json.push(':');
             json.push_str(value);
         }
@@ -127,23 +119,23 @@ impl Fields<'_> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for RawFields<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
 
         impl<'de> Visitor<'de> for Object {
-            type Value = Fields<'de>;
+            type Value = RawFields<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawFields<'de>, A::Error> {
                 let mut fields = Vec::new();
                 while let Some((name, value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
                     fields.push((name.0, Cow::Borrowed(value.get())));
                 }
-                Ok(Fields(fields))
+                Ok(RawFields(fields))
             }
         }
 
@@ -151,37 +143,32 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// A field's name, borrowed where it holds no escapes.
+/// A field name, borrowed unless it contains escapes.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-fn json_of(text: &str) -> Result<String> {
+fn to_json_string(text: &str) -> Result<String> {
     serde_json::to_string(text).map_err(|cause| {
-        Error::new(ErrorKind::Internal, NAME_IN_ERRORS, "a text cannot be written as JSON").with_source(cause)
+        Error::new(ErrorKind::Internal, COMPONENT, "failed to serialize the entry").with_source(cause)
     })
 }
 
-/// The cause is shown by its place and kind alone: its words may repeat what is held.
-fn not_ours(cause: serde_json::Error) -> Error {
-    let message = "the key holds something that is not an arshai memory entry; delete or store it anew";
-    let error = Error::new(ErrorKind::Corrupt, NAME_IN_ERRORS, message);
-    let what = match cause.classify() {
-        serde_json::error::Category::Data => "the fields are not those of an entry",
-        serde_json::error::Category::Eof => "the JSON ends too early",
-        _ => "it is not JSON",
+const INVALID_ENTRY: &str = "stored value is not an arshai memory entry; delete or overwrite the key";
+
+/// Without the cause, whose message may repeat the stored value.
+fn invalid_entry_error(cause: serde_json::Error) -> Error {
+    let reason = match cause.classify() {
+        serde_json::error::Category::Data => "unexpected fields",
+        serde_json::error::Category::Eof => "truncated JSON",
+        _ => "invalid JSON",
     };
-    error.with_context("why", what).with_context("at_byte", cause.column())
+    Error::new(ErrorKind::Corrupt, COMPONENT, INVALID_ENTRY)
+        .with_context("reason", reason)
+        .with_context("at_byte", cause.column())
 }
 
-fn missing(field: &'static str) -> Error {
-    let message = "the key holds something that is not an arshai memory entry; delete or store it anew";
-    Error::new(ErrorKind::Corrupt, NAME_IN_ERRORS, message).with_context("missing", field)
-}
-
-impl fmt::Debug for Codec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Codec")
-    }
+fn missing_field_error(field: &'static str) -> Error {
+    Error::new(ErrorKind::Corrupt, COMPONENT, INVALID_ENTRY).with_context("missing", field)
 }
 
 #[cfg(test)]
@@ -195,26 +182,26 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_reads_back_whatever_its_text() {
+    fn every_text_survives_encoding() {
         for text in ["", "plain", "\"quoted\" \\ \n\u{0}", "سلام 👋", "\u{2028}"] {
-            let json = codec().encode(&text.into(), &Map::new()).expect("it encodes");
-            assert_eq!(codec().text(&json).expect("it is ours").as_str(), text);
-            let value: Value = serde_json::from_slice(&json).expect("it is JSON");
+            let json = codec().encode(&text.into(), &Map::new()).expect("encodes");
+            assert_eq!(codec().decode_text(&json).expect("an entry").as_str(), text);
+            let value: Value = serde_json::from_slice(&json).expect("JSON");
             assert_eq!(value["metadata"], json!({}));
-            let created = value["created_at"].as_str().expect("it is a text");
+            let created = value["created_at"].as_str().expect("a string");
             assert_eq!(created.len(), "2026-01-02T03:04:05.000006".len(), "{created}");
         }
     }
 
     #[test]
-    fn another_text_keeps_every_field_that_is_not_ours() {
+    fn another_text_keeps_every_field_that_is_invalid_entry_error() {
         let held = r#"{"data": {"working_memory": "old", "mood": 1e400},
             "metadata": {"n": 12345678901234567890123, "deep": [[{}]]}, "created_at": "then",
             "last_update": "then", "\u0061dded": NULL}"#
             .replace("NULL", "null");
-        let json = codec().with_text(held.as_bytes(), &"new".into()).expect("it is ours");
-        let json = std::str::from_utf8(&json).expect("it is UTF-8");
-        assert_eq!(codec().text(json.as_bytes()).expect("it is ours").as_str(), "new");
+        let json = codec().replace_text(held.as_bytes(), &"new".into()).expect("an entry");
+        let json = std::str::from_utf8(&json).expect("UTF-8");
+        assert_eq!(codec().decode_text(json.as_bytes()).expect("an entry").as_str(), "new");
         for kept in [
             r#""mood":1e400"#,
             r#""metadata":{"n": 12345678901234567890123, "deep": [[{}]]}"#,
@@ -227,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_told_without_repeating_it() {
+    fn what_is_invalid_entry_error_is_told_without_repeating_it() {
         let deep = "[".repeat(200_000);
         let deep_entry = format!(r#"{{"data": {{"working_memory": {deep}"#);
         let cases: [&[u8]; 8] = [
@@ -242,8 +229,8 @@ mod tests {
         ];
         for case in cases {
             for error in [
-                codec().text(case).expect_err("not ours"),
-                codec().with_text(case, &"new".into()).err().unwrap_or_else(|| missing("x")),
+                codec().decode_text(case).expect_err("not an entry"),
+                codec().replace_text(case, &"new".into()).err().unwrap_or_else(|| missing_field_error("x")),
             ] {
                 assert_eq!(error.kind(), ErrorKind::Corrupt);
                 assert!(!format!("{error} {error:?}").contains("secret"));
@@ -252,11 +239,11 @@ mod tests {
     }
 
     #[test]
-    fn deep_metadata_is_no_hindrance() {
+    fn deeply_nested_metadata_is_skipped() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         let json = format!(r#"{{"metadata": {{"deep": {deep}}}, "data": {{"working_memory": "text"}}}}"#);
-        assert_eq!(codec().text(json.as_bytes()).expect("it is skipped").as_str(), "text");
-        let json = codec().with_text(json.as_bytes(), &"new".into()).expect("it is kept");
-        assert_eq!(codec().text(&json).expect("it is ours").as_str(), "new");
+        assert_eq!(codec().decode_text(json.as_bytes()).expect("skipped").as_str(), "text");
+        let json = codec().replace_text(json.as_bytes(), &"new".into()).expect("kept");
+        assert_eq!(codec().decode_text(&json).expect("an entry").as_str(), "new");
     }
 }

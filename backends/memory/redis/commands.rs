@@ -1,143 +1,136 @@
-//! What is asked of Redis for one entry.
+//! The Redis commands of entries.
 
-use std::time::Duration;
+use std::fmt;
 
+use async_trait::async_trait;
 use bytes::Bytes;
-use fred::interfaces::LuaInterface;
-use fred::types::Value;
+use fred::interfaces::{KeysInterface, LuaInterface};
+use fred::types::{Expiration, SetOptions, Value};
 
-use crate::backends::redis::{Effect, RedisClient, fred};
-use crate::{Error, ErrorKind, Result};
+use super::COMPONENT;
+use crate::backends::redis::{Idempotency, RedisClient, fred};
+use crate::memory::CasOutcome;
+use crate::{Deadline, Error, ErrorKind, Result};
 
-use super::NAME_IN_ERRORS;
+/// Turns an entry into its replacement; `None` leaves it unchanged.
+pub(super) type EditEntry<'a> = &'a (dyn Fn(&[u8]) -> Result<Option<Bytes>> + Send + Sync);
 
-// Where a connection is told of changes to what it has read, a write of its own ends that: so scripts that write
-// read a byte afterwards.
+/// How entries are read and written.
+#[async_trait]
+pub(super) trait EntryCommands: fmt::Debug + Send + Sync {
+    fn client(&self) -> &RedisClient;
 
-/// Replaces an entry if it is still the one that was read: 0 it is gone, 1 it is another, 2 it was replaced.
-const REPLACE: &str = "\
-local held = redis.call('GET', KEYS[1])
-if not held then return 0 end
-if held ~= ARGV[1] then return 1 end
+    async fn get(&self, key: &str) -> Result<Option<Bytes>>;
+
+    /// Stores an entry and starts its TTL.
+    async fn set(&self, key: &str, entry: Bytes) -> Result<()>;
+
+    /// Stores an entry only if there is none.
+    async fn create(&self, key: &str, entry: Bytes) -> Result<bool>;
+
+    /// Replaces an entry and restarts its TTL; a conflict if `edit` leaves it unchanged.
+    async fn update(&self, key: &str, edit: EditEntry<'_>) -> Result<CasOutcome>;
+
+    async fn delete(&self, key: &str) -> Result<()>;
+}
+
+/// Replaces an entry if it is still the expected one: 0 it is missing, 1 it differs, 2 it was replaced.
+const COMPARE_AND_SET: &str = "\
+local entry = redis.call('GET', KEYS[1])
+if not entry then return 0 end
+if entry ~= ARGV[1] then return 1 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
-redis.call('GETRANGE', KEYS[1], 0, 0)
 return 2";
 
-/// Stores an entry.
-const STORE: &str = "\
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-redis.call('GETRANGE', KEYS[1], 0, 0)
-return 1";
-
-/// Reads an entry and how long it has to live, in milliseconds; below zero it lives for ever.
-const READ: &str = "\
-return {redis.call('GETRANGE', KEYS[1], 0, ARGV[1]), redis.call('PTTL', KEYS[1])}";
-
-/// The commands of entries that live for `ttl`.
+/// Commands on the shared connection; `update` compares and sets.
 #[derive(Debug)]
-pub(in crate::backends::memory) struct Commands {
-    client: RedisClient,
-    ttl: Duration,
+pub(super) struct SharedCommands {
+    pub(super) client: RedisClient,
+    pub(super) ttl_seconds: i64,
 }
 
-/// What came of replacing an entry.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::backends::memory) enum Replaced {
-    /// It is no longer there.
-    Gone,
-    /// Someone else has written it since it was read.
-    Changed,
-    /// It was replaced.
-    Done,
-}
-
-impl Commands {
-    /// # Errors
-    /// [`ErrorKind::Config`] for a time to live below a second: Redis counts these in whole seconds.
-    pub(in crate::backends::memory) fn new(client: RedisClient, ttl: Duration) -> Result<Self> {
-        if ttl.as_secs() == 0 {
-            let message = "memory.ttl is below a second; Redis keeps entries for whole seconds";
-            return Err(Error::new(ErrorKind::Config, NAME_IN_ERRORS, message));
-        }
-        Ok(Self { client, ttl: Duration::from_secs(ttl.as_secs()) })
-    }
-
-    pub(in crate::backends::memory) fn client(&self) -> &RedisClient {
+#[async_trait]
+impl EntryCommands for SharedCommands {
+    fn client(&self) -> &RedisClient {
         &self.client
     }
 
-    /// The entry; empty if there is none.
-    pub(in crate::backends::memory) async fn read(&self, key: &str) -> Result<Bytes> {
-        self.client.get_bytes(key).await
+    async fn get(&self, key: &str) -> Result<Option<Bytes>> {
+        self.read(key, self.client.deadline()).await
     }
 
-    pub(in crate::backends::memory) async fn store(&self, key: &str, json: Bytes) -> Result<()> {
-        self.client.set_key(key, json, Some(self.ttl)).await
+    async fn set(&self, key: &str, entry: Bytes) -> Result<()> {
+        let ttl = std::time::Duration::from_secs(self.ttl_seconds.unsigned_abs());
+        self.client.set_key(key, entry, Some(ttl)).await
     }
 
-    /// Stores the entry; a connection that is told of changes is told of every later one.
-    pub(in crate::backends::memory) async fn store_and_track(&self, key: &str, json: Bytes) -> Result<()> {
-        self.client.check_size(json.len())?;
-        let bytes = key.len() + json.len();
-        let arguments = [Value::Bytes(json), Value::Integer(self.seconds())];
-        self.eval::<i64>(STORE, Effect::Write, key, bytes, arguments.into()).await.map(|_| ())
+    async fn create(&self, key: &str, entry: Bytes) -> Result<bool> {
+        self.client.check_size(entry.len())?;
+        let bytes = key.len() + entry.len();
+        let key = Bytes::copy_from_slice(key.as_bytes());
+        let expire = Some(Expiration::EX(self.ttl_seconds));
+        let reply: Option<String> = self
+            .client
+            .command("SET", Idempotency::NonIdempotent, self.client.deadline(), bytes, |redis| {
+                let (key, entry, expire) = (key.clone(), entry.clone(), expire.clone());
+                async move { redis.set(key, entry, expire, Some(SetOptions::NX), false).await }
+            })
+            .await?;
+        Ok(reply.is_some())
     }
 
-    /// The entry and how long it has to live.
-    pub(in crate::backends::memory) async fn read_with_ttl(
-        &self,
-        key: &str,
-    ) -> Result<Option<(Bytes, Duration)>> {
-        let most = Value::Integer(i64::try_from(self.client.max_value_bytes()).unwrap_or(i64::MAX));
-        let (json, left) = self.eval::<(Bytes, i64)>(READ, Effect::Read, key, key.len(), vec![most]).await?;
-        self.client.check_size(json.len())?;
-        let left = u64::try_from(left).map_or(Duration::MAX, Duration::from_millis);
-        Ok((!json.is_empty()).then_some((json, left)))
-    }
-
-    pub(in crate::backends::memory) async fn delete(&self, key: &str) -> Result<bool> {
-        self.client.delete_key(key).await
-    }
-
-    pub(in crate::backends::memory) async fn replace(
-        &self,
-        key: &str,
-        held: &Bytes,
-        json: Bytes,
-    ) -> Result<Replaced> {
-        self.client.check_size(json.len())?;
-        let bytes = key.len() + held.len() + json.len();
-        let arguments = [Value::Bytes(held.clone()), Value::Bytes(json), Value::Integer(self.seconds())];
-        match self.eval::<i64>(REPLACE, Effect::Write, key, bytes, arguments.into()).await? {
-            0 => Ok(Replaced::Gone),
-            1 => Ok(Replaced::Changed),
-            _ => Ok(Replaced::Done),
+    /// Reads, edits and compares until no other process has written in between; one deadline covers all of it.
+    async fn update(&self, key: &str, edit: EditEntry<'_>) -> Result<CasOutcome> {
+        let deadline = self.client.deadline();
+        loop {
+            let Some(entry) = self.read(key, deadline).await? else { return Ok(CasOutcome::Missing) };
+            let Some(replacement) = edit(&entry)? else { return Ok(CasOutcome::Conflict) };
+            match self.compare_and_set(key, entry, replacement, deadline).await? {
+                CasOutcome::Conflict if deadline.has_passed() => {
+                    let message = "update gave up: too many concurrent writes to this conversation";
+                    return Err(Error::new(ErrorKind::Timeout, COMPONENT, message).not_sent());
+                }
+                CasOutcome::Conflict => {}
+                outcome => return Ok(outcome),
+            }
         }
     }
 
-    /// Scripts travel whole: 300 bytes at most, and no server ever lacks one.
-    async fn eval<T: fred::types::FromValue>(
+    async fn delete(&self, key: &str) -> Result<()> {
+        self.client.delete_key(key).await.map(|_| ())
+    }
+}
+
+impl SharedCommands {
+    async fn read(&self, key: &str, deadline: Deadline) -> Result<Option<Bytes>> {
+        let entry = self.client.get_bytes(key, deadline).await?;
+        Ok((!entry.is_empty()).then_some(entry))
+    }
+
+    async fn compare_and_set(
         &self,
-        script: &'static str,
-        effect: Effect,
         key: &str,
-        bytes: usize,
-        arguments: Vec<Value>,
-    ) -> Result<T> {
+        expected: Bytes,
+        replacement: Bytes,
+        deadline: Deadline,
+    ) -> Result<CasOutcome> {
+        self.client.check_size(replacement.len())?;
+        let bytes = key.len() + expected.len() + replacement.len();
         let key = Bytes::copy_from_slice(key.as_bytes());
-        self.client
-            .command("EVAL", effect, &key.clone(), bytes, |redis| {
+        let arguments =
+            [Value::Bytes(expected), Value::Bytes(replacement), Value::Integer(self.ttl_seconds)].to_vec();
+        // The whole script travels each time: it is short, and no server can lack it.
+        let outcome: i64 = self
+            .client
+            .command("EVAL", Idempotency::NonIdempotent, deadline, bytes, |redis| {
                 let (key, arguments) = (key.clone(), arguments.clone());
-                async move { redis.eval(script, key, arguments).await }
+                async move { redis.eval(COMPARE_AND_SET, key, arguments).await }
             })
-            .await
-    }
-
-    pub(in crate::backends::memory) fn ttl(&self) -> Duration {
-        self.ttl
-    }
-
-    fn seconds(&self) -> i64 {
-        i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX)
+            .await?;
+        Ok(match outcome {
+            0 => CasOutcome::Missing,
+            1 => CasOutcome::Conflict,
+            _ => CasOutcome::Updated,
+        })
     }
 }

@@ -2,31 +2,27 @@
 
 mod codec;
 mod commands;
+mod legacy;
 
-use crate::{CloseReport, Component, LimitUsage, ShutdownPhase};
-use serde_json::Value;
 use std::borrow::Cow;
-use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use serde_json::Map;
-use tokio::time::Instant;
+use serde_json::{Map, Value};
 
-pub(super) use codec::Codec;
-pub(super) use commands::{Commands, Replaced};
+use codec::Codec;
+use commands::{EntryCommands, SharedCommands};
+use legacy::LegacyCommands;
 
 use crate::backends::redis::RedisClient;
-use crate::memory::{MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, WorkingMemory};
-use crate::{BuildContext, Deadline, Error, ErrorKind, Health, Result};
+use crate::memory::{CasOutcome, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, WorkingMemory};
+use crate::{
+    BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
+    ShutdownPhase, support,
+};
 
-/// The name that `memory.backend` chooses this backend by.
-pub const NAME: &str = "redis";
-pub(super) const NAME_IN_ERRORS: &str = "memory.redis";
-
-/// How long a health check may take.
-pub(super) const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+const COMPONENT: &str = "memory.redis";
 
 /// Conversation memory in Redis (Python: `RedisWorkingMemoryManager`): the same keys and the same JSON, so that
 /// Rust and Python services can share one server.
@@ -34,75 +30,116 @@ pub(super) const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// # Contract
 /// That of [`MemoryManager`], and:
 /// - **Format.** `SET memory:<TYPE>:<id> <json> EX <ttl>`, the JSON with `data.working_memory`, `metadata`,
-///   `created_at` and `last_update`, local times without offset. Fields that are not ours are kept by `update`,
-///   byte for byte.
-/// - **Time.** Entries live for the time to live in whole seconds, counted by Redis from the last `store` or
-///   `update`.
-/// - **Atomicity.** `update` replaces an entry only if it is the one that was read, and reads again where it is
-///   not: it cannot bring back an entry deleted meanwhile or lose what another wrote beside the text.
-/// - **Bounds, deadlines, failures.** Those of [`RedisClient`]. A write whose connection was lost is not sent
-///   again; its error says that it may or may not have happened.
-/// - **Damaged values.** A key that holds another type, or something that is not an entry, is
-///   [`ErrorKind::Corrupt`] for that conversation alone; `store` and `delete` put it right.
+///   `created_at` and `last_update`, local times without offset. `update` keeps unknown fields byte for byte.
+/// - **Time.** Entries expire after the TTL in whole seconds, counted by Redis from the last `store` or `update`.
+/// - **Atomicity.** `update` compares and sets: it cannot restore an entry that was deleted concurrently or lose what
+///   another process wrote beside the text.
+/// - **Limits, deadlines, failures.** Those of [`RedisClient`], one deadline per operation. A write whose connection
+///   was lost is not sent again; its error has [`Outcome::Unknown`](crate::Outcome::Unknown).
+/// - **Invalid values.** A key that holds another type, or a value that is not an entry, is
+///   [`ErrorKind::Corrupt`] for that conversation only; `store` and `delete` repair it.
+#[derive(Debug)]
 pub struct RedisMemoryManager {
-    commands: Commands,
+    commands: Box<dyn EntryCommands>,
     codec: Codec,
+    closed: AtomicBool,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
 impl RedisMemoryManager {
-    /// The manager that a configuration describes. Nothing connects before it is used.
+    /// The value of `memory.backend` that selects this backend.
+    pub const NAME: &'static str = "redis";
+    /// The value of `memory.backend` that selects the [legacy commands](Self::legacy).
+    pub const LEGACY_NAME: &'static str = "redis_legacy";
+
+    /// Builds a manager and its client from the configuration. Nothing connects before it is used.
     ///
     /// # Errors
-    /// As [`RedisClient::from_context`]; [`ErrorKind::Config`] for a time to live below a second.
+    /// As [`RedisClient::from_context`]; [`ErrorKind::Config`] for a TTL below a second.
     pub fn from_context(context: &BuildContext) -> Result<Self> {
         Self::new(RedisClient::from_context(context)?, context)
     }
 
-    /// A manager over a client that others may use too, with the time to live and the clock of `context`.
+    /// Builds a manager over a client that others may use too, with the TTL and the clock of `context`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a time to live below a second.
+    /// [`ErrorKind::Config`] for a TTL below a second.
     pub fn new(client: RedisClient, context: &BuildContext) -> Result<Self> {
-        Ok(Self {
-            commands: Commands::new(client, context.config.memory.ttl)?,
-            codec: Codec::new(std::sync::Arc::clone(&context.clock)),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
-        })
+        let ttl_seconds = ttl_seconds(context)?;
+        Ok(Self::with_commands(Box::new(SharedCommands { client, ttl_seconds }), context))
     }
 
-    /// The client underneath.
+    /// Builds a manager with the legacy commands: a connection per operation, without deadlines or retries. Keys and
+    /// JSON are the same.
+    ///
+    /// # Errors
+    /// As [`from_context`](Self::from_context).
+    pub fn legacy(context: &BuildContext) -> Result<Self> {
+        let client = RedisClient::from_context(context)?;
+        let ttl_seconds = ttl_seconds(context)?;
+        Ok(Self::with_commands(Box::new(LegacyCommands { client, ttl_seconds }), context))
+    }
+
+    fn with_commands(commands: Box<dyn EntryCommands>, context: &BuildContext) -> Self {
+        let codec = Codec::new(Arc::clone(&context.clock));
+        Self {
+            commands,
+            codec,
+            closed: AtomicBool::new(false),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+        }
+    }
+
+    fn validate(&self, input: &MemoryInput) -> Result<()> {
+        input.validate()?;
+        match self.closed.load(Ordering::Acquire) {
+            true => Err(Error::new(ErrorKind::Closed, COMPONENT, "closed")),
+            false => Ok(()),
+        }
+    }
+
+    /// The underlying client.
     #[must_use]
     pub fn client(&self) -> &RedisClient {
         self.commands.client()
     }
 }
 
+fn ttl_seconds(context: &BuildContext) -> Result<i64> {
+    match context.config.memory.ttl.as_secs() {
+        0 => Err(Error::new(ErrorKind::Config, COMPONENT, "memory.ttl must be at least 1 s with Redis")),
+        seconds => Ok(i64::try_from(seconds).unwrap_or(i64::MAX)),
+    }
+}
+
 #[async_trait]
 impl Component for RedisMemoryManager {
     fn name(&self) -> Cow<'_, str> {
-        Cow::Borrowed("memory")
+        "memory".into()
     }
 
     fn shutdown_phase(&self) -> ShutdownPhase {
         ShutdownPhase::Stores
     }
 
+    /// None here: Redis limits entries and bytes by its own `maxmemory`.
     fn limits(&self) -> Vec<LimitUsage> {
         Vec::new()
     }
 
     fn counters(&self) -> Value {
-        crate::support::counters(&self.stats())
+        support::counters(&self.stats())
     }
 
     async fn health(&self, deadline: Deadline) -> Health {
         self.client().health_check(deadline).await
     }
 
+    /// Only rejects further operations: entries are in Redis, and the client is a separate component.
     async fn close(&self, _: Deadline) -> CloseReport {
+        self.closed.store(true, Ordering::Release);
         CloseReport::idle()
     }
 }
@@ -110,39 +147,62 @@ impl Component for RedisMemoryManager {
 #[async_trait]
 impl MemoryManager for RedisMemoryManager {
     async fn store(&self, input: MemoryInput) -> Result<String> {
-        input.check_id()?;
+        self.validate(&input)?;
         let empty = Map::new();
         let metadata = input.metadata.as_ref().unwrap_or(&empty);
-        let json = self.codec.encode(input.last_data("store")?, metadata)?;
+        let entry = self.codec.encode(input.last_data("store")?, metadata)?;
         let key = input.key();
-        self.commands.store(&key, json).await?;
+        self.commands.set(&key, entry).await?;
         Ok(key)
     }
 
     async fn retrieve(&self, input: &MemoryInput) -> Result<Vec<WorkingMemory>> {
-        input.check_id()?;
-        let json = self.commands.read(&input.key()).await?;
-        if json.is_empty() {
+        self.validate(input)?;
+        let Some(entry) = self.commands.get(&input.key()).await? else {
             self.misses.fetch_add(1, Ordering::Relaxed);
             return Ok(Vec::new());
-        }
+        };
         self.hits.fetch_add(1, Ordering::Relaxed);
-        Ok(vec![self.codec.text(&json)?])
+        Ok(vec![self.codec.decode_text(&entry)?])
     }
 
     async fn update(&self, input: MemoryInput) -> Result<()> {
-        input.check_id()?;
+        self.validate(&input)?;
         let memory = input.last_data("update")?;
-        let updated = update(&self.commands, &self.codec, &input.key(), memory).await?;
-        if updated.is_none() {
-            warn_missing(&input);
+        let replace_text = |entry: &[u8]| self.codec.replace_text(entry, memory).map(Some);
+        if self.commands.update(&input.key(), &replace_text).await? == CasOutcome::Missing {
+            super::warn_entry_missing(&input);
         }
         Ok(())
     }
 
+    async fn compare_and_set(
+        &self,
+        input: MemoryInput,
+        expected: Option<&WorkingMemory>,
+    ) -> Result<CasOutcome> {
+        self.validate(&input)?;
+        let memory = input.last_data("update")?;
+        let Some(expected) = expected else {
+            let entry = self.codec.encode(memory, &input.metadata.clone().unwrap_or_default())?;
+            let created = self.commands.create(&input.key(), entry).await?;
+            return Ok(if created { CasOutcome::Updated } else { CasOutcome::Conflict });
+        };
+        let replace_expected = |entry: &[u8]| match self.codec.decode_text(entry)? == *expected {
+            true => self.codec.replace_text(entry, memory).map(Some),
+            false => Ok(None),
+        };
+        self.commands.update(&input.key(), &replace_expected).await
+    }
+
     async fn delete(&self, input: &MemoryInput) -> Result<()> {
-        input.check_id()?;
-        self.commands.delete(&input.key()).await.map(|_| ())
+        self.validate(input)?;
+        self.commands.delete(&input.key()).await
+    }
+
+    /// Nothing to do: Redis has every acknowledged write.
+    async fn flush(&self) -> Result<()> {
+        Ok(())
     }
 
     fn stats(&self) -> MemoryStats {
@@ -153,48 +213,8 @@ impl MemoryManager for RedisMemoryManager {
     }
 
     fn capabilities(&self) -> MemoryCapabilities {
-        MemoryCapabilities::default().update_renews_ttl(true)
-    }
-}
-
-/// Replaces the text of an entry, reading anew as long as others write it too; the entry, or `None` if there is
-/// none.
-pub(super) async fn update(
-    commands: &Commands,
-    codec: &Codec,
-    key: &str,
-    memory: &WorkingMemory,
-) -> Result<Option<()>> {
-    let began = Instant::now();
-    loop {
-        let held = commands.read(key).await?;
-        if held.is_empty() {
-            return Ok(None);
-        }
-        let json = codec.with_text(&held, memory)?;
-        match commands.replace(key, &held, json).await? {
-            Replaced::Done => return Ok(Some(())),
-            Replaced::Gone => return Ok(None),
-            Replaced::Changed if began.elapsed() < commands.client().command_timeout() => {}
-            Replaced::Changed => {
-                let message = "others write this conversation all the time; the update was not made";
-                return Err(Error::new(ErrorKind::Timeout, NAME_IN_ERRORS, message));
-            }
-        }
-    }
-}
-
-pub(super) fn warn_missing(input: &MemoryInput) {
-    tracing::warn!(memory_type = %input.memory_type, "No existing data found to update; nothing changed");
-}
-
-pub(super) fn no_limits() -> Error {
-    let message = "entries and bytes are bounded by Redis itself (maxmemory), not from here";
-    Error::new(ErrorKind::Unsupported, NAME_IN_ERRORS, message)
-}
-
-impl fmt::Debug for RedisMemoryManager {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisMemoryManager").field("client", self.client()).finish_non_exhaustive()
+        let mut capabilities = MemoryCapabilities::default();
+        capabilities.update_renews_ttl = true;
+        capabilities
     }
 }

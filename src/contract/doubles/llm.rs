@@ -1,4 +1,4 @@
-//! A model that answers from a script.
+//! A model with scripted responses.
 
 use std::collections::VecDeque;
 
@@ -8,18 +8,18 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::llm::{ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, LlmClient, Usage};
 
-/// A model that gives its answers in order and keeps the requests it was sent. With no answer left it fails with
+/// A model that returns its responses in order and records the requests. With no response left it fails with
 /// [`ErrorKind::Unavailable`].
 ///
-/// A streamed answer is the next of its [streams](Self::streaming), or, with none left, the next of its whole answers.
-/// Its embeddings are the numbers of bytes of the texts.
+/// A streamed response is the next of its [streams](Self::with_streams), or, with none left, the next of its complete
+/// responses. Its embeddings are the lengths of the inputs in bytes.
 ///
 /// ```
 /// use arshai::contract::doubles::ScriptedLlm;
 /// use arshai::llm::{ChatRequest, ChatResponse, LlmClient, Message};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> arshai::Result<()> {
-/// let model = ScriptedLlm::new([Ok(ChatResponse::text("hello"))]);
+/// let model = ScriptedLlm::new([Ok(ChatResponse::from_text("hello"))]);
 /// let answer = model.chat(ChatRequest::new(vec![Message::user("hi")])).await?;
 /// assert_eq!(answer.content.as_deref(), Some("hello"));
 /// assert_eq!(model.requests().len(), 1);
@@ -27,25 +27,25 @@ use crate::llm::{ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedRespo
 /// ```
 #[derive(Debug, Default)]
 pub struct ScriptedLlm {
-    answers: Mutex<VecDeque<Result<ChatResponse>>>,
+    responses: Mutex<VecDeque<Result<ChatResponse>>>,
     streams: Mutex<VecDeque<ChatStream>>,
     requests: Mutex<Vec<ChatRequest>>,
 }
 
 impl ScriptedLlm {
-    /// A model that will answer with `answers`, in order.
-    pub fn new(answers: impl IntoIterator<Item = Result<ChatResponse>>) -> Self {
-        Self { answers: Mutex::new(answers.into_iter().collect()), ..Self::default() }
+    /// A model with these responses, in order.
+    pub fn new(responses: impl IntoIterator<Item = Result<ChatResponse>>) -> Self {
+        Self { responses: Mutex::new(responses.into_iter().collect()), ..Self::default() }
     }
 
-    /// Streams these answers, in order, where it is asked to stream.
+    /// Adds streamed responses, in order.
     #[must_use]
-    pub fn streaming(mut self, streams: impl IntoIterator<Item = ChatStream>) -> Self {
+    pub fn with_streams(mut self, streams: impl IntoIterator<Item = ChatStream>) -> Self {
         self.streams.get_mut().extend(streams);
         self
     }
 
-    /// The requests it was sent so far.
+    /// The requests so far.
     #[must_use]
     pub fn requests(&self) -> Vec<ChatRequest> {
         self.requests.lock().clone()
@@ -56,9 +56,8 @@ impl ScriptedLlm {
 impl LlmClient for ScriptedLlm {
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
         self.requests.lock().push(request);
-        let none =
-            || Err(Error::new(ErrorKind::Unavailable, "scripted_llm", "the script has no answer left"));
-        self.answers.lock().pop_front().unwrap_or_else(none)
+        let none = || Err(Error::new(ErrorKind::Unavailable, "scripted_llm", "no scripted response left"));
+        self.responses.lock().pop_front().unwrap_or_else(none)
     }
 
     async fn stream(&self, request: ChatRequest) -> Result<ChatStream> {
@@ -68,12 +67,12 @@ impl LlmClient for ScriptedLlm {
                 self.requests.lock().push(request);
                 Ok(stream)
             }
-            None => Ok(ChatStream::whole(self.chat(request).await?)),
+            None => Ok(ChatStream::from_response(self.chat(request).await?)),
         }
     }
 
     async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse> {
-        let embeddings = request.inputs.iter().map(|text| vec![text.len() as f32]).collect();
+        let embeddings = request.inputs.iter().map(|input| vec![input.len() as f32]).collect();
         Ok(EmbedResponse::new(embeddings, Usage::default()))
     }
 

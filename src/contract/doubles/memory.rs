@@ -1,17 +1,16 @@
 //! Doubles for conversation memory.
 
-use crate::{CloseReport, Component, Deadline, LimitUsage, ShutdownPhase};
-use serde_json::Value;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use async_trait::async_trait;
+use serde_json::Value;
 
-use crate::memory::{MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, WorkingMemory};
-use crate::{Error, ErrorKind, Health, Result};
+use crate::memory::{CasOutcome, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, WorkingMemory};
+use crate::{CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase};
 
-/// Memory that cannot be reached: every operation fails with the kind it was made with, and it is unhealthy.
+/// Unreachable memory: every operation fails with the configured error kind, and health is unhealthy.
 #[derive(Debug, Clone, Copy)]
 pub struct FailingMemory {
     kind: ErrorKind,
@@ -70,7 +69,15 @@ impl MemoryManager for FailingMemory {
         self.failure()
     }
 
+    async fn compare_and_set(&self, _: MemoryInput, _: Option<&WorkingMemory>) -> Result<CasOutcome> {
+        self.failure()
+    }
+
     async fn delete(&self, _input: &MemoryInput) -> Result<()> {
+        self.failure()
+    }
+
+    async fn flush(&self) -> Result<()> {
         self.failure()
     }
 
@@ -83,7 +90,7 @@ impl MemoryManager for FailingMemory {
     }
 }
 
-/// How often each operation of a [`CountingMemory`] was called.
+/// Calls of each operation of a [`CountingMemory`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryCalls {
@@ -93,17 +100,20 @@ pub struct MemoryCalls {
     pub retrieve: u64,
     /// Calls of `update`.
     pub update: u64,
+    /// Calls of `compare_and_set`.
+    pub compare_and_set: u64,
     /// Calls of `delete`.
     pub delete: u64,
 }
 
-/// Passes every operation on to another memory and counts the calls.
+/// Forwards every operation to another memory and counts the calls.
 #[derive(Debug)]
 pub struct CountingMemory {
     inner: Arc<dyn MemoryManager>,
     store: AtomicU64,
     retrieve: AtomicU64,
     update: AtomicU64,
+    compare_and_set: AtomicU64,
     delete: AtomicU64,
 }
 
@@ -111,16 +121,18 @@ impl CountingMemory {
     /// Counts the calls to `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn MemoryManager>) -> Self {
-        Self { inner, store: 0.into(), retrieve: 0.into(), update: 0.into(), delete: 0.into() }
+        let [store, retrieve, update, compare_and_set, delete] = Default::default();
+        Self { inner, store, retrieve, update, compare_and_set, delete }
     }
 
-    /// The calls so far, those that failed included.
+    /// The calls so far, including failed ones.
     #[must_use]
     pub fn calls(&self) -> MemoryCalls {
         MemoryCalls {
             store: self.store.load(SeqCst),
             retrieve: self.retrieve.load(SeqCst),
             update: self.update.load(SeqCst),
+            compare_and_set: self.compare_and_set.load(SeqCst),
             delete: self.delete.load(SeqCst),
         }
     }
@@ -174,9 +186,22 @@ impl MemoryManager for CountingMemory {
         self.inner.update(input).await
     }
 
+    async fn compare_and_set(
+        &self,
+        input: MemoryInput,
+        expected: Option<&WorkingMemory>,
+    ) -> Result<CasOutcome> {
+        self.compare_and_set.fetch_add(1, SeqCst);
+        self.inner.compare_and_set(input, expected).await
+    }
+
     async fn delete(&self, input: &MemoryInput) -> Result<()> {
         self.delete.fetch_add(1, SeqCst);
         self.inner.delete(input).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.inner.flush().await
     }
 
     fn stats(&self) -> MemoryStats {

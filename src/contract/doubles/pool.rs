@@ -1,4 +1,4 @@
-//! Connections that lead nowhere.
+//! Connections without a server.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -10,24 +10,24 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pool::{Connection, Connector};
 
-/// What becomes of an attempt to connect or to check.
+/// The outcome of an attempt to connect or to check.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Scripted {
+pub enum ScriptedOutcome {
     /// It succeeds, after letting other tasks run once.
     #[default]
-    Works,
+    Succeeds,
     /// It fails with [`ErrorKind::Unavailable`].
     Fails,
-    /// It never ends.
+    /// It never completes.
     Hangs,
 }
 
-/// Makes [`ScriptedConnection`]s, counts those that exist and fails as told. Cloning gives another handle to the
-/// same script.
+/// Opens [`ScriptedConnection`]s, counts them and fails as configured. Cloning returns another handle to the same
+/// script.
 ///
 /// ```
-/// use arshai::contract::doubles::{Scripted, ScriptedConnector};
+/// use arshai::contract::doubles::{ScriptedConnector, ScriptedOutcome};
 /// use arshai::pool::Connector;
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> arshai::Result<()> {
@@ -35,8 +35,8 @@ pub enum Scripted {
 /// let connection = connector.connect().await?;
 /// assert_eq!(connector.open(), 1);
 /// drop(connection);
-/// assert_eq!((connector.open(), connector.made()), (0, 1));
-/// connector.connects(Scripted::Fails);
+/// assert_eq!((connector.open(), connector.created()), (0, 1));
+/// connector.set_connect_outcome(ScriptedOutcome::Fails);
 /// assert!(connector.connect().await.is_err());
 /// # Ok(()) }
 /// ```
@@ -45,73 +45,74 @@ pub struct ScriptedConnector(Arc<Mutex<Script>>);
 
 #[derive(Debug, Default)]
 struct Script {
-    connects: Scripted,
-    next_connects: VecDeque<Scripted>,
-    checks: Scripted,
+    connects: ScriptedOutcome,
+    next_connects: VecDeque<ScriptedOutcome>,
+    checks: ScriptedOutcome,
     connecting: u64,
     open: u64,
     peak: u64,
-    made: u64,
+    created: u64,
     checked: u64,
-    /// Connections up to this one are broken.
+    /// Connections up to this id are broken.
     broken: u64,
 }
 
 impl ScriptedConnector {
-    /// A connector whose every attempt works.
+    /// A connector whose attempts all succeed.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Says what becomes of attempts to connect from now on, whatever was said of the next ones.
-    pub fn connects(&self, how: Scripted) {
+    /// Sets the outcome of further attempts to connect, and forgets
+    /// [`set_next_connect_outcomes`](Self::set_next_connect_outcomes).
+    pub fn set_connect_outcome(&self, outcome: ScriptedOutcome) {
         let mut script = self.0.lock();
-        script.connects = how;
+        script.connects = outcome;
         script.next_connects.clear();
     }
 
-    /// Says what becomes of the next attempts to connect, before the others.
-    pub fn next_connects(&self, how: impl IntoIterator<Item = Scripted>) {
-        self.0.lock().next_connects.extend(how);
+    /// Adds outcomes of the next attempts to connect, one each.
+    pub fn set_next_connect_outcomes(&self, outcomes: impl IntoIterator<Item = ScriptedOutcome>) {
+        self.0.lock().next_connects.extend(outcomes);
     }
 
-    /// Says what becomes of checks from now on.
-    pub fn checks(&self, how: Scripted) {
-        self.0.lock().checks = how;
+    /// Sets the outcome of further checks.
+    pub fn set_check_outcome(&self, outcome: ScriptedOutcome) {
+        self.0.lock().checks = outcome;
     }
 
-    /// Closes every connection there is, as a server that goes away does: none of them is open any more.
+    /// Breaks every connection there is, as a server does that goes away: none of them is open any more.
     pub fn break_all(&self) {
         let mut script = self.0.lock();
-        script.broken = script.made;
+        script.broken = script.created;
     }
 
-    /// Connections that exist, broken ones included.
+    /// Connections that exist now, broken ones included.
     #[must_use]
     pub fn open(&self) -> u64 {
         self.0.lock().open
     }
 
-    /// Attempts to connect under way.
+    /// Attempts to connect in progress.
     #[must_use]
     pub fn connecting(&self) -> u64 {
         self.0.lock().connecting
     }
 
-    /// The most connections and attempts to connect there were at once.
+    /// Maximum number of connections and attempts to connect that existed together.
     #[must_use]
     pub fn peak(&self) -> u64 {
         self.0.lock().peak
     }
 
-    /// Connections made so far.
+    /// Connections opened so far.
     #[must_use]
-    pub fn made(&self) -> u64 {
-        self.0.lock().made
+    pub fn created(&self) -> u64 {
+        self.0.lock().created
     }
 
-    /// Checks begun so far.
+    /// Checks started so far.
     #[must_use]
     pub fn checked(&self) -> u64 {
         self.0.lock().checked
@@ -122,23 +123,23 @@ impl ScriptedConnector {
 impl Connector for ScriptedConnector {
     async fn connect(&self) -> Result<Box<dyn Connection>> {
         let attempt = Attempt::begin(self);
-        let how = {
+        let outcome = {
             let mut script = self.0.lock();
             script.next_connects.pop_front().unwrap_or(script.connects)
         };
-        follow(how, "connecting").await?;
+        run(outcome, "connecting").await?;
         Ok(Box::new(attempt.succeed()))
     }
 }
 
-async fn follow(how: Scripted, what: &str) -> Result<()> {
-    match how {
-        Scripted::Works => tokio::task::yield_now().await,
-        Scripted::Fails => {
-            let message = format!("{what} fails, as the script says");
+async fn run(outcome: ScriptedOutcome, step: &str) -> Result<()> {
+    match outcome {
+        ScriptedOutcome::Succeeds => tokio::task::yield_now().await,
+        ScriptedOutcome::Fails => {
+            let message = format!("{step} failed: scripted");
             return Err(Error::new(ErrorKind::Unavailable, "scripted_connector", message));
         }
-        Scripted::Hangs => pending().await,
+        ScriptedOutcome::Hangs => pending().await,
     }
     Ok(())
 }
@@ -157,11 +158,12 @@ impl<'a> Attempt<'a> {
     fn succeed(self) -> ScriptedConnection {
         let mut script = self.0.0.lock();
         script.open += 1;
-        script.made += 1;
-        // Dropping the attempt would count it again for a moment.
+        script.created += 1;
         script.connecting -= 1;
-        let connection = ScriptedConnection { id: script.made, is_broken: false, connector: self.0.clone() };
+        let connection =
+            ScriptedConnection { id: script.created, is_broken: false, connector: self.0.clone() };
         drop(script);
+        // Its drop would count the attempt out again.
         std::mem::forget(self);
         connection
     }
@@ -173,7 +175,7 @@ impl Drop for Attempt<'_> {
     }
 }
 
-/// A connection that a [`ScriptedConnector`] made.
+/// A connection that a [`ScriptedConnector`] opened.
 #[derive(Debug)]
 pub struct ScriptedConnection {
     id: u64,
@@ -182,14 +184,14 @@ pub struct ScriptedConnection {
 }
 
 impl ScriptedConnection {
-    /// Its number: the first one made is 1.
+    /// Its number: the first one opened is 1.
     #[must_use]
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// Breaks it: it is no longer open.
-    pub fn break_it(&mut self) {
+    /// Breaks the connection: it is no longer open.
+    pub fn mark_broken(&mut self) {
         self.is_broken = true;
     }
 }
@@ -201,12 +203,12 @@ impl Connection for ScriptedConnection {
     }
 
     async fn check(&mut self) -> Result<()> {
-        let how = {
+        let outcome = {
             let mut script = self.connector.0.lock();
             script.checked += 1;
             script.checks
         };
-        follow(how, "checking").await
+        run(outcome, "checking").await
     }
 }
 

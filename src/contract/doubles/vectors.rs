@@ -1,20 +1,20 @@
-//! Doubles for vector storage.
+//! Test doubles for vector storage.
 
-use crate::{CloseReport, Component, Deadline, LimitUsage, ShutdownPhase};
-use serde_json::Value;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use async_trait::async_trait;
+use serde_json::Value;
 
 use crate::vectors::{
-    BulkInsertReport, CollectionConfig, CollectionStats, Entity, Filter, Hit, HybridRequest, Progress,
-    SearchRequest, VectorCapabilities, VectorStats, VectorStore,
+    BulkInsertOptions, BulkInsertReport, Collection, CollectionConfig, CollectionStats, Entity, EntityStream,
+    Filter, Hit, HybridSearchRequest, QueryRequest, SearchRequest, VectorCapabilities, VectorStats,
+    VectorStore,
 };
-use crate::{Error, ErrorKind, Health, Result};
+use crate::{CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase};
 
-/// A store that cannot be reached: every operation fails with the kind it was made with, and it is unhealthy.
+/// A store that is unreachable: every operation fails with the given kind, and it is unhealthy.
 #[derive(Debug, Clone, Copy)]
 pub struct FailingVectors {
     kind: ErrorKind,
@@ -27,7 +27,7 @@ impl FailingVectors {
         Self { kind }
     }
 
-    fn failure<T>(self) -> Result<T> {
+    fn error<T>(self) -> Result<T> {
         Err(Error::new(self.kind, "vectors.failing", "this test double always fails"))
     }
 }
@@ -58,70 +58,35 @@ impl Component for FailingVectors {
 #[async_trait]
 impl VectorStore for FailingVectors {
     async fn connect(&self) -> Result<()> {
-        self.failure()
+        self.error()
     }
 
-    async fn get_or_create_collection(&self, _config: &CollectionConfig) -> Result<()> {
-        self.failure()
+    async fn get_or_create_collection(&self, _: &CollectionConfig) -> Result<Arc<dyn Collection>> {
+        self.error()
     }
 
-    async fn insert_entities(
-        &self,
-        _config: &CollectionConfig,
-        _entities: Vec<Entity>,
-    ) -> Result<Vec<String>> {
-        self.failure()
+    async fn get_collection(&self, _: &str) -> Result<Arc<dyn Collection>> {
+        self.error()
     }
 
-    async fn bulk_insert_optimized(
-        &self,
-        _config: &CollectionConfig,
-        _entities: Vec<Entity>,
-        _progress: Option<&Progress>,
-    ) -> Result<BulkInsertReport> {
-        self.failure()
+    async fn list_collections(&self) -> Result<Vec<String>> {
+        self.error()
     }
 
-    async fn search_by_vector(
-        &self,
-        _config: &CollectionConfig,
-        _request: SearchRequest,
-    ) -> Result<Vec<Vec<Hit>>> {
-        self.failure()
-    }
-
-    async fn hybrid_search(&self, _config: &CollectionConfig, _request: HybridRequest) -> Result<Vec<Hit>> {
-        self.failure()
-    }
-
-    async fn query_by_expr(
-        &self,
-        _config: &CollectionConfig,
-        _filter: &Filter,
-        _output_fields: Option<&[String]>,
-        _limit: Option<usize>,
-    ) -> Result<Vec<Hit>> {
-        self.failure()
-    }
-
-    async fn delete_entity(&self, _config: &CollectionConfig, _filter: &Filter) -> Result<u64> {
-        self.failure()
-    }
-
-    async fn get_collection_stats(&self, _config: &CollectionConfig) -> Result<CollectionStats> {
-        self.failure()
-    }
-
-    fn stats(&self) -> VectorStats {
-        VectorStats::default()
+    async fn drop_collection(&self, _: &str) -> Result<()> {
+        self.error()
     }
 
     fn capabilities(&self) -> VectorCapabilities {
         VectorCapabilities::default()
     }
+
+    fn stats(&self) -> VectorStats {
+        VectorStats::default()
+    }
 }
 
-/// How often each sort of operation of a [`CountingVectors`] was called.
+/// Number of calls of each kind to the collections of a [`CountingVectors`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VectorCalls {
@@ -135,32 +100,41 @@ pub struct VectorCalls {
     pub delete: u64,
 }
 
-/// Passes every operation on to another store and counts the calls.
-#[derive(Debug)]
-pub struct CountingVectors {
-    inner: Arc<dyn VectorStore>,
+#[derive(Debug, Default)]
+struct Counters {
     insert: AtomicU64,
     search: AtomicU64,
     query: AtomicU64,
     delete: AtomicU64,
 }
 
+/// Forwards every operation to another store and counts the calls.
+#[derive(Debug)]
+pub struct CountingVectors {
+    inner: Arc<dyn VectorStore>,
+    counters: Arc<Counters>,
+}
+
 impl CountingVectors {
     /// Counts the calls to `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn VectorStore>) -> Self {
-        Self { inner, insert: 0.into(), search: 0.into(), query: 0.into(), delete: 0.into() }
+        Self { inner, counters: Arc::default() }
     }
 
-    /// The calls so far, those that failed included.
+    /// The calls so far, failed ones included.
     #[must_use]
     pub fn calls(&self) -> VectorCalls {
         VectorCalls {
-            insert: self.insert.load(SeqCst),
-            search: self.search.load(SeqCst),
-            query: self.query.load(SeqCst),
-            delete: self.delete.load(SeqCst),
+            insert: self.counters.insert.load(SeqCst),
+            search: self.counters.search.load(SeqCst),
+            query: self.counters.query.load(SeqCst),
+            delete: self.counters.delete.load(SeqCst),
         }
+    }
+
+    fn counted(&self, inner: Arc<dyn Collection>) -> Arc<dyn Collection> {
+        Arc::new(CountingCollection { inner, counters: Arc::clone(&self.counters) })
     }
 }
 
@@ -201,69 +175,87 @@ impl VectorStore for CountingVectors {
         self.inner.connect().await
     }
 
-    async fn get_or_create_collection(&self, config: &CollectionConfig) -> Result<()> {
-        self.inner.get_or_create_collection(config).await
+    async fn get_or_create_collection(&self, config: &CollectionConfig) -> Result<Arc<dyn Collection>> {
+        Ok(self.counted(self.inner.get_or_create_collection(config).await?))
     }
 
-    async fn insert_entity(&self, config: &CollectionConfig, entity: Entity) -> Result<String> {
-        self.insert.fetch_add(1, SeqCst);
-        self.inner.insert_entity(config, entity).await
+    async fn get_collection(&self, name: &str) -> Result<Arc<dyn Collection>> {
+        Ok(self.counted(self.inner.get_collection(name).await?))
     }
 
-    async fn insert_entities(&self, config: &CollectionConfig, entities: Vec<Entity>) -> Result<Vec<String>> {
-        self.insert.fetch_add(1, SeqCst);
-        self.inner.insert_entities(config, entities).await
+    async fn list_collections(&self) -> Result<Vec<String>> {
+        self.inner.list_collections().await
     }
 
-    async fn bulk_insert_optimized(
-        &self,
-        config: &CollectionConfig,
-        entities: Vec<Entity>,
-        progress: Option<&Progress>,
-    ) -> Result<BulkInsertReport> {
-        self.insert.fetch_add(1, SeqCst);
-        self.inner.bulk_insert_optimized(config, entities, progress).await
+    async fn drop_collection(&self, name: &str) -> Result<()> {
+        self.inner.drop_collection(name).await
     }
 
-    async fn search_by_vector(
-        &self,
-        config: &CollectionConfig,
-        request: SearchRequest,
-    ) -> Result<Vec<Vec<Hit>>> {
-        self.search.fetch_add(1, SeqCst);
-        self.inner.search_by_vector(config, request).await
-    }
-
-    async fn hybrid_search(&self, config: &CollectionConfig, request: HybridRequest) -> Result<Vec<Hit>> {
-        self.search.fetch_add(1, SeqCst);
-        self.inner.hybrid_search(config, request).await
-    }
-
-    async fn query_by_expr(
-        &self,
-        config: &CollectionConfig,
-        filter: &Filter,
-        output_fields: Option<&[String]>,
-        limit: Option<usize>,
-    ) -> Result<Vec<Hit>> {
-        self.query.fetch_add(1, SeqCst);
-        self.inner.query_by_expr(config, filter, output_fields, limit).await
-    }
-
-    async fn delete_entity(&self, config: &CollectionConfig, filter: &Filter) -> Result<u64> {
-        self.delete.fetch_add(1, SeqCst);
-        self.inner.delete_entity(config, filter).await
-    }
-
-    async fn get_collection_stats(&self, config: &CollectionConfig) -> Result<CollectionStats> {
-        self.inner.get_collection_stats(config).await
+    fn capabilities(&self) -> VectorCapabilities {
+        self.inner.capabilities()
     }
 
     fn stats(&self) -> VectorStats {
         self.inner.stats()
     }
+}
 
-    fn capabilities(&self) -> VectorCapabilities {
-        self.inner.capabilities()
+#[derive(Debug)]
+struct CountingCollection {
+    inner: Arc<dyn Collection>,
+    counters: Arc<Counters>,
+}
+
+#[async_trait]
+impl Collection for CountingCollection {
+    fn config(&self) -> &CollectionConfig {
+        self.inner.config()
+    }
+
+    async fn insert_entity(&self, entity: Entity) -> Result<String> {
+        self.counters.insert.fetch_add(1, SeqCst);
+        self.inner.insert_entity(entity).await
+    }
+
+    async fn insert_entities(&self, entities: Vec<Entity>) -> Result<Vec<String>> {
+        self.counters.insert.fetch_add(1, SeqCst);
+        self.inner.insert_entities(entities).await
+    }
+
+    async fn bulk_insert_optimized(
+        &self,
+        entities: EntityStream<'_>,
+        options: BulkInsertOptions<'_>,
+    ) -> BulkInsertReport {
+        self.counters.insert.fetch_add(1, SeqCst);
+        self.inner.bulk_insert_optimized(entities, options).await
+    }
+
+    async fn search_by_vector(&self, request: SearchRequest) -> Result<Vec<Vec<Hit>>> {
+        self.counters.search.fetch_add(1, SeqCst);
+        self.inner.search_by_vector(request).await
+    }
+
+    async fn hybrid_search(&self, request: HybridSearchRequest) -> Result<Vec<Hit>> {
+        self.counters.search.fetch_add(1, SeqCst);
+        self.inner.hybrid_search(request).await
+    }
+
+    async fn query_by_expr(&self, request: QueryRequest) -> Result<Vec<Hit>> {
+        self.counters.query.fetch_add(1, SeqCst);
+        self.inner.query_by_expr(request).await
+    }
+
+    async fn delete_entity(&self, filter: &Filter) -> Result<u64> {
+        self.counters.delete.fetch_add(1, SeqCst);
+        self.inner.delete_entity(filter).await
+    }
+
+    async fn get_collection_stats(&self) -> Result<CollectionStats> {
+        self.inner.get_collection_stats().await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.inner.flush().await
     }
 }

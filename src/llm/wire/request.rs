@@ -1,141 +1,245 @@
-//! Requests.
+//! Requests, serialized from borrowed parts straight to bytes.
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::llm::{Attachment, ChatRequest, EmbedRequest, Message, ToolDefinition};
+use crate::llm::{Attachment, ChatRequest, EmbedRequest, Message, Structure, ToolCall, ToolDefinition};
 
-#[derive(Serialize)]
-struct Chat<'a> {
-    model: &'a str,
-    messages: Vec<Value>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tools: Vec<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_p: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_tokens: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reasoning_effort: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    response_format: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream_options: Option<Value>,
-}
-
-/// The body of a request for an answer, whole or as it comes.
-pub(in crate::llm) fn chat(
+/// The body of a request for a response, complete or streamed.
+pub(in crate::llm) fn encode_chat(
     component: &'static str,
     model: &str,
     request: &ChatRequest,
     stream: bool,
 ) -> Result<Bytes> {
-    let body = Chat {
-        model,
-        messages: request.messages.iter().map(message).collect(),
-        tools: request.tools.iter().map(tool).collect(),
-        temperature: request.temperature,
-        top_p: request.top_p,
-        max_tokens: request.max_tokens,
-        reasoning_effort: request.reasoning_effort.as_deref(),
-        response_format: request.structure.as_ref().map(|structure| {
-            json!({"type": "json_schema", "json_schema": {
-                "name": structure.name, "schema": structure.schema, "strict": structure.strict,
-            }})
-        }),
-        stream: stream.then_some(true),
-        stream_options: stream.then(|| json!({"include_usage": true})),
+    encode(component, &request.extra_body, |fields| {
+        fields.put("model", model)?;
+        fields.put("messages", &request.messages.iter().map(WireMessage::from).collect::<Vec<_>>())?;
+        if !request.tools.is_empty() {
+            fields.put("tools", &request.tools.iter().map(WireTool::from).collect::<Vec<_>>())?;
+        }
+        fields.put_some("temperature", request.temperature)?;
+        fields.put_some("top_p", request.top_p)?;
+        fields.put_some(max_tokens_field(model), request.max_tokens)?;
+        fields.put_some("reasoning_effort", request.reasoning_effort.as_deref())?;
+        fields.put_some("response_format", request.structure.as_ref().map(ResponseFormat::from))?;
+        if stream {
+            fields.put("stream", &true)?;
+            fields.put("stream_options", &StreamOptions { include_usage: true })?;
+        }
+        Ok(())
+    })
+}
+
+/// The body of a request for embeddings.
+pub(in crate::llm) fn encode_embed(
+    component: &'static str,
+    model: &str,
+    request: &EmbedRequest,
+) -> Result<Bytes> {
+    encode(component, &request.extra_body, |fields| {
+        fields.put("model", model)?;
+        fields.put("input", &request.inputs)?;
+        fields.put("encoding_format", "float")?;
+        fields.put_some("dimensions", request.dimensions)
+    })
+}
+
+/// OpenAI's reasoning models reject `max_tokens`.
+fn max_tokens_field(model: &str) -> &'static str {
+    let name = model.rsplit('/').next().unwrap_or(model);
+    let is_reasoning = ["o1", "o3", "o4", "gpt-5"].iter().any(|prefix| name.starts_with(prefix));
+    if is_reasoning { "max_completion_tokens" } else { "max_tokens" }
+}
+
+type JsonMap<'a> = <&'a mut serde_json::Serializer<&'a mut Vec<u8>> as serde::Serializer>::SerializeMap;
+
+/// The fields of a request, without those that `extra` overrides.
+struct Fields<'a> {
+    map: JsonMap<'a>,
+    extra: &'a Map<String, Value>,
+}
+
+impl Fields<'_> {
+    fn put<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> serde_json::Result<()> {
+        if self.extra.contains_key(name) { Ok(()) } else { self.map.serialize_entry(name, value) }
+    }
+
+    fn put_some<T: Serialize>(&mut self, name: &'static str, value: Option<T>) -> serde_json::Result<()> {
+        value.map_or(Ok(()), |value| self.put(name, &value))
+    }
+}
+
+fn encode(
+    component: &'static str,
+    extra: &Map<String, Value>,
+    put_fields: impl FnOnce(&mut Fields<'_>) -> serde_json::Result<()>,
+) -> Result<Bytes> {
+    let encode = || {
+        let mut bytes = Vec::new();
+        let mut serializer = serde_json::Serializer::new(&mut bytes);
+        let mut fields = Fields { map: serializer.serialize_map(None)?, extra };
+        put_fields(&mut fields)?;
+        for (name, value) in extra {
+            fields.map.serialize_entry(name, value)?;
+        }
+        fields.map.end()?;
+        Ok(Bytes::from(bytes))
     };
-    to_bytes(component, &with_extra(component, &body, &request.extra_body)?)
+    encode().map_err(|cause: serde_json::Error| {
+        Error::new(ErrorKind::InvalidInput, component, "failed to serialize the request")
+            .with_source(cause)
+            .not_sent()
+    })
 }
 
-/// The body of a request for vectors.
-pub(in crate::llm) fn embed(component: &'static str, model: &str, request: &EmbedRequest) -> Result<Bytes> {
-    let mut body = json!({"model": model, "input": request.inputs, "encoding_format": "float"});
-    if let Some(dimensions) = request.dimensions {
-        body["dimensions"] = dimensions.into();
+#[derive(Serialize)]
+struct StreamOptions {
+    include_usage: bool,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "role", rename_all = "snake_case")]
+enum WireMessage<'a> {
+    System {
+        content: &'a str,
+    },
+    User {
+        content: UserContent<'a>,
+    },
+    Assistant {
+        content: Option<&'a str>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        tool_calls: Vec<WireToolCall<'a>>,
+        #[serde(flatten)]
+        extra: &'a Map<String, Value>,
+    },
+    Tool {
+        tool_call_id: &'a str,
+        content: &'a str,
+    },
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum UserContent<'a> {
+    Text(&'a str),
+    Parts(Vec<ContentPart<'a>>),
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ContentPart<'a> {
+    Text { text: &'a str },
+    ImageUrl { image_url: ImageUrl<'a> },
+    File { file: FileData<'a> },
+}
+
+#[derive(Serialize)]
+struct ImageUrl<'a> {
+    url: &'a str,
+}
+
+#[derive(Serialize)]
+struct FileData<'a> {
+    filename: &'a str,
+    file_data: &'a str,
+}
+
+#[derive(Serialize)]
+struct WireToolCall<'a> {
+    id: &'a str,
+    r#type: &'static str,
+    function: CalledFunction<'a>,
+    #[serde(flatten)]
+    extra: &'a Map<String, Value>,
+}
+
+#[derive(Serialize)]
+struct CalledFunction<'a> {
+    name: &'a str,
+    arguments: &'a str,
+}
+
+#[derive(Serialize)]
+struct WireTool<'a> {
+    r#type: &'static str,
+    function: &'a ToolDefinition,
+}
+
+#[derive(Serialize)]
+struct ResponseFormat<'a> {
+    r#type: &'static str,
+    json_schema: &'a Structure,
+}
+
+impl<'a> From<&'a Message> for WireMessage<'a> {
+    fn from(message: &'a Message) -> Self {
+        match message {
+            Message::System { content } => Self::System { content },
+            Message::User { content, attachments } if attachments.is_empty() => {
+                Self::User { content: UserContent::Text(content) }
+            }
+            Message::User { content, attachments } => {
+                let text = ContentPart::Text { text: content };
+                let parts = attachments.iter().map(ContentPart::from);
+                Self::User { content: UserContent::Parts([text].into_iter().chain(parts).collect()) }
+            }
+            Message::Assistant { content, tool_calls, extra } => Self::Assistant {
+                content: content.as_deref(),
+                tool_calls: tool_calls.iter().map(WireToolCall::from).collect(),
+                extra,
+            },
+            Message::Tool { call_id, content } => Self::Tool { tool_call_id: call_id, content },
+        }
     }
-    to_bytes(component, &body)
 }
 
-/// `body` with `extra` fields over its own.
-fn with_extra(component: &'static str, body: &impl Serialize, extra: &Map<String, Value>) -> Result<Value> {
-    let mut body = serde_json::to_value(body).map_err(|cause| not_json(component, cause))?;
-    if let Some(body) = body.as_object_mut() {
-        body.extend(extra.clone());
-    }
-    Ok(body)
-}
-
-fn to_bytes(component: &'static str, body: &Value) -> Result<Bytes> {
-    serde_json::to_vec(body).map(Bytes::from).map_err(|cause| not_json(component, cause))
-}
-
-fn not_json(component: &'static str, cause: serde_json::Error) -> Error {
-    Error::new(ErrorKind::InvalidInput, component, "the request is not JSON").with_source(cause)
-}
-
-fn message(message: &Message) -> Value {
-    match message {
-        Message::System { content } => json!({"role": "system", "content": content}),
-        Message::User { content, attachments } if attachments.is_empty() => {
-            json!({"role": "user", "content": content})
-        }
-        Message::User { content, attachments } => {
-            let text = json!({"type": "text", "text": content});
-            let parts: Vec<_> = [text].into_iter().chain(attachments.iter().map(part)).collect();
-            json!({"role": "user", "content": parts})
-        }
-        Message::Tool { call_id, content } => {
-            json!({"role": "tool", "tool_call_id": call_id, "content": content})
-        }
-        Message::Assistant { content, tool_calls } if tool_calls.is_empty() => {
-            json!({"role": "assistant", "content": content})
-        }
-        Message::Assistant { content, tool_calls } => {
-            let calls: Vec<_> = tool_calls
-                .iter()
-                .map(|call| {
-                    json!({"id": call.call_id, "type": "function",
-                           "function": {"name": call.name, "arguments": call.arguments}})
-                })
-                .collect();
-            json!({"role": "assistant", "content": content, "tool_calls": calls})
+impl<'a> From<&'a Attachment> for ContentPart<'a> {
+    fn from(attachment: &'a Attachment) -> Self {
+        match attachment {
+            Attachment::Image { url } => Self::ImageUrl { image_url: ImageUrl { url } },
+            Attachment::File { name, url } => {
+                Self::File { file: FileData { filename: name, file_data: url } }
+            }
         }
     }
 }
 
-fn part(attachment: &Attachment) -> Value {
-    match attachment {
-        Attachment::Image { url } => json!({"type": "image_url", "image_url": {"url": url}}),
-        Attachment::File { name, url } => {
-            json!({"type": "file", "file": {"filename": name, "file_data": url}})
-        }
+impl<'a> From<&'a ToolCall> for WireToolCall<'a> {
+    fn from(call: &'a ToolCall) -> Self {
+        let function = CalledFunction { name: &call.name, arguments: &call.arguments };
+        Self { id: &call.call_id, r#type: "function", function, extra: &call.extra }
     }
 }
 
-fn tool(tool: &ToolDefinition) -> Value {
-    json!({"type": "function", "function": {
-        "name": tool.name, "description": tool.description, "parameters": tool.parameters,
-    }})
+impl<'a> From<&'a ToolDefinition> for WireTool<'a> {
+    fn from(function: &'a ToolDefinition) -> Self {
+        Self { r#type: "function", function }
+    }
+}
+
+impl<'a> From<&'a Structure> for ResponseFormat<'a> {
+    fn from(json_schema: &'a Structure) -> Self {
+        Self { r#type: "json_schema", json_schema }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use schemars::JsonSchema;
 
+    use serde_json::json;
+
     use super::*;
     use crate::llm::{ChatResponse, ToolCall};
     use crate::tasks::{Function, Functions};
 
     fn body(request: &ChatRequest, stream: bool) -> Value {
-        serde_json::from_slice(&chat("test", "gpt-4o", request, stream).expect("JSON")).expect("JSON")
+        serde_json::from_slice(&encode_chat("test", "gpt-4o", request, stream).expect("JSON")).expect("JSON")
     }
 
     #[test]
@@ -148,7 +252,8 @@ mod tests {
         let messages = vec![
             Message::system("be brief"),
             Message::user("hello"),
-            ChatResponse::tools(vec![ToolCall::new("call_1", "search", "{\"query\":\"x\"}")]).message(),
+            ChatResponse::from_tool_calls(vec![ToolCall::new("call_1", "search", "{\"query\":\"x\"}")])
+                .to_message(),
             Message::tool("call_1", "found"),
         ];
         assert_eq!(
@@ -191,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_streamed_answer_is_asked_for_with_its_usage() {
+    fn a_streamed_response_is_requested_with_its_usage() {
         let body = body(&ChatRequest::new(Vec::new()), true);
         assert_eq!(
             (&body["stream"], &body["stream_options"]),
@@ -224,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn extra_fields_are_sent_and_win() {
+    fn extra_fields_are_sent_and_override() {
         let mut request = ChatRequest::new(Vec::new());
         request.max_tokens = Some(5);
         request.extra_body.insert("seed".into(), json!(7));
@@ -234,15 +339,55 @@ mod tests {
     }
 
     #[test]
-    fn a_request_for_vectors_has_the_shape_of_the_published_examples() {
+    fn a_request_for_embeddings_has_the_shape_of_the_published_examples() {
         let request = EmbedRequest::new(["The food was delicious"]).with_dimensions(256);
         let body: Value =
-            serde_json::from_slice(&embed("test", "text-embedding-3-small", &request).expect("JSON"))
+            serde_json::from_slice(&encode_embed("test", "text-embedding-3-small", &request).expect("JSON"))
                 .expect("JSON");
         assert_eq!(
             body,
             json!({"model": "text-embedding-3-small", "input": ["The food was delicious"],
                    "encoding_format": "float", "dimensions": 256})
         );
+    }
+
+    #[test]
+    fn numbers_are_sent_as_written() {
+        let mut request = ChatRequest::new(Vec::new());
+        (request.temperature, request.top_p) = (Some(0.7), Some(0.1));
+        let bytes = encode_chat("test", "m", &request, false).expect("JSON");
+        let text = std::str::from_utf8(&bytes).expect("UTF-8");
+        assert!(text.contains(r#""temperature":0.7,"top_p":0.1"#), "{text}");
+    }
+
+    #[test]
+    fn reasoning_models_of_openai_get_max_completion_tokens() {
+        let mut request = ChatRequest::new(Vec::new());
+        request.max_tokens = Some(5);
+        for (model, field) in [
+            ("gpt-4o", "max_tokens"),
+            ("o3-mini", "max_completion_tokens"),
+            ("openai/gpt-5", "max_completion_tokens"),
+        ] {
+            let body: Value =
+                serde_json::from_slice(&encode_chat("test", model, &request, false).expect("JSON"))
+                    .expect("JSON");
+            assert_eq!(body[field], 5, "{model}");
+        }
+    }
+
+    #[test]
+    fn unnamed_fields_of_a_response_go_back_with_the_next_request() {
+        let body = json!({"choices": [{"message": {"role": "assistant", "reasoning_content": "hm", "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"},
+             "extra_content": {"google": {"thought_signature": "sig"}}}]}}]});
+        let response =
+            crate::llm::wire::decode_chat("test", body.to_string().as_bytes(), &Default::default());
+        let response = response.expect("a completion");
+        assert_eq!(response.reasoning(), Some("hm"));
+        let sent = self::body(&ChatRequest::new(vec![response.to_message()]), false);
+        let mut expected = body["choices"][0]["message"].clone();
+        expected["content"] = Value::Null;
+        assert_eq!(sent["messages"][0], expected);
     }
 }

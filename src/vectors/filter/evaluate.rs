@@ -1,147 +1,148 @@
-//! Whether an expression holds for an entity's fields.
+//! Evaluates a filter on the fields of an entity. Allocates nothing.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{Comparison, Expr, Operation, Path, Step};
+use super::like::like;
+use super::{ArithmeticOp, CompareOp, Expr, FieldPath, FieldValue, Fields, Operand, PathSegment};
 
-type Fields = Map<String, Value>;
-
-/// Whether `expr` is true. What is missing or of the wrong type is not.
-pub(super) fn is_true(expr: &Expr, fields: &Fields) -> bool {
+/// Whether `expr` is true for an entity with these fields.
+pub(super) fn is_true(expr: &Expr, fields: &dyn Fields) -> bool {
     match expr {
-        Expr::Not(inner) => !is_true(inner, fields),
+        Expr::Constant(value) => *value,
+        Expr::IsTrue(path) => lookup(path, fields) == Some(FieldValue::Bool(true)),
         Expr::And(parts) => parts.iter().all(|part| is_true(part, fields)),
         Expr::Or(parts) => parts.iter().any(|part| is_true(part, fields)),
-        Expr::Compare(comparison, left, right) => match (value(left, fields), value(right, fields)) {
-            (Some(left), Some(right)) => compare(*comparison, &left, &right),
-            _ => false,
-        },
-        Expr::In { value: of, list, negated } => match value(of, fields) {
-            Some(found) => list.iter().any(|item| equal(&found, item)) != *negated,
-            None => false,
-        },
-        Expr::Like { path, pattern } => {
-            find(path, fields).and_then(Value::as_str).is_some_and(|text| like(text, pattern))
+        Expr::Not(part) => !is_true(part, fields),
+        Expr::Compare { op, left, right } => compare(*op, value(left, fields), value(right, fields)),
+        Expr::In { operand, list, negated } => {
+            let found = value(operand, fields).is_some_and(|found| contains(list, found));
+            found != *negated
         }
-        Expr::Contains { path, value } => match find(path, fields) {
-            Some(Value::Array(items)) => items.iter().any(|item| equal(item, value)),
-            _ => false,
-        },
-        Expr::Exists(path) => find(path, fields).is_some(),
-        Expr::IsNull { path, negated } => find(path, fields).is_none_or(Value::is_null) != *negated,
-        Expr::Literal(_) | Expr::Path(_) | Expr::Negate(_) | Expr::Calculate(..) => {
-            value(expr, fields).as_deref() == Some(&Value::Bool(true))
+        Expr::Like { path, pattern } => {
+            matches!(lookup(path, fields), Some(FieldValue::String(text)) if like(text, pattern))
+        }
+        Expr::Contains { path, value } => {
+            array(path, fields).is_some_and(|items| contains(items, value.into()))
+        }
+        Expr::ContainsAll { path, values } => {
+            array(path, fields).is_some_and(|items| values.iter().all(|value| contains(items, value.into())))
+        }
+        Expr::ContainsAny { path, values } => {
+            array(path, fields).is_some_and(|items| values.iter().any(|value| contains(items, value.into())))
+        }
+        Expr::Exists(path) => lookup(path, fields).is_some(),
+        Expr::IsNull { path, negated } => {
+            matches!(lookup(path, fields), None | Some(FieldValue::Null)) != *negated
         }
     }
 }
 
 /// The value of an operand; `None` where a path is missing or a calculation has no result.
-fn value<'a>(expr: &'a Expr, fields: &'a Fields) -> Option<Cow<'a, Value>> {
-    match expr {
-        Expr::Literal(value) => Some(Cow::Borrowed(value)),
-        Expr::Path(path) => find(path, fields).map(Cow::Borrowed),
-        Expr::Negate(inner) => {
-            calculate(Operation::Subtract, &Value::from(0), &*value(inner, fields)?).map(Cow::Owned)
-        }
-        Expr::Calculate(operation, left, right) => {
-            calculate(*operation, &*value(left, fields)?, &*value(right, fields)?).map(Cow::Owned)
-        }
-        _ => Some(Cow::Owned(Value::Bool(is_true(expr, fields)))),
-    }
-}
-
-fn find<'a>(path: &Path, fields: &'a Fields) -> Option<&'a Value> {
-    path.steps.iter().try_fold(fields.get(&path.field)?, |value, step| match step {
-        Step::Key(key) => value.get(key),
-        Step::Index(index) => value.get(index),
-    })
-}
-
-fn compare(comparison: Comparison, left: &Value, right: &Value) -> bool {
-    let ordering = match (left, right) {
-        (Value::Number(left), Value::Number(right)) => match (left.as_i64(), right.as_i64()) {
-            (Some(left), Some(right)) => Some(left.cmp(&right)),
-            _ => left.as_f64().zip(right.as_f64()).and_then(|(left, right)| left.partial_cmp(&right)),
+pub(super) fn value<'a>(operand: &'a Operand, fields: &'a dyn Fields) -> Option<FieldValue<'a>> {
+    match operand {
+        Operand::Literal(value) => Some(value.into()),
+        Operand::Field(path) => lookup(path, fields),
+        Operand::ArrayLength(path) => i64::try_from(array(path, fields)?.len()).ok().map(FieldValue::Int),
+        Operand::Negate(inner) => match value(inner, fields)? {
+            FieldValue::Int(number) => number.checked_neg().map(FieldValue::Int),
+            FieldValue::Float(number) => Some(FieldValue::Float(-number)),
+            _ => None,
         },
-        (Value::String(left), Value::String(right)) => Some(left.cmp(right)),
-        (Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
-        // Lists and objects are equal or not; they have no order.
-        (Value::Array(_), Value::Array(_)) | (Value::Object(_), Value::Object(_)) => {
-            return match comparison {
-                Comparison::Equal => left == right,
-                Comparison::NotEqual => left != right,
-                _ => false,
-            };
+        Operand::Arithmetic { op, left, right } => {
+            calculate(*op, value(left, fields)?, value(right, fields)?)
         }
+    }
+}
+
+fn lookup<'a>(path: &FieldPath, fields: &'a dyn Fields) -> Option<FieldValue<'a>> {
+    let root = fields.get(&path.field)?;
+    let FieldValue::Json(json) = root else { return path.segments.is_empty().then_some(root) };
+    let found = path.segments.iter().try_fold(json, |json, segment| match segment {
+        PathSegment::Key(key) => json.as_object()?.get(key),
+        PathSegment::Index(index) => json.as_array()?.get(*index),
+    })?;
+    Some(found.into())
+}
+
+fn array<'a>(path: &FieldPath, fields: &'a dyn Fields) -> Option<&'a [Value]> {
+    match lookup(path, fields)? {
+        FieldValue::Json(Value::Array(items)) => Some(items),
         _ => None,
-    };
-    let Some(ordering) = ordering else { return false };
-    match comparison {
-        Comparison::Equal => ordering == Ordering::Equal,
-        Comparison::NotEqual => ordering != Ordering::Equal,
-        Comparison::Less => ordering == Ordering::Less,
-        Comparison::LessOrEqual => ordering != Ordering::Greater,
-        Comparison::Greater => ordering == Ordering::Greater,
-        Comparison::GreaterOrEqual => ordering != Ordering::Less,
     }
 }
 
-fn equal(left: &Value, right: &Value) -> bool {
-    compare(Comparison::Equal, left, right)
+fn contains(items: &[Value], value: FieldValue<'_>) -> bool {
+    items.iter().any(|item| is_equal(item.into(), value))
 }
 
-/// Whole numbers stay whole except in a division, which gives a fraction; what overflows or divides by zero has no
-/// result.
-fn calculate(operation: Operation, left: &Value, right: &Value) -> Option<Value> {
-    if let (Some(left), Some(right)) = (left.as_i64(), right.as_i64()) {
-        let whole = match operation {
-            Operation::Add => left.checked_add(right),
-            Operation::Subtract => left.checked_sub(right),
-            Operation::Multiply => left.checked_mul(right),
-            Operation::Remainder => left.checked_rem(right),
-            Operation::Divide if right == 0 => None,
-            Operation::Divide => return Some((left as f64 / right as f64).into()),
-        };
-        return whole.map(Value::from);
+fn compare(op: CompareOp, left: Option<FieldValue<'_>>, right: Option<FieldValue<'_>>) -> bool {
+    let (Some(left), Some(right)) = (left, right) else { return op == CompareOp::NotEqual };
+    match op {
+        CompareOp::Equal => is_equal(left, right),
+        CompareOp::NotEqual => !is_equal(left, right),
+        CompareOp::Less => ordering(left, right).is_some_and(Ordering::is_lt),
+        CompareOp::LessOrEqual => ordering(left, right).is_some_and(Ordering::is_le),
+        CompareOp::Greater => ordering(left, right).is_some_and(Ordering::is_gt),
+        CompareOp::GreaterOrEqual => ordering(left, right).is_some_and(Ordering::is_ge),
     }
-    let (left, right) = (left.as_f64()?, right.as_f64()?);
-    let result = match operation {
-        Operation::Add => left + right,
-        Operation::Subtract => left - right,
-        Operation::Multiply => left * right,
-        Operation::Divide => left / right,
-        Operation::Remainder => left % right,
-    };
-    result.is_finite().then(|| result.into())
 }
 
-/// `%` stands for any text, `_` for any one character. Costs at most the pattern's length times the text's.
-fn like(text: &str, pattern: &str) -> bool {
-    let text: Vec<char> = text.chars().collect();
-    let pattern: Vec<char> = pattern.chars().collect();
-    let (mut at, mut next) = (0, 0);
-    // Where to go on if the text after the last `%` does not fit: that `%` takes one character more.
-    let mut retry = None;
-    while at < text.len() {
-        match pattern.get(next) {
-            Some('%') => {
-                retry = Some((at, next));
-                next += 1;
-            }
-            Some(c) if *c == '_' || *c == text[at] => {
-                at += 1;
-                next += 1;
-            }
-            _ => {
-                let Some((from, star)) = retry else { return false };
-                retry = Some((from + 1, star));
-                at = from + 1;
-                next = star + 1;
-            }
+/// Arrays are equal element by element, so that `1` equals `1.0` in them too.
+fn is_equal(left: FieldValue<'_>, right: FieldValue<'_>) -> bool {
+    match (left, right) {
+        (FieldValue::Json(Value::Array(left)), FieldValue::Json(Value::Array(right))) => {
+            left.len() == right.len()
+                && left.iter().zip(right).all(|(left, right)| is_equal(left.into(), right.into()))
         }
+        (FieldValue::Json(left), FieldValue::Json(right)) => left == right,
+        (FieldValue::Null, FieldValue::Null) => true,
+        _ => ordering(left, right) == Some(Ordering::Equal),
     }
-    pattern[next..].iter().all(|c| *c == '%')
+}
+
+/// The order of two scalars of one type; numbers are one type.
+fn ordering(left: FieldValue<'_>, right: FieldValue<'_>) -> Option<Ordering> {
+    use FieldValue::{Bool, Float, Int, String};
+    match (left, right) {
+        (Int(left), Int(right)) => Some(left.cmp(&right)),
+        (Int(left), Float(right)) => (left as f64).partial_cmp(&right),
+        (Float(left), Int(right)) => left.partial_cmp(&(right as f64)),
+        (Float(left), Float(right)) => left.partial_cmp(&right),
+        (String(left), String(right)) => Some(left.cmp(right)),
+        (Bool(left), Bool(right)) => Some(left.cmp(&right)),
+        _ => None,
+    }
+}
+
+fn calculate<'a>(op: ArithmeticOp, left: FieldValue<'_>, right: FieldValue<'_>) -> Option<FieldValue<'a>> {
+    if let (FieldValue::Int(left), FieldValue::Int(right)) = (left, right) {
+        return match op {
+            ArithmeticOp::Add => left.checked_add(right),
+            ArithmeticOp::Subtract => left.checked_sub(right),
+            ArithmeticOp::Multiply => left.checked_mul(right),
+            ArithmeticOp::Remainder => left.checked_rem(right),
+            ArithmeticOp::Divide if right == 0 => None,
+            ArithmeticOp::Divide => return Some(FieldValue::Float(left as f64 / right as f64)),
+        }
+        .map(FieldValue::Int);
+    }
+    let (left, right) = (float(left)?, float(right)?);
+    let result = match op {
+        ArithmeticOp::Add => left + right,
+        ArithmeticOp::Subtract => left - right,
+        ArithmeticOp::Multiply => left * right,
+        ArithmeticOp::Divide => left / right,
+        ArithmeticOp::Remainder => left % right,
+    };
+    result.is_finite().then_some(FieldValue::Float(result))
+}
+
+fn float(value: FieldValue<'_>) -> Option<f64> {
+    match value {
+        FieldValue::Int(number) => Some(number as f64),
+        FieldValue::Float(number) => Some(number),
+        _ => None,
+    }
 }

@@ -1,4 +1,4 @@
-//! Text to tokens.
+//! Splits the text of a filter into tokens.
 
 use super::invalid;
 use crate::error::Result;
@@ -6,23 +6,23 @@ use crate::error::Result;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Token {
     Word(String),
-    Text(String),
+    String(String),
     Integer(u64),
     Float(f64),
     /// `{name}`.
     Param(String),
     /// Brackets, operators and commas.
-    Sign(&'static str),
+    Symbol(&'static str),
     End,
 }
 
-/// Longer signs before their beginnings.
-const SIGNS: [&str; 22] = [
+/// Longer symbols before their prefixes.
+const SYMBOLS: [&str; 22] = [
     "==", "!=", "<=", ">=", "&&", "||", "**", "<", ">", "!", "+", "-", "*", "/", "%", "(", ")", "[", "]",
     ",", ".", ";",
 ];
 
-/// The tokens of `text` with the byte each begins at; the last one is [`Token::End`].
+/// The tokens of `text`, each with its byte offset; the last one is [`Token::End`].
 pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>> {
     let mut tokens = Vec::new();
     let mut at = 0;
@@ -41,14 +41,13 @@ pub(super) fn tokens(text: &str) -> Result<Vec<(usize, Token)>> {
             '0'..='9' => number(rest, at)?,
             '\'' | '"' => string(rest, at)?,
             '{' => {
-                let end = rest
-                    .find('}')
-                    .ok_or_else(|| invalid(format!("the parameter at byte {at} has no end")))?;
+                let end =
+                    rest.find('}').ok_or_else(|| invalid(format!("unterminated parameter at byte {at}")))?;
                 (Token::Param(rest[1..end].trim().to_owned()), end + 1)
             }
-            _ => match SIGNS.iter().find(|sign| rest.starts_with(**sign)) {
-                Some(sign) => (Token::Sign(sign), sign.len()),
-                None => return Err(invalid(format!("unexpected {first:?} at byte {at}"))),
+            _ => match SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
+                Some(symbol) => (Token::Symbol(symbol), symbol.len()),
+                None => return Err(invalid(format!("unexpected character {first:?} at byte {at}"))),
             },
         };
         tokens.push((at, token));
@@ -80,7 +79,7 @@ fn number(rest: &str, at: usize) -> Result<(Token, usize)> {
     } else {
         text.parse().ok().map(Token::Integer)
     };
-    token.map(|token| (token, length)).ok_or_else(|| invalid(format!("the number at byte {at} is too large")))
+    token.map(|token| (token, length)).ok_or_else(|| invalid(format!("number out of range at byte {at}")))
 }
 
 fn string(rest: &str, at: usize) -> Result<(Token, usize)> {
@@ -89,25 +88,27 @@ fn string(rest: &str, at: usize) -> Result<(Token, usize)> {
     let mut text = String::new();
     while let Some((offset, c)) = chars.next() {
         match c {
-            _ if Some(c) == quote => return Ok((Token::Text(text), offset + 1)),
-            '\\' => match chars.next().map(|(_, escaped)| escaped) {
-                Some('n') => text.push('\n'),
-                Some('t') => text.push('\t'),
-                Some('r') => text.push('\r'),
-                Some('b') => text.push('\u{8}'),
-                Some('f') => text.push('\u{c}'),
-                Some('u') => {
-                    let digits: String = chars.by_ref().take(4).map(|(_, digit)| digit).collect();
-                    let code = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
-                    text.push(
-                        code.ok_or_else(|| invalid(format!("bad \\u escape in the text at byte {at}")))?,
-                    );
+            _ if Some(c) == quote => return Ok((Token::String(text), offset + 1)),
+            '\\' => {
+                match chars.next().map(|(_, escaped)| escaped) {
+                    Some('n') => text.push('\n'),
+                    Some('t') => text.push('\t'),
+                    Some('r') => text.push('\r'),
+                    Some('b') => text.push('\u{8}'),
+                    Some('f') => text.push('\u{c}'),
+                    Some('u') => {
+                        let digits: String = chars.by_ref().take(4).map(|(_, digit)| digit).collect();
+                        let code = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
+                        text.push(code.ok_or_else(|| {
+                            invalid(format!("invalid \\u escape in the string at byte {at}"))
+                        })?);
+                    }
+                    Some(other) => text.push(other),
+                    None => break,
                 }
-                Some(other) => text.push(other),
-                None => break,
-            },
+            }
             _ => text.push(c),
         }
     }
-    Err(invalid(format!("the text that begins at byte {at} has no end")))
+    Err(invalid(format!("unterminated string at byte {at}")))
 }

@@ -1,347 +1,380 @@
-//! Tokens to an expression, by recursive descent of bounded depth.
+//! Parses tokens into an expression, by recursive descent of bounded depth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::lexer::{Token, tokens};
-use super::{Comparison, Expr, MAX_FILTER_BYTES, MAX_FILTER_DEPTH, Operation, Path, Step, invalid};
+use super::{
+    ArithmeticOp, CompareOp, Expr, FieldPath, FieldValue, MAX_FILTER_BYTES, MAX_FILTER_DEPTH, Operand,
+    PathSegment, evaluate, invalid,
+};
 use crate::error::Result;
+
+/// Words that cannot name a field.
+pub(super) const KEYWORDS: [&str; 17] = [
+    "and",
+    "or",
+    "not",
+    "in",
+    "like",
+    "is",
+    "exists",
+    "null",
+    "true",
+    "false",
+    "json_contains",
+    "json_contains_all",
+    "json_contains_any",
+    "array_contains",
+    "array_contains_all",
+    "array_contains_any",
+    "array_length",
+];
 
 pub(super) fn parse(text: &str, params: BTreeMap<&str, Value>) -> Result<Expr> {
     if text.len() > MAX_FILTER_BYTES {
         let length = text.len();
-        return Err(invalid(format!(
-            "the filter is {length} bytes long; at most {MAX_FILTER_BYTES} are allowed"
-        )));
+        return Err(invalid(format!("filter of {length} bytes exceeds {MAX_FILTER_BYTES} bytes")));
     }
     if text.trim().is_empty() {
-        return Err(invalid(
-            "the filter is empty; give an expression, for example metadata['source'] == 'a.md'",
-        ));
+        return Err(invalid("filter must not be empty; expected e.g. metadata['source'] == 'a.md'"));
     }
-    let mut parser = Parser { tokens: tokens(text)?, next: 0, depth: 0, unused: params.clone(), params };
-    let root = parser.or()?;
-    parser.expect_end()?;
-    match parser.unused.keys().next() {
-        Some(name) => {
-            Err(invalid(format!("the parameter {name:?} was given and the filter does not use it")))
-        }
+    let unused = params.keys().copied().collect();
+    let mut parser = Parser { tokens: tokens(text)?, next: 0, depth: 0, unused, params: &params };
+    let root = parser.or()?.into_condition(0)?;
+    if *parser.peek() != Token::End {
+        return parser.unexpected("an operator or the end");
+    }
+    match parser.unused.first() {
+        Some(name) => Err(invalid(format!("unused filter parameter {name:?}"))),
         None => Ok(root),
     }
 }
 
-/// The most bytes of a pattern: matching costs at most the pattern's length times the text's.
-const MAX_PATTERN_BYTES: usize = 1_024;
+/// A parsed part of the text.
+enum Term {
+    Condition(Expr),
+    Value(Operand),
+}
 
-struct Parser<'a> {
+impl Term {
+    fn into_condition(self, at: usize) -> Result<Expr> {
+        match self {
+            Self::Condition(expr) => Ok(expr),
+            Self::Value(Operand::Field(path)) => Ok(Expr::IsTrue(path)),
+            Self::Value(Operand::Literal(Value::Bool(value))) => Ok(Expr::Constant(value)),
+            Self::Value(_) => Err(invalid(format!("expected a condition at byte {at}, found a value"))),
+        }
+    }
+
+    fn into_operand(self, at: usize) -> Result<Operand> {
+        match self {
+            Self::Value(operand) => Ok(operand),
+            Self::Condition(_) => Err(invalid(format!("expected a value at byte {at}, found a condition"))),
+        }
+    }
+}
+
+pub(super) struct Parser<'a> {
     tokens: Vec<(usize, Token)>,
-    next: usize,
-    depth: usize,
-    params: BTreeMap<&'a str, Value>,
-    unused: BTreeMap<&'a str, Value>,
+    pub(super) next: usize,
+    pub(super) depth: usize,
+    pub(super) params: &'a BTreeMap<&'a str, Value>,
+    /// Parameters that were not used so far.
+    pub(super) unused: BTreeSet<&'a str>,
 }
 
 impl Parser<'_> {
-    fn peek(&self) -> &Token {
+    pub(super) fn peek(&self) -> &Token {
         // The last token is the end, which is never passed.
         &self.tokens[self.next].1
     }
 
-    fn advance(&mut self) -> Token {
-        let token = self.tokens[self.next].1.clone();
-        if token != Token::End {
-            self.next += 1;
-        }
-        token
+    pub(super) fn offset(&self) -> usize {
+        self.tokens[self.next].0
     }
 
-    fn wrong<T>(&self, expected: &str) -> Result<T> {
+    pub(super) fn unexpected<T>(&self, expected: &str) -> Result<T> {
         let (at, token) = &self.tokens[self.next];
         let found = match token {
             Token::End => "the end".to_owned(),
             Token::Word(word) => word.clone(),
-            Token::Sign(sign) => format!("{sign:?}"),
-            Token::Text(_) => "a text".to_owned(),
+            Token::Symbol(symbol) => format!("{symbol:?}"),
+            Token::String(_) => "a string".to_owned(),
             Token::Integer(_) | Token::Float(_) => "a number".to_owned(),
             Token::Param(name) => format!("{{{name}}}"),
         };
         Err(invalid(format!("expected {expected} at byte {at}, found {found}")))
     }
 
-    fn is_word(&self, word: &str) -> bool {
-        matches!(self.peek(), Token::Word(found) if found.eq_ignore_ascii_case(word))
+    fn at_keyword(&self, keyword: &str) -> bool {
+        matches!(self.peek(), Token::Word(found) if found.eq_ignore_ascii_case(keyword))
     }
 
-    fn take_word(&mut self, word: &str) -> bool {
-        let found = self.is_word(word);
+    fn eat_keyword(&mut self, keyword: &str) -> bool {
+        let found = self.at_keyword(keyword);
         self.next += usize::from(found);
         found
     }
 
-    fn take_sign(&mut self, sign: &str) -> bool {
-        let found = matches!(self.peek(), Token::Sign(found) if *found == sign);
+    pub(super) fn eat_symbol(&mut self, symbol: &str) -> bool {
+        let found = matches!(self.peek(), Token::Symbol(found) if *found == symbol);
         self.next += usize::from(found);
         found
     }
 
-    fn expect_sign(&mut self, sign: &str) -> Result<()> {
-        if self.take_sign(sign) { Ok(()) } else { self.wrong(&format!("{sign:?}")) }
+    pub(super) fn expect_symbol(&mut self, symbol: &str) -> Result<()> {
+        if self.eat_symbol(symbol) { Ok(()) } else { self.unexpected(&format!("{symbol:?}")) }
     }
 
-    fn expect_end(&self) -> Result<()> {
-        if *self.peek() == Token::End { Ok(()) } else { self.wrong("an operator or the end") }
-    }
-
-    /// One level deeper, if there may be one.
-    fn nested(&mut self, parse: impl FnOnce(&mut Self) -> Result<Expr>) -> Result<Expr> {
+    /// Parses one level deeper, within the depth limit.
+    pub(super) fn with_depth<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         if self.depth >= MAX_FILTER_DEPTH {
-            let at = self.tokens[self.next].0;
-            return Err(invalid(format!("the filter is nested deeper than {MAX_FILTER_DEPTH} at byte {at}")));
+            let at = self.offset();
+            return Err(invalid(format!("filter nesting exceeds {MAX_FILTER_DEPTH} levels at byte {at}")));
         }
         self.depth += 1;
-        let expr = parse(self);
+        let parsed = parse(self);
         self.depth -= 1;
-        expr
+        parsed
     }
 
-    fn or(&mut self) -> Result<Expr> {
-        let mut parts = vec![self.and()?];
-        while self.take_word("or") || self.take_sign("||") {
-            parts.push(self.and()?);
+    fn or(&mut self) -> Result<Term> {
+        self.junction("or", "||", Self::and, Expr::Or)
+    }
+
+    fn and(&mut self) -> Result<Term> {
+        self.junction("and", "&&", Self::not, Expr::And)
+    }
+
+    fn junction(
+        &mut self,
+        keyword: &str,
+        symbol: &str,
+        operand: fn(&mut Self) -> Result<Term>,
+        build: fn(Vec<Expr>) -> Expr,
+    ) -> Result<Term> {
+        let at = self.offset();
+        let first = operand(self)?;
+        if !self.eat_keyword(keyword) && !self.eat_symbol(symbol) {
+            return Ok(first);
         }
-        Ok(if parts.len() == 1 { parts.remove(0) } else { Expr::Or(parts) })
-    }
-
-    fn and(&mut self) -> Result<Expr> {
-        let mut parts = vec![self.not()?];
-        while self.take_word("and") || self.take_sign("&&") {
-            parts.push(self.not()?);
+        let mut parts = vec![first.into_condition(at)?];
+        loop {
+            let at = self.offset();
+            parts.push(operand(self)?.into_condition(at)?);
+            if !self.eat_keyword(keyword) && !self.eat_symbol(symbol) {
+                return Ok(Term::Condition(build(parts)));
+            }
         }
-        Ok(if parts.len() == 1 { parts.remove(0) } else { Expr::And(parts) })
     }
 
-    fn not(&mut self) -> Result<Expr> {
-        if self.take_word("not") || self.take_sign("!") {
-            return self.nested(|parser| Ok(Expr::Not(parser.not()?.into())));
+    fn not(&mut self) -> Result<Term> {
+        if self.eat_keyword("not") || self.eat_symbol("!") {
+            let at = self.offset();
+            let inner = self.with_depth(Self::not)?.into_condition(at)?;
+            return Ok(Term::Condition(Expr::Not(inner.into())));
         }
         self.comparison()
     }
 
-    fn comparison(&mut self) -> Result<Expr> {
-        if self.take_word("exists") {
-            return self.path().map(Expr::Exists);
+    fn comparison(&mut self) -> Result<Term> {
+        if self.eat_keyword("exists") {
+            return self.path().map(Expr::Exists).map(Term::Condition);
         }
-        let left = self.sum()?;
-        let signs = [
-            ("==", Comparison::Equal),
-            ("!=", Comparison::NotEqual),
-            ("<=", Comparison::LessOrEqual),
-            (">=", Comparison::GreaterOrEqual),
-            ("<", Comparison::Less),
-            (">", Comparison::Greater),
-        ];
-        if let Some((_, comparison)) = signs.into_iter().find(|(sign, _)| self.take_sign(sign)) {
-            return Ok(Expr::Compare(comparison, left.into(), self.sum()?.into()));
+        let at = self.offset();
+        let left = self.additive()?;
+        if let Some(op) = self.eat_compare_op() {
+            let left = left.into_operand(at)?;
+            return self.compared_with(left, op).map(Term::Condition);
         }
-        if self.take_word("in") {
-            return Ok(Expr::In { value: left.into(), list: self.list()?, negated: false });
-        }
-        if self.is_word("not") {
-            self.next += 1;
-            if !self.take_word("in") {
-                return self.wrong("\"in\"");
+        let negated = self.at_keyword("not");
+        if negated || self.at_keyword("in") {
+            self.next += usize::from(negated);
+            if !self.eat_keyword("in") {
+                return self.unexpected("\"in\"");
             }
-            return Ok(Expr::In { value: left.into(), list: self.list()?, negated: true });
+            let operand = left.into_operand(at)?;
+            return Ok(Term::Condition(Expr::In { operand, list: self.scalar_list()?, negated }));
         }
-        if self.is_word("like") {
-            let Expr::Path(path) = left else { return self.wrong("a field before \"like\"") };
-            self.next += 1;
-            return Ok(Expr::Like { path, pattern: self.pattern()? });
-        }
-        if self.is_word("is") {
-            let Expr::Path(path) = left else { return self.wrong("a field before \"is\"") };
-            self.next += 1;
-            let negated = self.take_word("not");
-            return if self.take_word("null") {
-                Ok(Expr::IsNull { path, negated })
-            } else {
-                self.wrong("\"null\"")
+        if self.at_keyword("like") {
+            let Term::Value(Operand::Field(path)) = left else {
+                return self.unexpected("a field before \"like\"");
             };
+            self.next += 1;
+            return Ok(Term::Condition(Expr::Like { path, pattern: self.pattern()? }));
+        }
+        if self.at_keyword("is") {
+            let Term::Value(Operand::Field(path)) = left else {
+                return self.unexpected("a field before \"is\"");
+            };
+            self.next += 1;
+            let negated = self.eat_keyword("not");
+            if !self.eat_keyword("null") {
+                return self.unexpected("\"null\"");
+            }
+            return Ok(Term::Condition(Expr::IsNull { path, negated }));
         }
         Ok(left)
     }
 
-    fn sum(&mut self) -> Result<Expr> {
-        self.operations(&[("+", Operation::Add), ("-", Operation::Subtract)], Self::product)
+    /// The rest of `left op right`, or of a range such as `1 < page <= 5`.
+    fn compared_with(&mut self, left: Operand, op: CompareOp) -> Result<Expr> {
+        let at = self.offset();
+        let right = self.additive()?.into_operand(at)?;
+        let is_less = |op| matches!(op, CompareOp::Less | CompareOp::LessOrEqual);
+        let is_greater = |op| matches!(op, CompareOp::Greater | CompareOp::GreaterOrEqual);
+        let before = self.next;
+        match self.eat_compare_op() {
+            Some(second) if is_less(op) && is_less(second) || is_greater(op) && is_greater(second) => {
+                let at = self.offset();
+                let end = self.additive()?.into_operand(at)?;
+                let first = Expr::Compare { op, left, right: right.clone() };
+                Ok(Expr::And(vec![first, Expr::Compare { op: second, left: right, right: end }]))
+            }
+            _ => {
+                self.next = before;
+                Ok(Expr::Compare { op, left, right })
+            }
+        }
     }
 
-    fn product(&mut self) -> Result<Expr> {
-        let signs = [("*", Operation::Multiply), ("/", Operation::Divide), ("%", Operation::Remainder)];
-        self.operations(&signs, Self::sign)
+    fn eat_compare_op(&mut self) -> Option<CompareOp> {
+        use CompareOp::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
+        let all = [Equal, NotEqual, LessOrEqual, GreaterOrEqual, Less, Greater];
+        all.into_iter().find(|op| self.eat_symbol(op.symbol()))
     }
 
-    /// A chain of operations of one rank. Each one nests its left side, so it counts as depth.
-    fn operations(
-        &mut self,
-        signs: &[(&str, Operation)],
-        operand: fn(&mut Self) -> Result<Expr>,
-    ) -> Result<Expr> {
+    fn additive(&mut self) -> Result<Term> {
+        self.binary_chain(&[ArithmeticOp::Add, ArithmeticOp::Subtract], Self::multiplicative)
+    }
+
+    fn multiplicative(&mut self) -> Result<Term> {
+        use ArithmeticOp::{Divide, Multiply, Remainder};
+        self.binary_chain(&[Multiply, Divide, Remainder], Self::unary)
+    }
+
+    /// A chain of operations of one precedence. Each one nests its left side, so it counts as depth.
+    fn binary_chain(&mut self, ops: &[ArithmeticOp], operand: fn(&mut Self) -> Result<Term>) -> Result<Term> {
+        let at = self.offset();
         let mut left = operand(self)?;
         let mut chained = 0;
-        while let Some((_, operation)) = signs.iter().find(|(sign, _)| self.take_sign(sign)) {
+        while let Some(op) = ops.iter().copied().find(|op| self.eat_symbol(op.symbol())) {
             chained += 1;
+            let right_at = self.offset();
             if self.depth + chained > MAX_FILTER_DEPTH {
-                return self.wrong("fewer operations in a row");
+                return Err(invalid(format!("too many chained operators at byte {right_at}")));
             }
-            left = Expr::Calculate(*operation, left.into(), operand(self)?.into());
+            let right = operand(self)?.into_operand(right_at)?;
+            if matches!(op, ArithmeticOp::Divide | ArithmeticOp::Remainder) && is_constant_zero(&right) {
+                return Err(invalid(format!("division by zero at byte {right_at}")));
+            }
+            let left_operand = left.into_operand(at)?;
+            left = Term::Value(Operand::Arithmetic { op, left: left_operand.into(), right: right.into() });
         }
         Ok(left)
     }
 
-    fn sign(&mut self) -> Result<Expr> {
+    fn unary(&mut self) -> Result<Term> {
         let next = self.tokens.get(self.next + 1).map(|(_, token)| token);
-        if *self.peek() == Token::Sign("-") && matches!(next, Some(Token::Integer(_) | Token::Float(_))) {
-            return self.literal().map(Expr::Literal);
+        if *self.peek() == Token::Symbol("-") && matches!(next, Some(Token::Integer(_) | Token::Float(_))) {
+            return self.scalar().map(Operand::Literal).map(Term::Value);
         }
-        if self.take_sign("-") {
-            return self.nested(|parser| Ok(Expr::Negate(parser.sign()?.into())));
+        let at = self.offset();
+        if self.eat_symbol("-") {
+            let inner = self.with_depth(Self::unary)?.into_operand(at)?;
+            return Ok(Term::Value(Operand::Negate(inner.into())));
         }
-        if self.take_sign("+") {
-            return self.nested(Self::sign);
+        if self.eat_symbol("+") {
+            return self.with_depth(Self::unary)?.into_operand(at).map(Term::Value);
         }
         self.primary()
     }
 
-    fn primary(&mut self) -> Result<Expr> {
-        if self.take_sign("(") {
-            return self.nested(|parser| {
+    fn primary(&mut self) -> Result<Term> {
+        if self.eat_symbol("(") {
+            return self.with_depth(|parser| {
                 let inner = parser.or()?;
-                parser.expect_sign(")")?;
+                parser.expect_symbol(")")?;
                 Ok(inner)
             });
         }
-        let reserved = ["and", "or", "not", "in", "like", "is", "exists"];
         match self.peek() {
-            Token::Word(word)
-                if ["true", "false", "null"].iter().any(|known| word.eq_ignore_ascii_case(known)) =>
-            {
-                self.literal().map(Expr::Literal)
+            Token::Word(word) => match word.to_ascii_lowercase().as_str() {
+                "true" | "false" => self.scalar().map(Operand::Literal).map(Term::Value),
+                "null" => self.unexpected("a field or a value (null is tested with \"is null\")"),
+                "array_length" => self.array_length().map(Term::Value),
+                "json_contains" | "array_contains" => {
+                    self.contains(|parser| parser.literal(), |path, value| Expr::Contains { path, value })
+                }
+                "json_contains_all" | "array_contains_all" => {
+                    self.contains(Self::list, |path, values| Expr::ContainsAll { path, values })
+                }
+                "json_contains_any" | "array_contains_any" => {
+                    self.contains(Self::list, |path, values| Expr::ContainsAny { path, values })
+                }
+                word if KEYWORDS.contains(&word) => self.unexpected("a field or a value"),
+                _ => self.path().map(Operand::Field).map(Term::Value),
+            },
+            Token::String(_) | Token::Integer(_) | Token::Float(_) | Token::Param(_) | Token::Symbol("[") => {
+                self.literal().map(Operand::Literal).map(Term::Value)
             }
-            Token::Word(word) if word.eq_ignore_ascii_case("json_contains") => self.contains(),
-            Token::Word(word) if reserved.iter().any(|known| word.eq_ignore_ascii_case(known)) => {
-                self.wrong("a field or a value")
-            }
-            Token::Word(_) => self.path().map(Expr::Path),
-            Token::Text(_) | Token::Integer(_) | Token::Float(_) | Token::Param(_) => {
-                self.literal().map(Expr::Literal)
-            }
-            _ => self.wrong("a field or a value"),
+            _ => self.unexpected("a field or a value"),
         }
     }
 
-    fn contains(&mut self) -> Result<Expr> {
+    fn array_length(&mut self) -> Result<Operand> {
         self.next += 1;
-        self.expect_sign("(")?;
+        self.expect_symbol("(")?;
         let path = self.path()?;
-        self.expect_sign(",")?;
-        let value = self.literal()?;
-        self.expect_sign(")")?;
-        Ok(Expr::Contains { path, value })
+        self.expect_symbol(")")?;
+        Ok(Operand::ArrayLength(path))
     }
 
-    fn path(&mut self) -> Result<Path> {
-        let Token::Word(_) = self.peek() else { return self.wrong("a field") };
-        let Token::Word(field) = self.advance() else { return self.wrong("a field") };
-        let mut steps = Vec::new();
-        while self.take_sign("[") {
-            let step = match self.peek() {
-                Token::Text(key) => Step::Key(key.clone()),
+    fn contains<T>(
+        &mut self,
+        argument: impl FnOnce(&mut Self) -> Result<T>,
+        build: impl FnOnce(FieldPath, T) -> Expr,
+    ) -> Result<Term> {
+        self.next += 1;
+        self.expect_symbol("(")?;
+        let path = self.path()?;
+        self.expect_symbol(",")?;
+        let argument = argument(self)?;
+        self.expect_symbol(")")?;
+        Ok(Term::Condition(build(path, argument)))
+    }
+
+    fn path(&mut self) -> Result<FieldPath> {
+        let Token::Word(field) = self.peek().clone() else { return self.unexpected("a field") };
+        if KEYWORDS.iter().any(|keyword| field.eq_ignore_ascii_case(keyword)) {
+            return self.unexpected("a field");
+        }
+        self.next += 1;
+        let mut segments = Vec::new();
+        while self.eat_symbol("[") {
+            let segment = match self.peek() {
+                Token::String(key) => PathSegment::Key(key.clone()),
                 Token::Integer(index) => match usize::try_from(*index) {
-                    Ok(index) => Step::Index(index),
-                    Err(_) => return self.wrong("an index"),
+                    Ok(index) => PathSegment::Index(index),
+                    Err(_) => return self.unexpected("an index"),
                 },
-                _ => return self.wrong("a quoted key or an index"),
+                _ => return self.unexpected("a quoted key or an index"),
             };
             self.next += 1;
-            self.expect_sign("]")?;
-            steps.push(step);
+            self.expect_symbol("]")?;
+            segments.push(segment);
         }
-        Ok(Path { field, steps })
-    }
-
-    fn list(&mut self) -> Result<Vec<Value>> {
-        // A parameter may stand for the whole list.
-        if let Token::Param(name) = self.peek().clone() {
-            return match self.param(&name)? {
-                Value::Array(list) if list.iter().all(is_literal) => {
-                    self.next += 1;
-                    Ok(list)
-                }
-                _ => self.wrong("a parameter that is a list of texts, numbers of 64 bits, true or false"),
-            };
-        }
-        self.expect_sign("[")?;
-        let mut list = Vec::new();
-        if self.take_sign("]") {
-            return Ok(list);
-        }
-        loop {
-            list.push(self.literal()?);
-            if self.take_sign("]") {
-                return Ok(list);
-            }
-            self.expect_sign(",")?;
-        }
-    }
-
-    fn literal(&mut self) -> Result<Value> {
-        let negative = self.take_sign("-");
-        let value = match self.peek().clone() {
-            Token::Integer(number) => {
-                let number = if negative { -i128::from(number) } else { i128::from(number) };
-                let Ok(number) = i64::try_from(number) else { return self.wrong("a number of 64 bits") };
-                number.into()
-            }
-            Token::Float(number) => Value::from(if negative { -number } else { number }),
-            _ if negative => return self.wrong("a number"),
-            Token::Text(text) => Value::String(text),
-            Token::Word(word) if word.eq_ignore_ascii_case("true") => Value::Bool(true),
-            Token::Word(word) if word.eq_ignore_ascii_case("false") => Value::Bool(false),
-            Token::Word(word) if word.eq_ignore_ascii_case("null") => Value::Null,
-            Token::Param(name) => match self.param(&name)? {
-                value if is_literal(&value) => value,
-                _ => return self.wrong("a parameter that is a text, a number of 64 bits, true or false"),
-            },
-            _ => return self.wrong("a value"),
-        };
-        self.next += 1;
-        Ok(value)
-    }
-
-    fn pattern(&mut self) -> Result<String> {
-        let at = self.tokens[self.next].0;
-        match self.literal()? {
-            Value::String(pattern) if pattern.len() <= MAX_PATTERN_BYTES => Ok(pattern),
-            Value::String(_) => Err(invalid(format!(
-                "the pattern at byte {at} is longer than {MAX_PATTERN_BYTES} bytes, the most there may be"
-            ))),
-            _ => Err(invalid(format!("expected a text after \"like\" at byte {at}"))),
-        }
-    }
-
-    fn param(&mut self, name: &str) -> Result<Value> {
-        self.unused.remove(name);
-        let value = self.params.get(name).cloned();
-        value.ok_or_else(|| invalid(format!("no value is bound to the parameter {name:?}")))
+        Ok(FieldPath { field, segments })
     }
 }
 
-/// Whether a bound value is one that the language can write.
-fn is_literal(value: &Value) -> bool {
-    match value {
-        Value::Number(number) => number.is_i64() || number.is_f64(),
-        Value::Array(_) | Value::Object(_) => false,
-        Value::Null | Value::Bool(_) | Value::String(_) => true,
+/// Some servers crash on a division by zero, so a constant one is rejected here.
+fn is_constant_zero(operand: &Operand) -> bool {
+    match evaluate::value(operand, &Map::new()) {
+        Some(FieldValue::Int(number)) => number == 0,
+        Some(FieldValue::Float(number)) => number == 0.0,
+        _ => false,
     }
 }

@@ -1,0 +1,293 @@
+//! `mcp.servers`: one MCP server, and the checks that Python arshai does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fmt;
+use std::time::Duration;
+
+use figment::value::{Dict, Value};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::key::Spec;
+use super::sections::McpConfig;
+use super::setting::{Setting, ValueError};
+
+pub(super) const KEYS: [&str; 16] = [
+    "name",
+    "url",
+    "command",
+    "args",
+    "env",
+    "timeout",
+    "max_retries",
+    "description",
+    "headers",
+    "token",
+    "protocol",
+    "max_concurrency",
+    "required",
+    "prefix",
+    "allow_tools",
+    "deny_tools",
+];
+
+/// One MCP server.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct McpServerConfig {
+    /// Unique name.
+    pub name: String,
+    /// URL of an HTTP server.
+    pub url: Option<String>,
+    /// Program of a stdio server.
+    pub command: Option<String>,
+    /// Arguments of the program.
+    pub args: Vec<String>,
+    /// Environment of the program.
+    pub env: BTreeMap<String, SecretString>,
+    /// Timeout of a call.
+    pub timeout: Duration,
+    /// Number of attempts to connect.
+    pub max_retries: Option<u32>,
+    /// Purpose of the server.
+    pub description: Option<String>,
+    /// HTTP headers of every request.
+    pub headers: BTreeMap<String, SecretString>,
+    /// Bearer token.
+    pub token: Option<SecretString>,
+    /// Protocol era.
+    pub protocol: McpProtocol,
+    /// Maximum number of concurrent calls.
+    pub max_concurrency: usize,
+    /// Whether `initialize` fails when the server cannot be connected.
+    pub required: bool,
+    /// Prefix of the names of its tools, instead of their own names.
+    pub prefix: Option<String>,
+    /// The tools that are offered, by their names on the server; all if unset.
+    pub allow_tools: Option<Vec<String>>,
+    /// Tools that are not offered.
+    pub deny_tools: Vec<String>,
+}
+
+/// The environment that every child process gets besides its own `env`: by default `PATH`, `HOME`, `LANG`, `TMPDIR`,
+/// `USER` and `SHELL` of the environment that the configuration was loaded from, and nothing else.
+pub type InheritedEnv = BTreeMap<String, String>;
+
+/// The variables of [`InheritedEnv`].
+const INHERITED: [&str; 6] = ["PATH", "HOME", "LANG", "TMPDIR", "USER", "SHELL"];
+
+/// Picks the variables that child processes inherit.
+pub(super) fn inherited_env(vars: &[(OsString, OsString)]) -> InheritedEnv {
+    let text =
+        |(name, value): &(OsString, OsString)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned()));
+    vars.iter().filter_map(text).filter(|(name, _)| INHERITED.contains(&name.as_str())).collect()
+}
+
+/// How a connection to a server begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum McpProtocol {
+    /// Tries the stateless era first, then the handshake of earlier revisions, and remembers which one worked.
+    #[default]
+    Auto,
+    /// Revision 2026-07-28 and later: no session, metadata with every request.
+    Stateless,
+    /// Revision 2025-11-25 and earlier: the `initialize` handshake. For servers that fail when they are probed.
+    Initialize,
+}
+
+impl McpServerConfig {
+    /// An HTTP server at `url` with Python arshai's defaults.
+    #[must_use]
+    pub fn http(name: impl Into<String>, url: impl Into<String>) -> Self {
+        Self { url: Some(url.into()), ..Self::named(name.into()) }
+    }
+
+    /// A server that is the child process `command` with `args`.
+    #[must_use]
+    pub fn stdio<'a>(
+        name: impl Into<String>,
+        command: impl Into<String>,
+        args: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let args = args.into_iter().map(str::to_owned).collect();
+        Self { command: Some(command.into()), args, ..Self::named(name.into()) }
+    }
+
+    fn named(name: String) -> Self {
+        Self {
+            name,
+            url: None,
+            command: None,
+            args: Vec::new(),
+            env: BTreeMap::new(),
+            timeout: Duration::from_secs(30),
+            max_retries: None,
+            description: None,
+            headers: BTreeMap::new(),
+            token: None,
+            protocol: McpProtocol::Auto,
+            max_concurrency: 16,
+            required: false,
+            prefix: None,
+            allow_tools: None,
+            deny_tools: Vec::new(),
+        }
+    }
+}
+
+/// Shows only the name: URL, arguments and environment may hold tokens.
+impl fmt::Debug for McpServerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("McpServerConfig").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Setting for Vec<McpServerConfig> {
+    /// Only files and code can hold more than one server's settings.
+    fn parse(&mut self, _: &str, _: &Spec) -> Result<(), ValueError> {
+        Err(ValueError::default())
+    }
+
+    /// A server without a timeout has a zero one until [`finalize`] knows the common one.
+    fn parse_value(&mut self, value: &Value, spec: &Spec) -> Result<(), ValueError> {
+        let items = value.as_array().ok_or_else(ValueError::default)?.iter().enumerate();
+        let servers = items.map(|(index, item)| {
+            parse_server(item, spec).map_err(|error| error.nested_under(&format!("[{index}]")))
+        });
+        *self = servers.collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// Only names: URLs, arguments and environments may hold tokens.
+    fn display(&self, spec: &Spec) -> String {
+        self.iter().map(|server| server.name.clone()).collect::<Vec<_>>().display(spec)
+    }
+
+    fn expected(&self, _: &Spec) -> String {
+        "a list of MCP servers, each with a name and a url or a command".to_owned()
+    }
+
+    fn is_secret(&self, _: &Spec) -> bool {
+        true
+    }
+
+    fn exposed(&self) -> String {
+        let server = |server: &McpServerConfig| {
+            let exposed = |secrets: &BTreeMap<String, SecretString>| -> Vec<(String, String)> {
+                secrets.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect()
+            };
+            let McpServerConfig { name, url, command, args, timeout, max_retries, description, .. } = server;
+            let McpServerConfig {
+                protocol, max_concurrency, required, prefix, allow_tools, deny_tools, ..
+            } = server;
+            let secrets = (exposed(&server.env), exposed(&server.headers));
+            let token = server.token.as_ref().map(|token| token.expose_secret());
+            format!(
+                "{:?}{:?}{:?}",
+                (name, url, command, args, timeout, max_retries, description),
+                (protocol, max_concurrency, required, prefix, allow_tools, deny_tools),
+                (secrets, token)
+            )
+        };
+        self.iter().map(server).collect()
+    }
+}
+
+/// The keys of servers in this list that are not known: index and key.
+pub(super) fn unknown_keys(servers: &Value) -> impl Iterator<Item = (usize, &str)> {
+    let servers = servers.as_array().unwrap_or_default().iter().enumerate();
+    servers.filter_map(|(index, server)| Some((index, server.as_dict()?))).flat_map(|(index, server)| {
+        let unknown = server.keys().map(String::as_str).filter(|key| !KEYS.contains(key));
+        unknown.map(move |key| (index, key))
+    })
+}
+
+fn parse_server(value: &Value, spec: &Spec) -> Result<McpServerConfig, ValueError> {
+    let Some(dict) = value.as_dict() else {
+        let expected = "expected an MCP server table: `name` and either `url` or `command`";
+        return Err(ValueError::new(expected));
+    };
+    let name: String = read(dict, "name", "a non-empty string", &Spec::NEW)?
+        .ok_or_else(|| ValueError::new("expected the server's name").at_key("name"))?;
+    let url = read(dict, "url", "a URL, e.g. https://mcp.example.com/mcp", spec)?;
+    let command = read(dict, "command", "a non-empty string", &Spec::NEW)?;
+    if url.is_some() == command.is_some() {
+        return Err(ValueError::new(format!("MCP server {name:?}: set exactly one of `url` and `command`")));
+    }
+    let retries = Spec { min: 0, max: 100, ..Spec::NEW };
+    let strings = "a list of strings";
+    Ok(McpServerConfig {
+        url,
+        command,
+        args: read(dict, "args", strings, &Spec::NEW)?.unwrap_or_default(),
+        env: table(dict, "env")?,
+        timeout: read(dict, "timeout", "a whole number of seconds, at least 1", &Spec::NEW)?
+            .unwrap_or_default(),
+        max_retries: read(dict, "max_retries", "a whole number from 0 to 100", &retries)?,
+        description: read(dict, "description", "a non-empty string", &Spec::NEW)?,
+        headers: table(dict, "headers")?,
+        token: read::<Option<SecretString>>(dict, "token", "a non-empty string", &Spec::NEW)?.flatten(),
+        protocol: protocol(dict)?,
+        max_concurrency: read(dict, "max_concurrency", "a whole number, at least 1", &Spec::NEW)?
+            .unwrap_or(16),
+        required: read(dict, "required", "true or false", &Spec::NEW)?.unwrap_or_default(),
+        prefix: read(dict, "prefix", "a non-empty string", &Spec::NEW)?,
+        allow_tools: read(dict, "allow_tools", strings, &Spec::NEW)?,
+        deny_tools: read(dict, "deny_tools", strings, &Spec::NEW)?.unwrap_or_default(),
+        ..McpServerConfig::named(name)
+    })
+}
+
+fn protocol(dict: &Dict) -> Result<McpProtocol, ValueError> {
+    match dict.get("protocol").map(|value| value.as_str()) {
+        None | Some(Some("auto")) => Ok(McpProtocol::Auto),
+        Some(Some("stateless")) => Ok(McpProtocol::Stateless),
+        Some(Some("initialize")) => Ok(McpProtocol::Initialize),
+        Some(_) => {
+            Err(ValueError::new("expected \"auto\", \"stateless\" or \"initialize\"").at_key("protocol"))
+        }
+    }
+}
+
+fn read<T: Setting + Default>(
+    dict: &Dict,
+    key: &str,
+    expected: &str,
+    spec: &Spec,
+) -> Result<Option<T>, ValueError> {
+    let Some(value) = dict.get(key) else { return Ok(None) };
+    let mut setting = T::default();
+    setting
+        .parse_value(value, spec)
+        .map_err(|_| ValueError::new(format!("expected {expected}")).at_key(key))?;
+    Ok(Some(setting))
+}
+
+fn table(dict: &Dict, key: &str) -> Result<BTreeMap<String, SecretString>, ValueError> {
+    let Some(value) = dict.get(key) else { return Ok(BTreeMap::new()) };
+    let strings = |table: &Dict| {
+        table.iter().map(|(name, value)| Some((name.clone(), value.as_str()?.into()))).collect::<Option<_>>()
+    };
+    let table = value.as_dict().and_then(strings);
+    table.ok_or_else(|| ValueError::new("expected a table of strings").at_key(key))
+}
+
+/// Checks what only the whole configuration shows, and fills in what servers leave to the section.
+pub(super) fn finalize(mcp: &mut McpConfig) -> Result<(), String> {
+    if mcp.enabled && mcp.servers.is_empty() {
+        return Err("mcp.enabled needs at least one server: list it here or set MCP_SERVER_URL, \
+                    e.g. https://mcp.example.com/mcp"
+            .to_owned());
+    }
+    let mut names = BTreeSet::new();
+    for server in &mut mcp.servers {
+        if server.timeout.is_zero() {
+            server.timeout = mcp.connection_timeout;
+        }
+        if !names.insert(server.name.as_str()) {
+            return Err(format!("duplicate MCP server name {:?}", server.name));
+        }
+    }
+    Ok(())
+}

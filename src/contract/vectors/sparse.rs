@@ -1,0 +1,96 @@
+//! Sparse and hybrid search.
+
+use super::{
+    DIM, assert_near, count, create, entity, failed, filter, insert, pages, rejected, search, sparse, texts,
+    unit, vector,
+};
+use crate::ErrorKind;
+use crate::vectors::{
+    Collection, Entity, HybridSearchRequest, Ranker, SearchRequest, SparseVector, VectorStore,
+};
+
+async fn insert_four(collection: &dyn Collection) {
+    let entities = vec![
+        Entity::new("both", unit(0, 2.0)).with_sparse(sparse(&[(7, 3.0), (1_000_000, 1.0)])),
+        Entity::new("dense", unit(0, 3.0)).with_sparse(sparse(&[(8, 3.0)])),
+        Entity::new("sparse", unit(1, 3.0)).with_sparse(sparse(&[(7, 5.0)])),
+        Entity::new("neither", unit(0, -3.0)).with_sparse(sparse(&[(4_000_000_000, 1.0)])),
+    ];
+    insert(collection, entities).await;
+}
+
+pub(super) async fn a_sparse_search_finds_common_dimensions(store: &dyn VectorStore) {
+    let collection = create(store, &pages().hybrid()).await;
+    insert_four(&*collection).await;
+    let request = SearchRequest::new(sparse(&[(7, 2.0), (9, 1.0)])).with_limit(10);
+    let hits = search(&*collection, request.clone()).await;
+    assert_eq!(texts(&hits), ["sparse", "both"], "only entities with a common dimension are found");
+    assert_eq!((hits[0].score, hits[1].score), (10.0, 6.0), "scores are inner products");
+    let hits = search(&*collection, request.with_filter(filter("content == 'both'"))).await;
+    assert_eq!(texts(&hits), ["both"]);
+    let queries = vec![sparse(&[(4_000_000_000, 1.0)]), sparse(&[(6, 1.0)]), sparse(&[])];
+    let hits = collection.search_by_vector(SearchRequest::new(queries)).await.expect("a valid search");
+    assert_eq!(hits.iter().map(Vec::len).collect::<Vec<_>>(), [1, 0, 0]);
+}
+
+pub(super) async fn weighted_hybrid_scores_are_normalised(store: &dyn VectorStore) {
+    let collection = create(store, &pages().hybrid()).await;
+    insert_four(&*collection).await;
+    let request = HybridSearchRequest::new(unit(0, 1.0), sparse(&[(7, 1.0), (9, 1.0)])).with_limit(2);
+    let hits = collection.hybrid_search(request.clone()).await.expect("a valid search");
+    assert_eq!(texts(&hits), ["both", "sparse"], "the best of both searches together");
+    let normal = |score: f32| 0.5 + score.atan() / std::f32::consts::PI;
+    assert_near(hits[0].score, 0.5 * normal(2.0) + 0.5 * normal(3.0));
+    assert_near(hits[1].score, 0.5 * normal(5.0));
+    let dense_only = request.with_ranker(Ranker::Weighted { dense: 1.0, sparse: 0.0 }).with_limit(1);
+    let hits = collection.hybrid_search(dense_only).await.expect("a valid search");
+    assert_eq!(texts(&hits), ["dense"], "weights count");
+    let filtered = HybridSearchRequest::new(unit(0, 1.0), sparse(&[(7, 1.0)]))
+        .with_filter(filter("content == 'neither'"))
+        .with_output_fields(["content"]);
+    let hits = collection.hybrid_search(filtered).await.expect("a valid search");
+    assert_eq!(texts(&hits), ["neither"], "the filter applies before the search");
+}
+
+pub(super) async fn reciprocal_ranks_are_fused(store: &dyn VectorStore) {
+    let collection = create(store, &pages().hybrid()).await;
+    insert_four(&*collection).await;
+    let request = HybridSearchRequest::new(unit(0, 1.0), sparse(&[(7, 1.0)]))
+        .with_ranker(Ranker::ReciprocalRank { k: 60.0 })
+        .with_limit(2);
+    let hits = collection.hybrid_search(request).await.expect("a valid search");
+    // Second in both lists against first in one; equal scores are ordered by id.
+    assert_eq!(texts(&hits), ["both", "dense"]);
+    assert_near(hits[0].score, 2.0 / 62.0);
+    assert_near(hits[1].score, 1.0 / 61.0);
+}
+
+pub(super) async fn invalid_sparse_vectors_are_rejected(store: &dyn VectorStore) {
+    let collection = create(store, &pages().hybrid()).await;
+    rejected(collection.insert_entity(entity(1)).await, "a hybrid collection needs sparse vectors");
+    let invalid: [&[(u32, f32)]; 4] =
+        [&[(1, f32::NAN)], &[(1, f32::INFINITY)], &[(1, -1.0)], &[(u32::MAX, 1.0)]];
+    for pairs in invalid {
+        let promise = "an invalid sparse vector is rejected";
+        rejected(collection.insert_entity(entity(1).with_sparse(sparse(pairs))).await, promise);
+        rejected(collection.search_by_vector(SearchRequest::new(sparse(pairs))).await, promise);
+        rejected(collection.hybrid_search(HybridSearchRequest::new(vector(1), sparse(pairs))).await, promise);
+    }
+    let request = || HybridSearchRequest::new(vector(1), sparse(&[(1, 1.0)]));
+    for ranker in [
+        Ranker::Weighted { dense: f32::NAN, sparse: 0.5 },
+        Ranker::Weighted { dense: 0.5, sparse: 1.5 },
+        Ranker::ReciprocalRank { k: 0.0 },
+    ] {
+        let result = collection.hybrid_search(request().with_ranker(ranker)).await;
+        rejected(result, "parameters of a ranker out of range are rejected");
+    }
+    let wrong = HybridSearchRequest::new(vec![1.0; DIM + 1], SparseVector::new());
+    rejected(collection.hybrid_search(wrong).await, "a wrong dimension is rejected");
+    assert_eq!(count(&*collection).await, 0);
+}
+
+pub(super) async fn without_sparse_vectors_hybrid_collections_are_unsupported(store: &dyn VectorStore) {
+    let result = store.get_or_create_collection(&pages().hybrid()).await;
+    failed(result, ErrorKind::Unsupported, "a store without sparse vectors says so");
+}

@@ -1,0 +1,138 @@
+//! Chat completions, complete or in chunks: one set of structs reads both.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
+
+use super::lenient::{count, json_text, or_default, text};
+use crate::llm::Usage;
+
+/// A complete response (`chat.completion`) or a part of one (`chat.completion.chunk`).
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Completion {
+    pub(super) choices: Option<Vec<Choice>>,
+    #[serde(deserialize_with = "or_default")]
+    pub(super) usage: Option<WireUsage>,
+    pub(super) error: Option<Value>,
+}
+
+impl Completion {
+    /// Whether the response ends with this part.
+    pub(super) fn is_last(&self) -> bool {
+        let ends = |choice: &Choice| choice.finish_reason.is_some();
+        self.usage.is_some() || self.choices.iter().flatten().any(ends)
+    }
+}
+
+/// The fields of a [`Completion`] without a name here. Decoded on their own because most parts need none of them.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct CompletionExtra {
+    #[serde(rename = "choices")]
+    _choices: IgnoredAny,
+    #[serde(rename = "usage")]
+    _usage: IgnoredAny,
+    #[serde(rename = "error")]
+    _error: IgnoredAny,
+    /// Padding against side channels; new in every chunk.
+    #[serde(rename = "obfuscation")]
+    _obfuscation: IgnoredAny,
+    #[serde(flatten)]
+    pub(super) extra: Map<String, Value>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Choice {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) index: Option<u64>,
+    pub(super) message: Option<ResponseMessage>,
+    pub(super) delta: Option<ResponseMessage>,
+    #[serde(deserialize_with = "text")]
+    pub(super) finish_reason: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct ResponseMessage {
+    #[serde(rename = "role")]
+    pub(super) _role: IgnoredAny,
+    #[serde(deserialize_with = "text")]
+    pub(super) content: Option<String>,
+    #[serde(deserialize_with = "text")]
+    pub(super) refusal: Option<String>,
+    pub(super) tool_calls: Option<Vec<WireToolCall>>,
+    /// Reasoning text, thought signatures, annotations, …
+    #[serde(flatten)]
+    pub(super) extra: Map<String, Value>,
+}
+
+impl ResponseMessage {
+    /// Numbers the calls of a complete message, as a stream's are.
+    pub(super) fn number_tool_calls(&mut self) {
+        for (position, call) in self.tool_calls.iter_mut().flatten().enumerate() {
+            call.index = Some(position as u64);
+        }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct WireToolCall {
+    #[serde(deserialize_with = "or_default")]
+    pub(super) index: Option<u64>,
+    #[serde(deserialize_with = "text")]
+    pub(super) id: Option<String>,
+    #[serde(rename = "type")]
+    pub(super) _type: IgnoredAny,
+    pub(super) function: Option<WireFunction>,
+    #[serde(flatten)]
+    pub(super) extra: Map<String, Value>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct WireFunction {
+    #[serde(deserialize_with = "text")]
+    pub(super) name: Option<String>,
+    #[serde(deserialize_with = "json_text")]
+    pub(super) arguments: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct WireUsage {
+    #[serde(deserialize_with = "count")]
+    prompt_tokens: u64,
+    #[serde(deserialize_with = "count")]
+    completion_tokens: u64,
+    #[serde(deserialize_with = "count")]
+    total_tokens: u64,
+    #[serde(deserialize_with = "or_default")]
+    completion_tokens_details: TokenDetails,
+    #[serde(deserialize_with = "or_default")]
+    prompt_tokens_details: TokenDetails,
+    /// DeepSeek's name for cached tokens.
+    #[serde(deserialize_with = "count")]
+    prompt_cache_hit_tokens: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(default)]
+struct TokenDetails {
+    #[serde(deserialize_with = "count")]
+    reasoning_tokens: u64,
+    #[serde(deserialize_with = "count")]
+    cached_tokens: u64,
+}
+
+impl From<WireUsage> for Usage {
+    fn from(usage: WireUsage) -> Self {
+        let mut counted = Self::new(usage.prompt_tokens, usage.completion_tokens);
+        counted.total_tokens = counted.total_tokens.max(usage.total_tokens);
+        counted.thinking_tokens = usage.completion_tokens_details.reasoning_tokens;
+        counted.cached_tokens = usage.prompt_tokens_details.cached_tokens.max(usage.prompt_cache_hit_tokens);
+        counted
+    }
+}

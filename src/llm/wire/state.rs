@@ -1,0 +1,311 @@
+//! The state of a response that is being received.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+use serde_json::{Map, Value};
+
+use super::provider_error::{body_error, content_filter_error, model_refusal_error};
+use super::response::{Completion, CompletionExtra, ResponseMessage, WireToolCall};
+use super::surrogates::SurrogateJoiner;
+use super::{decode_error, merge_extra};
+use crate::error::{Error, ErrorKind, Result};
+use crate::llm::openai_compatible::Secrets;
+use crate::llm::response::REASONING_FIELDS;
+use crate::llm::tool_call_assembler::{ToolCallAssembler, ToolCallDelta};
+use crate::llm::{ChatEvent, ChatResponse, Usage};
+
+/// Turns the parts of a response into events. A complete response is a stream of one part.
+pub(in crate::llm) struct StreamState {
+    component: &'static str,
+    secrets: Secrets,
+    assembler: ToolCallAssembler,
+    surrogates: SurrogateJoiner,
+    /// Events that were not read yet.
+    pub(in crate::llm) pending_events: VecDeque<ChatEvent>,
+    /// The index of the choice that is read: one was requested.
+    choice: Option<Option<u64>>,
+    usage: Option<Usage>,
+    message_extra: Map<String, Value>,
+    extra: Map<String, Value>,
+    finish_reason: Option<String>,
+    pub(in crate::llm) is_complete: bool,
+}
+
+/// Decodes the body of a complete response.
+pub(in crate::llm) fn decode_chat(
+    component: &'static str,
+    body: &[u8],
+    secrets: &Secrets,
+) -> Result<ChatResponse> {
+    let mut state = StreamState::new(component, secrets.clone());
+    state.feed_part(&String::from_utf8_lossy(body), "response is not a chat completion")?;
+    if state.choice.is_none() {
+        return Err(Error::new(ErrorKind::Protocol, component, "response is not a chat completion"));
+    }
+    state.finish_calls()?;
+    let default_reason = if state.assembler.is_empty() { "stop" } else { "tool_calls" };
+    state.finish_reason.get_or_insert_with(|| default_reason.to_owned());
+    state.complete()?;
+    let mut response = ChatResponse::default();
+    state.pending_events.into_iter().for_each(|event| response.apply_event(event));
+    Ok(response)
+}
+
+impl StreamState {
+    pub(in crate::llm) fn new(component: &'static str, secrets: Secrets) -> Self {
+        Self {
+            component,
+            secrets,
+            assembler: ToolCallAssembler::new(component),
+            surrogates: SurrogateJoiner::default(),
+            pending_events: VecDeque::new(),
+            choice: None,
+            usage: None,
+            message_extra: Map::new(),
+            extra: Map::new(),
+            finish_reason: None,
+            is_complete: false,
+        }
+    }
+
+    /// Adds the data of a server-sent event.
+    pub(in crate::llm) fn feed(&mut self, data: &str) -> Result<()> {
+        match data.trim() {
+            _ if self.is_complete => Ok(()),
+            "" => Ok(()),
+            "[DONE]" => self.complete(),
+            data => self.feed_part(data, "invalid chunk in the event stream"),
+        }
+    }
+
+    /// The body has ended without `[DONE]`, which some servers leave out.
+    pub(in crate::llm) fn end_of_body(&mut self) -> Result<()> {
+        match self.finish_reason {
+            Some(_) => self.complete(),
+            None => Err(self.truncated_error()),
+        }
+    }
+
+    fn feed_part(&mut self, json: &str, invalid: &'static str) -> Result<()> {
+        let mut json = Cow::Borrowed(json);
+        let part: Completion = serde_json::from_str(&json)
+            .or_else(|error| {
+                // Unpaired surrogates are rare, and errors too.
+                json = Cow::Owned(self.surrogates.repair(&json));
+                serde_json::from_str(&json).map_err(|_| error)
+            })
+            .map_err(|error| decode_error(self.component, &error, invalid))?;
+        // The parts between the first and the last repeat the same fields.
+        if self.extra.is_empty() || part.is_last() {
+            let CompletionExtra { extra, .. } = serde_json::from_str(&json).unwrap_or_default();
+            self.extra.extend(extra.into_iter().filter(|(_, value)| !value.is_null()));
+        }
+        let Completion { choices, usage, error } = part;
+        if let Some(error) = error.filter(|error| !error.is_null()) {
+            return Err(body_error(self.component, &error, &self.secrets));
+        }
+        // Some providers count up in every chunk.
+        self.usage = usage.map(Usage::from).or(self.usage);
+        for choice in choices.into_iter().flatten() {
+            if *self.choice.get_or_insert(choice.index) != choice.index {
+                continue;
+            }
+            match (choice.delta, choice.message) {
+                (Some(delta), _) => self.feed_message(delta)?,
+                (None, Some(mut message)) => {
+                    message.number_tool_calls();
+                    self.feed_message(message)?;
+                }
+                (None, None) => {}
+            }
+            // An empty reason means that the response goes on.
+            if let Some(reason) = choice.finish_reason.filter(|reason| !reason.is_empty()) {
+                if reason == "content_filter" {
+                    return Err(content_filter_error(self.component));
+                }
+                self.finish_calls()?;
+                self.finish_reason = Some(reason);
+            }
+        }
+        Ok(())
+    }
+
+    fn feed_message(&mut self, message: ResponseMessage) -> Result<()> {
+        if message.refusal.is_some_and(|refusal| !refusal.is_empty()) {
+            return Err(model_refusal_error(self.component));
+        }
+        let reasoning = REASONING_FIELDS.iter().find_map(|name| message.extra.get(*name)?.as_str());
+        if let Some(reasoning) = reasoning.filter(|text| !text.is_empty()) {
+            self.pending_events.push_back(ChatEvent::Reasoning(reasoning.to_owned()));
+        }
+        merge_extra(&mut self.message_extra, message.extra);
+        if let Some(text) = message.content.filter(|text| !text.is_empty()) {
+            self.pending_events.push_back(ChatEvent::Text(text));
+        }
+        for call in message.tool_calls.into_iter().flatten() {
+            self.assembler.add(ToolCallDelta::from(call), &mut self.pending_events)?;
+        }
+        Ok(())
+    }
+
+    fn finish_calls(&mut self) -> Result<()> {
+        self.assembler.finish(&mut self.pending_events)
+    }
+
+    fn complete(&mut self) -> Result<()> {
+        if self.finish_reason.is_none() && !self.assembler.is_empty() {
+            self.finish_calls()?;
+            self.finish_reason = Some("tool_calls".to_owned());
+        }
+        let reason = self.finish_reason.take().ok_or_else(|| {
+            Error::new(ErrorKind::Protocol, self.component, "stream ended without a finish_reason")
+        })?;
+        let (message, response) = (std::mem::take(&mut self.message_extra), std::mem::take(&mut self.extra));
+        if !message.is_empty() || !response.is_empty() {
+            self.pending_events.push_back(ChatEvent::ExtraFields { message, response });
+        }
+        self.pending_events.extend(self.usage.map(ChatEvent::Usage));
+        self.pending_events.push_back(ChatEvent::Finished { reason });
+        self.is_complete = true;
+        Ok(())
+    }
+
+    fn truncated_error(&self) -> Error {
+        Error::new(ErrorKind::Transport, self.component, "stream ended before [DONE]")
+    }
+}
+
+impl From<WireToolCall> for ToolCallDelta {
+    fn from(call: WireToolCall) -> Self {
+        let function = call.function.unwrap_or_default();
+        Self {
+            index: call.index,
+            id: call.id.unwrap_or_default(),
+            name: function.name.unwrap_or_default(),
+            arguments: function.arguments.unwrap_or_default(),
+            extra: call.extra,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::llm::ToolCall;
+
+    fn decode(body: &Value) -> Result<ChatResponse> {
+        decode_chat("test", body.to_string().as_bytes(), &Secrets::default())
+    }
+
+    fn stream(parts: &[&str]) -> Result<ChatResponse> {
+        let mut state = StreamState::new("test", Secrets::default());
+        parts.iter().try_for_each(|part| state.feed(part))?;
+        if !state.is_complete {
+            state.end_of_body()?;
+        }
+        let mut response = ChatResponse::default();
+        state.pending_events.into_iter().for_each(|event| response.apply_event(event));
+        Ok(response)
+    }
+
+    #[test]
+    fn a_response_has_text_calls_usage_and_extra_fields() {
+        let body = json!({"id": "x", "choices": [{"index": 0, "finish_reason": "tool_calls", "message": {
+            "role": "assistant", "content": null, "refusal": null, "reasoning_content": "because",
+            "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+        }}], "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12,
+                       "prompt_tokens_details": {"cached_tokens": 4},
+                       "completion_tokens_details": {"reasoning_tokens": 2}}});
+        let response = decode(&body).expect("a completion");
+        assert_eq!(response.tool_calls, [ToolCall::new("c", "f", "{}")]);
+        assert_eq!((response.reasoning(), &response.extra["id"]), (Some("because"), &json!("x")));
+        let mut usage = Usage::new(9, 3);
+        (usage.thinking_tokens, usage.cached_tokens) = (2, 4);
+        assert_eq!(response.usage, usage);
+    }
+
+    #[test]
+    fn odd_fields_do_not_lose_a_response() {
+        let message = |message: Value| decode(&json!({"choices": [{"message": message}], "usage": null}));
+        let response = message(json!({"content": [{"type": "text", "text": "a"}, {"type": "image"}, "b"]}));
+        assert_eq!(response.expect("parts").content.as_deref(), Some("ab"));
+        let call = json!({"index": null, "function": {"name": "f", "arguments": {"x": 1}}});
+        let response = message(json!({"content": null, "tool_calls": [call]})).expect("an object");
+        assert_eq!(
+            (&*response.tool_calls[0].arguments, response.finish_reason.as_deref()),
+            ("{\"x\":1}", Some("tool_calls"))
+        );
+        let body = json!({"choices": [{"message": {"content": "hi"}, "finish_reason": ""}],
+            "usage": {"prompt_tokens": 1.6, "completion_tokens": null, "total_tokens": -1, "prompt_tokens_details": 7}});
+        let response = decode(&body).expect("odd counts");
+        assert_eq!((response.usage, response.finish_reason.as_deref()), (Usage::new(2, 0), Some("stop")));
+    }
+
+    #[test]
+    fn streams_end_after_a_finish_reason_or_complete_calls() {
+        let text = r#"{"choices": [{"delta": {"content": "hi"}, "finish_reason": ""}]}"#;
+        let stop = r#"{"choices": [{"delta": {}, "finish_reason": "stop"}]}"#;
+        let nothing = r#"{"choices": null, "usage": {"prompt_tokens": 1}}"#;
+        let response = stream(&[text, nothing, stop]).expect("no [DONE]");
+        assert_eq!((response.content.as_deref(), response.usage.input_tokens), (Some("hi"), 1));
+        let call = r#"{"choices": [{"delta": {"tool_calls": [{"id": "1", "function": {"name": "f"}}]}, "finish_reason": ""}]}"#;
+        let response = stream(&[call, "[DONE]"]).expect("a call");
+        assert_eq!(response.finish_reason.as_deref(), Some("tool_calls"));
+        assert_eq!(stream(&[text]).expect_err("truncated").kind(), ErrorKind::Transport);
+    }
+
+    #[test]
+    fn several_choices_are_not_mixed() {
+        let part = |index: u8, text: &str| {
+            json!({"choices": [{"index": index, "delta": {"content": text}, "finish_reason": "stop"}]})
+                .to_string()
+        };
+        let parts = [part(0, "a"), part(1, "x"), part(0, "b")];
+        let response = stream(&parts.each_ref().map(String::as_str)).expect("a response");
+        assert_eq!(response.content.as_deref(), Some("ab"));
+    }
+
+    #[test]
+    fn a_surrogate_pair_split_over_two_chunks_is_one_character() {
+        let part = |text: &str| format!(r#"{{"choices": [{{"delta": {{"content": "{text}"}}}}]}}"#);
+        let stop = r#"{"choices": [{"finish_reason": "stop"}]}"#;
+        let response = stream(&[&part("a\\ud83e"), &part("\\udd80b"), stop]).expect("a response");
+        assert_eq!(response.content.as_deref(), Some("a🦀b"));
+    }
+
+    #[test]
+    fn reasoning_text_is_streamed_and_kept_for_the_next_request() {
+        let part = |text: &str| format!(r#"{{"choices": [{{"delta": {{"reasoning_content": "{text}"}}}}]}}"#);
+        let stop = r#"{"id": "x", "choices": [{"delta": {"content": "done"}, "finish_reason": "stop"}]}"#;
+        let response = stream(&[&part("be"), &part("cause"), stop]).expect("a response");
+        assert_eq!((response.reasoning(), &response.extra["id"]), (Some("because"), &json!("x")));
+    }
+
+    #[test]
+    fn anything_else_than_a_completion_is_a_protocol_error() {
+        for body in ["", "not json", "{}", "{\"choices\":[]}", "[1,2]"] {
+            let error = decode_chat("test", body.as_bytes(), &Secrets::default()).expect_err(body);
+            assert_eq!(error.kind(), ErrorKind::Protocol, "{body}");
+        }
+        let error = decode(&json!({"choices": "private words"})).expect_err("not a list");
+        assert!(!format!("{error} {error:?}").contains("private"), "{error:?}");
+    }
+
+    #[test]
+    fn a_thousand_tool_calls_are_too_many() {
+        let call = json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+        let calls = vec![call; 1000];
+        let body = json!({"choices": [{"message": {"tool_calls": calls}, "finish_reason": "tool_calls"}]});
+        assert_eq!(decode(&body).expect_err("too many").kind(), ErrorKind::TooLarge);
+    }
+
+    #[test]
+    fn an_error_in_a_successful_response_is_an_error() {
+        let body = json!({"error": {"code": 429, "message": "slow down"}});
+        assert_eq!(decode(&body).expect_err("an error").kind(), ErrorKind::RateLimited);
+        assert_eq!(stream(&[&body.to_string()]).expect_err("an error").kind(), ErrorKind::RateLimited);
+    }
+}
