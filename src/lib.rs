@@ -42,6 +42,7 @@
 //! - `redis`: a pooled Redis client, and conversation memory in Redis (`memory.backend = "redis"`); includes `mobc`.
 //! - `redis-tls`: TLS for it (`rediss://`).
 //! - `mobc`: connection pools over mobc (`pool.backend = "mobc"`).
+//! - `mcp`: MCP servers, over HTTP and as child processes.
 //! - `contract`: contract suites and test doubles.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

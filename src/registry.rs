@@ -38,12 +38,14 @@ impl BuildContext {
     /// A context with the system clock, the built-in backends and no listeners.
     #[must_use]
     pub fn new(config: impl Into<Arc<Config>>) -> Self {
+        let registry = Registry::builtin();
+        let config = Config::clone(&config.into()).effective_with(|key, name| registry.contains(key, name));
         Self {
-            config: Arc::new(config.into().effective()),
+            config: Arc::new(config),
             clock: Arc::new(SystemClock::new()),
             eviction_listener: None,
             background_failure_listener: None,
-            registry: Arc::new(Registry::builtin()),
+            registry: Arc::new(registry),
             http: None,
             components: Components::default(),
         }
@@ -244,6 +246,13 @@ impl Default for Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelt_name_is_answered_with_the_closest_one() {
+        let context = BuildContext::new(Config::default());
+        let error = Registry::builtin().memory.build("in_memroy", &context).expect_err("misspelt");
+        assert!(error.message().ends_with("did you mean \"in_memory\"?"), "{error}");
+    }
 
     #[test]
     fn an_unknown_name_lists_the_alternatives_and_the_feature_that_would_add_it() {

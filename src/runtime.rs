@@ -72,6 +72,7 @@ impl Arshai {
             tasks: None,
             http: None,
             vectors: None,
+            mcp: None,
         }
     }
 
@@ -259,6 +260,7 @@ pub struct ArshaiBuilder {
     tasks: Option<Arc<dyn TaskExecutor>>,
     http: Option<Arc<dyn HttpTransport>>,
     vectors: Option<Arc<dyn VectorStore>>,
+    mcp: Option<Arc<dyn McpServerManager>>,
 }
 
 impl ArshaiBuilder {
@@ -292,6 +294,12 @@ impl ArshaiBuilder {
         self
     }
 
+    /// Uses this manager of MCP servers, regardless of the configuration.
+    pub fn mcp(mut self, mcp: Arc<dyn McpServerManager>) -> Self {
+        self.mcp = Some(mcp);
+        self
+    }
+
     /// Uses this clock for expiry.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.context.clock = clock;
@@ -320,22 +328,22 @@ impl ArshaiBuilder {
     /// [`ErrorKind::UnknownBackend`] for a name that is not registered, listing the registered ones; errors from the
     /// backends' factories.
     pub fn build(self) -> Result<Arshai> {
-        let Self { mut config, mut context, memory, tasks, http, vectors } = self;
+        let Self { mut config, mut context, memory, tasks, http, vectors, mcp } = self;
         config.validate()?;
         for (is_passed, backend) in [
             (memory.is_some(), &mut config.memory.backend),
             (tasks.is_some(), &mut config.tasks.backend),
             (http.is_some(), &mut config.http.backend),
             (vectors.is_some(), &mut config.vectors.backend),
+            (mcp.is_some(), &mut config.mcp.backend),
         ] {
             if is_passed {
                 *backend = PASSED_BY_VALUE.to_owned();
             }
         }
         let registry = Arc::clone(&context.registry);
-        config.keep_backends_without_legacy(|key, name| registry.contains(key, name));
-        context.config = Arc::new(config.effective());
-        let config = Arc::clone(&context.config);
+        let config = Arc::new(config.effective_with(|key, name| registry.contains(key, name)));
+        context.config = Arc::clone(&config);
         let defaults = Config::default();
         let memory = match memory {
             Some(memory) => memory,
@@ -359,10 +367,11 @@ impl ArshaiBuilder {
             )?,
         };
         context.http.clone_from(&http);
-        let mcp = match config.mcp.enabled {
+        let mcp = match mcp {
+            Some(mcp) => Some(mcp),
             // Servers that were asked for must not be missing in silence.
-            true => Some(registry.mcp.build(&config.mcp.backend, &context)?),
-            false => build_optional(&registry.mcp, &config.mcp.backend, &defaults.mcp.backend, &context)?,
+            None if config.mcp.enabled => Some(registry.mcp.build(&config.mcp.backend, &context)?),
+            None => build_optional(&registry.mcp, &config.mcp.backend, &defaults.mcp.backend, &context)?,
         };
         context.register(Arc::clone(&memory) as Arc<dyn Component>);
         context.register(Arc::clone(&tasks) as Arc<dyn Component>);

@@ -30,6 +30,7 @@ pub(crate) trait Contender: Send + Sync {
     fn get(&self, id: &str) -> Option<Arc<str>>;
     fn set(&self, id: &str, text: &Arc<str>);
     fn remove(&self, id: &str);
+    fn clear(&self);
     /// Housekeeping that the store leaves to its user.
     fn settle(&self) {}
 }
@@ -51,8 +52,8 @@ pub(crate) fn make(name: &str, limit: Limit, ttl: Option<Duration>) -> Box<dyn C
 pub(crate) fn ours(limit: Limit, ttl: Duration) -> InMemoryManager {
     let builder = InMemoryManager::builder().ttl(ttl);
     let builder = match limit {
-        Limit::Entries(entries) => builder.max_entries(entries).max_bytes(1 << 40),
-        Limit::Bytes(bytes) => builder.max_entries(u64::MAX).max_bytes(bytes),
+        Limit::Entries(entries) => builder.max_entries(entries).max_memory_mb(None),
+        Limit::Bytes(bytes) => builder.max_entries(None).max_bytes(bytes),
     };
     builder.build().expect("valid limits")
 }
@@ -68,6 +69,10 @@ impl Contender for InMemoryManager {
 
     fn remove(&self, id: &str) {
         self.delete(&MemoryInput::working_memory(id)).expect("it deletes");
+    }
+
+    fn clear(&self) {
+        Self::clear(self);
     }
 
     fn settle(&self) {
@@ -122,6 +127,13 @@ impl Contender for Quick {
             Self::Weighted(cache) => drop(cache.remove(id)),
         }
     }
+
+    fn clear(&self) {
+        match self {
+            Self::Plain(cache) => cache.clear(),
+            Self::Weighted(cache) => cache.clear(),
+        }
+    }
 }
 
 /// moka: concurrent, TinyLFU, with a time to live.
@@ -146,6 +158,10 @@ impl Contender for moka::sync::Cache<String, Arc<str>> {
 
     fn remove(&self, id: &str) {
         self.invalidate(id);
+    }
+
+    fn clear(&self) {
+        self.invalidate_all();
     }
 
     fn settle(&self) {
@@ -192,9 +208,13 @@ impl Contender for Linked {
             inner.1 -= weight(id, &old) as u64;
         }
     }
+
+    fn clear(&self) {
+        *self.inner.lock() = (hashlink::LruCache::new_unbounded(), 0);
+    }
 }
 
-/// The legacy twin, through the trait it only has: its cost is the sweep of every entry.
+/// The legacy store, through the trait: its cost is the scan of every entry.
 struct Legacy {
     store: LegacyMemoryManager,
     runtime: tokio::runtime::Runtime,
@@ -221,6 +241,10 @@ impl Contender for Legacy {
 
     fn remove(&self, id: &str) {
         self.runtime.block_on(self.store.delete(&MemoryInput::working_memory(id))).expect("it deletes");
+    }
+
+    fn clear(&self) {
+        unimplemented!("no bench clears it");
     }
 }
 

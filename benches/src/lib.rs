@@ -224,12 +224,23 @@ pub fn resident_bytes() -> u64 {
 /// When the process fails or prints no figure.
 #[must_use]
 pub fn in_child(case: &str) -> f64 {
+    in_child_figures(case)[0]
+}
+
+/// As [`in_child`], for a measurement that prints several figures.
+///
+/// # Panics
+/// As [`in_child`].
+#[must_use]
+pub fn in_child_figures(case: &str) -> Vec<f64> {
     let exe = std::env::current_exe().expect("a running program has a path");
     let output =
         std::process::Command::new(exe).args(["--child", case]).output().expect("the bench can start itself");
     assert!(output.status.success(), "child {case}: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().expect("the child prints one figure")
+    let figures: Vec<_> = text.split_whitespace().map(|figure| figure.parse().expect("a figure")).collect();
+    assert!(!figures.is_empty(), "the child prints a figure");
+    figures
 }
 
 /// The case this process was started for by [`in_child`], if it was.

@@ -66,11 +66,12 @@ impl Config {
         effective.finish()
     }
 
-    /// Keeps rollback flags from selecting legacy backends that do not exist: a flag never keeps a service from
-    /// starting.
-    pub(crate) fn keep_backends_without_legacy(&mut self, exists: impl Fn(&str, &str) -> bool) {
+    /// The effective configuration where only some backends exist, by key and name. A flag selects no legacy backend
+    /// that is missing, so that it never keeps a service from starting.
+    pub(crate) fn effective_with(mut self, exists: impl Fn(&str, &str) -> bool) -> Self {
         let legacy = REPLACEMENTS.into_iter().map(|(_, key, _, name)| (key, name));
         self.provenance.missing_backends = legacy.filter(|(key, name)| !exists(key, name)).collect();
+        self.effective()
     }
 }
 
@@ -119,7 +120,8 @@ impl Effective {
 
     fn select_legacy_backends(&mut self) {
         for (flag, path, builtin, legacy) in REPLACEMENTS {
-            let exists = !self.config.provenance.missing_backends.contains(&(path, legacy));
+            let is_compiled = path != "http.backend" || cfg!(feature = "ureq");
+            let exists = is_compiled && !self.config.provenance.missing_backends.contains(&(path, legacy));
             let is_builtin = builtin.contains(&self.backend(path).as_str());
             if let (Some(source), Some(key)) = (self.flag(flag), find(path))
                 && exists
@@ -132,8 +134,9 @@ impl Effective {
 
     fn apply_legacy_values(&mut self) {
         // The sizes are shared with other pools: an outside backend keeps what was configured for it.
-        let is_rolled_back = |key: &str| matches!(self.sources[key], ValueSource::Rollback { .. });
-        let has_legacy_sizes = is_rolled_back("pool.backend") && is_rolled_back("http.backend");
+        let is_legacy = |key: &&str| self.backend(key) == "legacy";
+        let are_legacy = ["pool.backend", "http.backend"].iter().all(is_legacy);
+        let sizes = self.flag(Flag::Connections).filter(|_| are_legacy);
         for key in KEYS {
             match key.spec.legacy {
                 Legacy::Unlimited(backend) if self.backend(backend) == "legacy" => {
@@ -144,8 +147,8 @@ impl Effective {
                     self.not_used(key, self.cause(backend));
                 }
                 Legacy::HttpPool(value) => {
-                    if has_legacy_sizes {
-                        self.set(key, value, self.cause("http.backend"));
+                    if let Some(source) = sizes.clone() {
+                        self.set(key, value, source);
                     }
                     if self.backend("pool.backend") == "legacy" {
                         self.annotations.insert(key.path, Annotation::HttpOnly);

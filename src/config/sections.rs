@@ -301,6 +301,7 @@ mod tests {
         changes.join(", ")
     }
 
+    #[cfg(feature = "ureq")]
     #[test]
     fn the_guide_has_the_table_of_every_key() {
         let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}`") };

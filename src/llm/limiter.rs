@@ -150,10 +150,10 @@ impl AdaptiveLimiter {
         self.limiter().stats()
     }
 
-    /// A snapshot of requests in flight and requests waiting.
+    /// A snapshot of requests in flight, against the upper bound, and of requests waiting.
     #[must_use]
     pub fn limits(&self) -> Vec<LimitUsage> {
-        self.limiter().queue.limits()
+        Component::limits(self.limiter())
     }
 
     /// Waits for a permit, and for the end of a pause that the provider asked for.
@@ -191,7 +191,8 @@ impl Limiter {
             queue: PermitQueue::new(
                 ResizableSemaphore::new(MAX_CONCURRENCY, "requests", config.max),
                 ResizableSemaphore::new(MAX_WAITING, "requests", config.max_waiting),
-            ),
+            )
+            .named(COMPONENT, "waiting for a concurrency permit"),
             state: Mutex::new(State {
                 max: config.max,
                 limit: config.max,
@@ -302,8 +303,12 @@ impl Component for Limiter {
         ShutdownPhase::Clients
     }
 
+    /// Against the upper bound, which is what `llm.max_concurrency` sets; the current limit is a counter.
     fn limits(&self) -> Vec<LimitUsage> {
-        self.queue.limits()
+        let mut limits = self.queue.limits();
+        let max = self.state.lock().max as u64;
+        limits[0].limit = limits[0].limit.map(|_| max);
+        limits
     }
 
     fn counters(&self) -> Value {

@@ -2,7 +2,7 @@
 //!
 //! [`McpServerManager`] is the backend trait. A manager connects to every configured server concurrently, keeps those
 //! that fail in the background and reconnects them, lists their tools under unique names, and calls tools with a
-//! deadline. `mcp.backend` selects the implementation: `rmcp`, or `legacy` without deadlines, retries and supervision.
+//! deadline. `mcp.backend` selects the implementation (`rmcp`).
 
 mod call;
 mod guards;

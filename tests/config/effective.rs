@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use arshai::backends::memory::InMemoryManager;
 use arshai::config::ConfigLoader;
-use arshai::{Arshai, Config, ErrorKind, Registry};
+use arshai::memory::MemoryInput;
+use arshai::{Arshai, Config, ErrorKind, ManualClock, Registry};
 use figment::value::Value;
 
 use super::{explained, file, vars};
@@ -28,9 +29,12 @@ fn sample(key: &str) -> Option<(&'static str, &'static str)> {
         ("text", "[\"text\"]"),
     ];
     if key.ends_with(".backend") {
-        // Any other name would have to be registered. There is no legacy vector store.
-        let legacy = ("legacy", "\"legacy\"");
-        return Some(if key == "vectors.backend" { ("embedded", "\"embedded\"") } else { legacy });
+        // Any other name would have to be registered.
+        return Some(match key {
+            "vectors.backend" => ("embedded", "\"embedded\""),
+            "http.backend" if !cfg!(feature = "ureq") => ("ureq", "\"ureq\""),
+            _ => ("legacy", "\"legacy\""),
+        });
     }
     let name = format!("ARSHAI_{}", key.to_uppercase().replace('.', "__"));
     SAMPLES.into_iter().find(|(text, quoted)| {
@@ -76,6 +80,8 @@ fn assert_explained_limits_run(what: &str, runtime: &Arshai) {
             let number = value.value.split(' ').next().unwrap_or_default();
             let unit = if value.value.ends_with("MiB") { 1 << 20 } else { 1 };
             let shown = number.parse::<u64>().ok().map(|number| number * unit);
+            let is_read = component.name == "http" || !value.value.ends_with("(HTTP only)");
+            let shown = shown.filter(|_| is_read);
             assert_eq!(shown, usage.limit, "{what}: {} {} = {}", component.name, usage.key, value.value);
         }
     }
@@ -94,6 +100,24 @@ fn what_explain_shows_is_what_runs_for_every_key_source_and_flag() {
                 assert_explained_limits_run(&what, &runtime);
             }
         }
+    }
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn what_explain_shows_is_what_runs_with_memory_in_redis() {
+    for flag in FLAGS {
+        let redis = [("ARSHAI_MEMORY_BACKEND", "redis"), ("ARSHAI_MAX_CONNECTIONS", "7")];
+        let list = redis.into_iter().chain(flag.map(|flag| (flag, "1")));
+        let config = Config::from_vars(list.map(|(name, value)| (name.into(), value.into()))).expect("valid");
+        let runtime = Arshai::builder(config).build().expect("it builds without a server");
+        assert_eq!(explained(runtime.config(), "memory.max_entries").0, "not used");
+        assert_explained_limits_run(&format!("{flag:?}"), &runtime);
+        let usage = runtime
+            .stats()
+            .limits()
+            .any(|(name, usage)| name == "redis" && usage.key == "pool.max_connections");
+        assert!(usage, "{}", runtime.stats());
     }
 }
 
@@ -116,19 +140,25 @@ fn each_flag_selects_its_own_legacy_backends() {
         [config.memory.backend, config.tasks.backend, config.http.backend, config.pool.backend]
     };
     assert_eq!(backends("ARSHAI_USE_LEGACY_MEMORY"), ["legacy", "bounded", "ureq", "bounded"]);
-    assert_eq!(backends("ARSHAI_USE_LEGACY_CONNECTIONS"), ["in_memory", "bounded", "legacy", "legacy"]);
-    assert_eq!(backends("ARSHAI_DISABLE_OPTIMIZATIONS"), ["legacy"; 4]);
+    // Without a transport there is nothing to roll back.
+    let http = if cfg!(feature = "ureq") { "legacy" } else { "ureq" };
+    assert_eq!(backends("ARSHAI_USE_LEGACY_CONNECTIONS"), ["in_memory", "bounded", http, "legacy"]);
+    assert_eq!(backends("ARSHAI_DISABLE_OPTIMIZATIONS"), ["legacy", "legacy", http, "legacy"]);
     let redis = vars([("ARSHAI_MEMORY_BACKEND", "redis"), ("ARSHAI_USE_LEGACY_CONNECTIONS", "1")]);
     assert_eq!(Config::from_vars(redis).expect("valid").effective().memory.backend, "redis_legacy");
 }
 
+#[cfg(feature = "ureq")]
 #[test]
 fn legacy_connections_have_the_sizes_of_python_arshai() {
-    let config = Config::from_vars(vars([("ARSHAI_USE_LEGACY_CONNECTIONS", "1")])).expect("a flag");
-    let pool = config.effective().pool;
-    assert_eq!((pool.max_connections, pool.max_idle), (50, 20));
-    assert_eq!(pool.idle_timeout, Duration::from_secs(30));
-    assert_eq!(explained(&config, "pool.max_connections").0, "50 (HTTP only)");
+    for backend in ["bounded", "mobc", "legacy"] {
+        let list = [("ARSHAI_USE_LEGACY_CONNECTIONS", "1"), ("ARSHAI_POOL__BACKEND", backend)];
+        let config = Config::from_vars(vars(list)).expect("a flag");
+        let pool = config.effective().pool;
+        assert_eq!((pool.max_connections, pool.max_idle), (50, 20));
+        assert_eq!(pool.idle_timeout, Duration::from_secs(30));
+        assert_eq!(explained(&config, "pool.max_connections").0, "50 (HTTP only)");
+    }
 }
 
 #[test]
@@ -260,4 +290,36 @@ fn values_that_code_wrote_into_fields_are_checked_as_variables_are() {
     config.http.read_timeout = Duration::from_millis(10);
     config.memory.max_entries = u64::MAX;
     Arshai::builder(config).build().expect("valid");
+}
+
+#[cfg(feature = "contract")]
+#[tokio::test(start_paused = true)]
+async fn the_connection_timeout_ends_a_connection_attempt() {
+    use arshai::contract::doubles::{ScriptedConnector, ScriptedOutcome};
+    use arshai::pool::PoolSettings;
+
+    let config = Config::from_vars(vars([("ARSHAI_CONNECTION_TIMEOUT", "7")])).expect("valid");
+    let context = arshai::BuildContext::new(config);
+    let connector = Arc::new(ScriptedConnector::new());
+    connector.set_connect_outcome(ScriptedOutcome::Hangs);
+    let settings = PoolSettings::new("test", &context.config.pool);
+    let pool = context.build_pool(connector, settings).expect("the default pool");
+    let began = tokio::time::Instant::now();
+    let error = pool.acquire(arshai::Deadline::after(Duration::from_secs(60))).await.expect_err("it hangs");
+    assert_eq!((error.kind(), began.elapsed()), (ErrorKind::Timeout, Duration::from_secs(7)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cleanup_interval_is_how_often_expired_entries_are_removed() {
+    let config = Config::from_vars(vars([("ARSHAI_CLEANUP_INTERVAL", "5"), ("ARSHAI_MEMORY_TTL", "1")]))
+        .expect("valid");
+    let clock = Arc::new(ManualClock::new());
+    let runtime = Arshai::builder(config).clock(clock.clone()).build().expect("it builds");
+    let input = MemoryInput::working_memory("c").with_data("x");
+    runtime.memory().store(input).await.expect("stored");
+    clock.advance(Duration::from_secs(2));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(runtime.memory().stats().entries, 1, "expired, and not yet removed");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(runtime.memory().stats().entries, 0);
 }

@@ -55,7 +55,7 @@ fn a_setting_that_is_overridden_is_a_warning_even_in_strict_mode() {
     for (name, key, value) in [
         ("ARSHAI_MAX_MEMORY_MB", "memory.max_memory_mb", "500"),
         ("ARSHAI_MAX_ENTRIES", "memory.max_entries", "500"),
-        ("ARSHAI_MAX_CONNECTIONS", "pool.max_connections", "5"),
+        ("ARSHAI_POOL__MAX_WAITING", "pool.max_waiting", "5"),
         ("ARSHAI_MAX_BACKGROUND_TASKS", "tasks.max_background_tasks", "5"),
         ("MILVUS_BATCH_SIZE", "milvus.batch_size", "5"),
     ] {

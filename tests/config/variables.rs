@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use arshai::Config;
 use arshai::config::ConfigLoader;
+use secrecy::ExposeSecret;
 
 use super::{problems, vars};
 
@@ -186,6 +187,8 @@ fn all_bad_variables_are_reported_together() {
         ("ARSHAI_MEMORY_TTL", "60"),
     ]);
     let error = Config::from_vars(bad).expect_err("three are bad");
+    // What `fn main() -> arshai::Result<()>` prints.
+    assert_eq!(format!("{error:?}"), error.to_string());
     assert_eq!(
         error.to_string(),
         "config: 3 configuration errors\n  \
@@ -193,6 +196,23 @@ fn all_bad_variables_are_reported_together() {
          ARSHAI_USE_LEGACY_MEMORY = \"maybe\" (environment variable): expected true or false (or 1/0, yes/no, on/off), e.g. false\n  \
          MILVUS_PORT = \"70000\" (environment variable): expected a whole number from 1 to 65535, e.g. 19530"
     );
+}
+
+#[test]
+fn redis_urls_are_accepted_in_their_usual_forms() {
+    for url in [
+        "redis://:password@host",
+        "rediss://:password@host:6380/1",
+        "redis://user:password@[::1]:6379",
+        "redis://user@host?db=3",
+        "REDIS://host",
+        "Rediss-Sentinel://:p%23w@host:26379?sentinelServiceName=main",
+    ] {
+        let config = load("REDIS_URL", url).expect(url);
+        assert!(config.redis.url.expose_secret().starts_with("redis"), "the scheme is in lower case");
+    }
+    let error = load("REDIS_URL", "redis://:pass#word@host").expect_err("it would connect elsewhere");
+    assert!(error.to_string().contains("percent-encoded"), "{error}");
 }
 
 #[test]

@@ -172,11 +172,14 @@ async fn each_attempt_takes_a_permit_of_its_own_and_lowers_the_limit() {
 #[tokio::test(start_paused = true)]
 async fn retries_work_over_any_client() {
     let unsafe_to_repeat = Error::new(ErrorKind::Overloaded, "test", "perhaps charged");
-    let responses = [Err(busy()), Ok(ChatResponse::from_text("hi")), Err(unsafe_to_repeat)];
+    let immediately = busy().with_retry_after(Some(Duration::ZERO));
+    let responses = [Err(immediately), Ok(ChatResponse::from_text("hi")), Err(unsafe_to_repeat)];
     let client = Retry::new(ScriptedLlm::new(responses), 3);
+    let began = Instant::now();
     client.chat(hello()).await.expect("the second attempt");
+    assert!(began.elapsed() >= Duration::from_millis(250), "never without a delay");
     client.chat(hello()).await.expect_err("its outcome is unknown");
-    client.chat(hello()).await.expect_err("no response left").kind();
+    assert_eq!(client.chat(hello()).await.expect_err("no response left").kind(), ErrorKind::Unavailable);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arshai::contract::doubles::ScriptedTransport;
 use arshai::llm::{ChatRequest, HttpClientFactory, Message};
-use arshai::{Arshai, Config, ErrorKind, Registry};
+use arshai::{Arshai, Config, ErrorKind, Limits, Registry};
 use http::Response;
 use serde_json::json;
 
@@ -152,5 +152,18 @@ fn the_concurrency_limit_never_exceeds_the_transports_connections() {
         let (_, limit) =
             stats.limits().find(|(_, limit)| limit.key == "llm.max_concurrency").expect("a limiter");
         assert_eq!(limit.limit, Some(expected));
+    }
+}
+
+#[test]
+fn the_upper_bound_of_the_concurrency_limit_can_be_changed_at_run_time() {
+    let keyed = config(|config| config.llm.openai.api_key = Some(SENTINEL.into()));
+    let runtime = Arshai::builder(keyed).http(transport(|_| ())).build().expect("it builds");
+    let _client = runtime.openai("m").expect("a key");
+    for max in [7, 12] {
+        runtime.set_limits(Limits::unchanged().set("llm.max_concurrency", max)).expect("adjustable");
+        let stats = runtime.stats();
+        let limiter = stats.get("llm:m").expect("a limiter");
+        assert_eq!((limiter.limits[0].limit, &limiter.counters["limit"]), (Some(max), &json!(max)));
     }
 }
