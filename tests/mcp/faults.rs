@@ -100,6 +100,11 @@ async fn a_child_sees_only_the_variables_it_is_given() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_result_beyond_the_limit_is_an_error_of_that_call_alone() {
     let (_runtime, manager) = connected([python("python")]).await;
+    // Far beyond the limit the connection ends, so that the call does not wait for its deadline.
+    let huge = McpCall::new("python", "large").with_arguments(arguments(json!({"bytes": 20 << 20})));
+    let error = manager.call_tool(huge).await.expect_err("it is too large");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown), "{error}");
+    until("the server is back", || manager.servers()[0].connects == 2).await;
     let large = McpCall::new("python", "large").with_arguments(arguments(json!({"bytes": 5 << 20})));
     let error = manager.call_tool(large).await.expect_err("it is too large");
     assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");

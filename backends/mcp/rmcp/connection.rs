@@ -22,7 +22,7 @@ use tokio::sync::Notify;
 
 use super::errors::{call_error, connect_error, is_final, is_session_lost};
 use super::http_client::TransportClient;
-use super::stdio::ServerProcess;
+use super::stdio::{LineLimit, ServerProcess};
 use crate::config::{McpProtocol, McpServerConfig};
 use crate::http::HttpTransport;
 use crate::mcp::{McpCall, McpGuards, McpTool, McpToolResult, ProgressListener};
@@ -90,8 +90,10 @@ impl Connector {
             }
             None => {
                 let (process, stdout, stdin) = ServerProcess::spawn(config, &self.inherited)?;
-                let transport = AsyncRwTransport::new_client(stdout, stdin)
-                    .with_max_line_length(self.guards.max_result_bytes.saturating_mul(2));
+                // A longer line would be dropped, and the call that it answers would wait for its deadline: the
+                // connection ends instead. A result may be there twice, as text and structured, with escapes.
+                let stdout = LineLimit::new(stdout, self.guards.max_result_bytes.saturating_mul(4));
+                let transport = AsyncRwTransport::new_client(stdout, stdin).with_max_line_length(usize::MAX);
                 let serving = serve_client_with_lifecycle(handler, transport, lifecycle);
                 (deadline.run("mcp", "connecting", serving).await, Some(process))
             }
@@ -121,8 +123,8 @@ impl Connector {
         };
         let client = TransportClient::new(Arc::clone(http), config.timeout);
         let mut settings = StreamableHttpClientTransportConfig::with_uri(url)
-            .max_json_response_size(self.guards.max_result_bytes.saturating_mul(2))
-            .max_sse_event_size(self.guards.max_result_bytes.saturating_mul(2))
+            .max_json_response_size(self.guards.max_result_bytes.saturating_mul(4))
+            .max_sse_event_size(self.guards.max_result_bytes.saturating_mul(4))
             .max_concurrent_requests(config.max_concurrency)
             // A call that may have been executed must not be sent again; the supervisor reconnects instead.
             .reinit_on_expired_session(false);

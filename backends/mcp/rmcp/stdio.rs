@@ -1,12 +1,14 @@
 //! Servers that are child processes.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::process::Stdio;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::ExposeSecret;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::config::McpServerConfig;
@@ -81,6 +83,40 @@ impl ServerProcess {
 impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.signal(Some(Signal::KILL));
+    }
+}
+
+/// Fails once a line is longer than `max` bytes.
+pub(super) struct LineLimit<R> {
+    inner: R,
+    max: usize,
+    line: usize,
+}
+
+impl<R> LineLimit<R> {
+    pub(super) fn new(inner: R, max: usize) -> Self {
+        Self { inner, max, line: 0 }
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for LineLimit<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let read = &buf.filled()[before..];
+        self.line = match read.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => read.len() - end - 1,
+            None => self.line + read.len(),
+        };
+        if self.line > self.max {
+            let message = format!("line longer than {} bytes", self.max);
+            return Poll::Ready(Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message)));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
