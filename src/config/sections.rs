@@ -282,7 +282,8 @@ mod tests {
 
     /// What each rollback flag changes, as an effective configuration shows it.
     fn rollback(key: &Key) -> String {
-        let set: [(&str, fn(&mut RollbackConfig) -> &mut bool); 3] = [
+        type Flag = fn(&mut RollbackConfig) -> &mut bool;
+        let set: [(&str, Flag); 3] = [
             ("M", |rollback| &mut rollback.use_legacy_memory),
             ("C", |rollback| &mut rollback.use_legacy_connections),
             ("D", |rollback| &mut rollback.disable_optimizations),
