@@ -92,3 +92,8 @@ struct Readme;
 #[cfg(all(doctest, feature = "ureq"))]
 #[doc = include_str!("../docs/models.md")]
 struct Models;
+
+/// Compiles the example of the guide to MCP.
+#[cfg(all(doctest, feature = "mcp"))]
+#[doc = include_str!("../docs/mcp.md")]
+struct Mcp;

@@ -2,5 +2,6 @@
 //! Python SDK, over HTTP and as child processes; and servers that misbehave.
 
 mod faults;
+mod http;
 mod servers;
 mod support;
