@@ -13,7 +13,7 @@ use super::pages::{Link, NONE, Number, PAGE_BYTES, Pages, SpareMaps};
 use crate::memory::{MemoryStats, MemoryType, RemovalCause, RemovedEntry, WorkingMemory};
 
 /// Bytes of the index per entry: a node on the heap and its share of the hash table.
-const INDEX_BYTES: usize = 88;
+const INDEX_BYTES: usize = 104;
 
 /// Unused index nodes that do not count as sparse.
 const MIN_UNUSED_NODES: usize = 32;
@@ -40,6 +40,8 @@ struct IndexKey {
 struct IndexValue {
     /// The number of the last use.
     stamp: u64,
+    /// Also on the first page, for the order of expiry: a read should not touch more memory than necessary.
+    expires: u64,
     metadata_bytes: usize,
     text_bytes: usize,
 }
@@ -175,7 +177,7 @@ impl Shard {
         });
         let RawEntryMut::Occupied(mut found) = found else { return None };
         let entry = Entry::new(found.key(), found.get());
-        if self.pages.number(Number::Expires, entry.first) <= now {
+        if found.get().expires <= now {
             self.remove(entry, RemovalCause::Expired, removed);
             return None;
         }
@@ -216,7 +218,7 @@ impl Shard {
         self.pages.set_number(Number::Hash, first, key.hash);
         self.append_to_expiry(first, expires);
         let stamp = stamps.fetch_add(1, Relaxed);
-        let value = IndexValue { stamp, metadata_bytes: metadata.len(), text_bytes: text.len() };
+        let value = IndexValue { stamp, expires, metadata_bytes: metadata.len(), text_bytes: text.len() };
         let id_bytes = key.id.len() as u16;
         self.index.insert(IndexKey { hash: key.hash, first, id_bytes, memory_type: key.memory_type }, value);
         self.nodes = self.nodes.max(self.index.len());
@@ -250,6 +252,7 @@ impl Shard {
             // The lookup moved it to the back.
             let value = newest.get_mut();
             (value.metadata_bytes, value.text_bytes) = (new.metadata_bytes, new.text_bytes);
+            value.expires = store.map_or(value.expires, |(expires, _)| expires);
         }
         Ok(())
     }

@@ -282,24 +282,35 @@ impl Store {
         }
     }
 
-    /// Evicts until the limits hold: expired entries, then the least recently used ones, but not the one that was just
-    /// `written`, as its stamp tells.
+    /// Evicts if a limit is exceeded, and returns the memory of evicted entries to the system.
     fn make_room(
         &self,
         evicting: Option<MutexGuard<'_, ()>>,
-        mut written: Option<u64>,
+        written: Option<u64>,
         removed: &mut RemovedEntries,
     ) -> Result<()> {
         if self.excess().is_none() {
             return Ok(());
         }
-        let _evicting = evicting.unwrap_or_else(|| self.evicting.lock());
+        let shards = {
+            let _evicting = evicting.unwrap_or_else(|| self.evicting.lock());
+            self.evict(written, removed)?
+        };
+        for index in (0..self.shards.len()).filter(|index| shards >> index & 1 == 1) {
+            self.lock(index).release_unused();
+        }
+        Ok(())
+    }
+
+    /// Evicts until the limits hold: expired entries, then the least recently used ones, but not the one that was just
+    /// `written`, as its stamp tells. Returns the set of shards that entries were evicted from.
+    fn evict(&self, mut written: Option<u64>, removed: &mut RemovedEntries) -> Result<u64> {
         let now = self.now();
-        let mut shards_used = 0_u64;
+        let mut shards = 0_u64;
         while let Some(cause) = self.excess() {
             let index = self.next_to_evict(now);
             let mut shard = self.lock(index);
-            shards_used |= 1 << index;
+            shards |= 1 << index;
             if shard.remove_expired(now, 1, removed) > 0 {
                 continue;
             }
@@ -314,10 +325,7 @@ impl Store {
             }
             self.evict_batch(&mut shard, cause, written, removed);
         }
-        for index in (0..self.shards.len()).filter(|index| shards_used >> index & 1 == 1) {
-            self.lock(index).release_unused();
-        }
-        Ok(())
+        Ok(shards)
     }
 
     /// The shard that has expired entries, or else the least recently used entry.
