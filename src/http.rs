@@ -1,68 +1,97 @@
-//! HTTP: the seam that model clients send their requests through.
+//! HTTP: the trait that model clients send their requests through.
 
-use std::any::Any;
 use std::fmt;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
-use tokio::sync::mpsc;
 
 use crate::component::Component;
 use crate::deadline::Deadline;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
-/// Sends requests over a bounded pool of connections.
+/// Sends requests over a bounded number of connections.
 ///
 /// # Contract
-/// - **Bounds.** At most the configured number of requests is active at once; at most a bounded number waits;
-///   one more is refused with [`ErrorKind::Capacity`](crate::ErrorKind::Capacity) at once. Bodies are capped
-///   in decoded bytes.
-/// - **Deadlines.** Connecting, waiting for a connection, each read (idle, so that long streams live) and the
-///   whole call have limits; the request's own deadline is never extended.
-/// - **Any status is an answer**, not an error. Redirects are not followed. Nothing is retried.
-/// - **Cancellation.** Dropping the future, or the body of the response, closes the connection and frees its
-///   permit.
-/// - **Safety.** Plain `http` is refused unless the host is loopback or explicitly allowed. Headers and query
-///   strings appear in no error and no log of arshai's.
+/// - **Limits.** At most `pool.max_connections` requests are active concurrently, counted from connecting to the end
+///   of the body; at most `http.max_waiting` wait for a connection, and further requests fail immediately with
+///   [`ErrorKind::Capacity`]. Response bodies are limited to `http.max_body_bytes` decoded bytes. Both limits of
+///   connections are reported by [`Component::limits`] under these keys; an unlimited queue reports no limit.
+/// - **Deadlines.** Waiting for a connection, connecting, each read (an idle timeout, so that long streams live) and the
+///   whole call have timeouts. A request with a deadline waits for a connection until that deadline; one without waits
+///   for `http.pool_timeout`. The error names the step, and for the wait the setting to raise.
+/// - **Any status is a response**, not an error. Redirects are not followed. Nothing is retried.
+/// - **Bodies.** A body that ends early is an error; what arrived before the error is delivered first.
+/// - **Cancellation.** Dropping the future, or the body before its end, closes the connection and releases its permit.
+/// - **Safety.** Plain `http` is rejected unless the host is loopback or in `http.insecure_hosts`; URLs with
+///   credentials are rejected ([`checked_origin`]). Header values, query strings and bodies appear in no error and in
+///   no log record of arshai.
+/// - **Outcome.** An error raised before anything was sent (an invalid URL, a full queue, no connection) is
+///   [`NotSent`](crate::Outcome::NotSent). Later ones are [`Unknown`](crate::Outcome::Unknown).
+/// - **Closing** as for every [`Component`]: a request that is aborted at the deadline fails with
+///   [`ErrorKind::Closed`], as do requests sent afterwards.
 #[async_trait]
 pub trait HttpTransport: Component {
     /// Sends a request and waits for the response's head; the body is read from the response.
     ///
     /// # Errors
-    /// `InvalidInput` for a bad or refused URL, `Capacity` when too many requests wait, `Timeout` naming the
-    /// step, `Unavailable` when the host cannot be reached, `Transport` when bytes could not be sent or received.
-    /// One raised before a byte was sent is marked by [`nothing_was_sent`].
+    /// `InvalidInput` for an invalid or rejected URL, `Capacity` when the queue is full, `Timeout` naming the step,
+    /// `Unavailable` when the host cannot be reached, `Transport` when bytes could not be sent or received, `Protocol`
+    /// for a malformed response, `TooLarge` for response headers that exceed the transport's limit, `Closed`.
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse>;
 
-    /// Counters and bounds, as of now.
+    /// A snapshot of the counters.
     fn stats(&self) -> HttpStats;
 }
 
-/// Marks an error as raised before a byte of the request was sent, so that even an unsafe request may be
-/// tried again: for transports.
-#[must_use]
-pub fn nothing_was_sent(error: Error) -> Error {
-    error.not_sent()
+/// Scheme, host and port of a URL that may be requested: `https`, or `http` to loopback and to `insecure_hosts`. For
+/// transport implementations.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`], not repeating credentials that the URL holds.
+pub fn checked_origin(component: &'static str, uri: &http::Uri, insecure_hosts: &[String]) -> Result<String> {
+    let invalid = |message: String| Err(Error::new(ErrorKind::InvalidInput, component, message).not_sent());
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+        return invalid("URL without scheme or host; expected e.g. https://host/path".into());
+    };
+    if authority.as_str().contains('@') {
+        return invalid("URL must not contain credentials; send them in a header".into());
+    }
+    let host = authority.host();
+    let is_insecure = || insecure_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host));
+    match scheme {
+        "https" => {}
+        "http" if is_loopback(host) || is_insecure() => {}
+        "http" => {
+            return invalid(format!(
+                "plain HTTP to {host} is not allowed; use https, or add the host to http.insecure_hosts"
+            ));
+        }
+        _ => return invalid(format!("unsupported URL scheme {scheme:?}; expected http or https")),
+    }
+    Ok(format!("{scheme}://{authority}"))
 }
 
-/// Whether the transport says that no byte of the request was sent.
-#[must_use]
-pub fn was_nothing_sent(error: &Error) -> bool {
-    error.outcome() == crate::error::Outcome::NotSent
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// A request: method, URL, headers and a whole body, with an optional deadline.
+/// A request: method, URL, headers and a complete body, with an optional deadline.
 pub struct HttpRequest {
     /// Method, URL, headers and body.
     pub request: http::Request<Bytes>,
-    /// When the call, body included, must have ended; besides the transport's own total limit.
+    /// Deadline of the call, body included; in addition to the transport's total timeout.
     pub deadline: Option<Deadline>,
 }
 
 impl HttpRequest {
-    /// A request without a deadline of its own.
+    /// A request without a deadline.
     #[must_use]
     pub fn new(request: http::Request<Bytes>) -> Self {
         Self { request, deadline: None }
@@ -84,7 +113,7 @@ impl fmt::Debug for HttpRequest {
     }
 }
 
-/// A response: status and headers at once, the body as it comes.
+/// A response: status and headers, and the body as a stream.
 #[derive(Debug)]
 pub struct HttpResponse {
     /// The status.
@@ -95,30 +124,24 @@ pub struct HttpResponse {
     pub body: HttpBody,
 }
 
-/// A response's body, in chunks as they arrive.
+/// A response's body: a stream of chunks as they arrive.
 ///
-/// At most a few chunks are buffered; the connection waits while nobody reads, until the call's deadline. Dropping
-/// the body before its end closes the connection.
-pub struct HttpBody {
-    chunks: mpsc::Receiver<Result<Bytes>>,
-    /// Dropped with the body: lets the transport know that nobody reads any more.
-    _guard: Option<Box<dyn Any + Send + Sync>>,
-}
+/// The connection waits while the body is not read, until the call's deadline. After an error the body has ended.
+/// Dropping the body before its end closes the connection.
+pub struct HttpBody(Option<Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>>);
 
 impl HttpBody {
-    /// A body fed by a transport through `chunks`; closing the channel ends it. `guard` is dropped with the body.
+    /// A body that reads `chunks`. The stream is dropped at its end, at its first error, or with the body: that is when
+    /// a transport closes or reuses the connection.
     #[must_use]
-    pub fn new(chunks: mpsc::Receiver<Result<Bytes>>, guard: Option<Box<dyn Any + Send + Sync>>) -> Self {
-        Self { chunks, _guard: guard }
+    pub fn new(chunks: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Self {
+        Self(Some(Box::pin(chunks)))
     }
 
-    /// A body that is all there: for test doubles.
+    /// A body that has arrived completely: for test doubles.
     #[must_use]
     pub fn full(bytes: impl Into<Bytes>) -> Self {
-        let (sender, chunks) = mpsc::channel(1);
-        // The channel has room for one and its receiver is alive.
-        let _ = sender.try_send(Ok(bytes.into()));
-        Self::new(chunks, None)
+        Self::new(stream::iter([Ok(bytes.into())]))
     }
 
     /// The next chunk; `None` at the end. Dropping the future loses nothing.
@@ -126,10 +149,10 @@ impl HttpBody {
     /// # Errors
     /// As [`HttpTransport::send`]; after an error the body has ended.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>> {
-        self.chunks.recv().await.transpose()
+        self.next().await.transpose()
     }
 
-    /// Everything that is left. Bounded by the transport's cap on decoded bytes. Dropping the future closes the
+    /// The rest of the body, limited by the transport's `http.max_body_bytes`. Dropping the future closes the
     /// connection.
     ///
     /// # Errors
@@ -146,28 +169,83 @@ impl HttpBody {
     }
 }
 
+impl Stream for HttpBody {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(chunks) = &mut self.0 else { return Poll::Ready(None) };
+        let next = chunks.as_mut().poll_next(cx);
+        if matches!(next, Poll::Ready(None | Some(Err(_)))) {
+            // The connection is closed or reused now, however long this value lives.
+            self.0 = None;
+        }
+        next
+    }
+}
+
 impl fmt::Debug for HttpBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("HttpBody")
     }
 }
 
-/// What a transport is doing and has done.
+/// Counters of a transport. Its limits are in [`Component::limits`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct HttpStats {
-    /// Requests that got a response, whatever its status.
+    /// Requests that got a response, of any status.
     pub responses: u64,
     /// Requests that failed.
     pub failures: u64,
-    /// Requests refused because too many were waiting.
+    /// Requests rejected because the queue was full.
     pub rejected: u64,
     /// Bytes of request bodies sent.
     pub bytes_sent: u64,
     /// Decoded bytes of response bodies received.
     pub bytes_received: u64,
-    /// The longest time from sending to the response's head.
+    /// Longest time from sending a request to the response's head.
     pub slowest_response: Duration,
     /// Connections open and not in use.
     pub idle_connections: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Uri;
+
+    use super::*;
+
+    fn origin(url: &'static str) -> Result<String> {
+        checked_origin("test", &Uri::from_static(url), &["model.internal".into()])
+    }
+
+    #[test]
+    fn plain_http_goes_to_loopback_and_to_allowed_hosts_only() {
+        for url in
+            ["http://localhost:1/v1", "http://127.9.9.9/", "http://[::1]:80/", "http://Model.Internal/"]
+        {
+            assert!(origin(url).is_ok(), "{url}");
+        }
+        for url in
+            ["http://example.com/", "http://localhost.evil.com/", "http://10.0.0.1/", "ftp://localhost/"]
+        {
+            assert_eq!(origin(url).expect_err(url).kind(), ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn a_url_with_a_password_is_rejected_without_repeating_it() {
+        let error = origin("https://user:hunter2@example.com/").expect_err("credentials");
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_at_its_first_error() {
+        let error = || Error::new(ErrorKind::Transport, "test", "connection lost");
+        let mut body =
+            HttpBody::new(stream::iter([Ok(Bytes::from("a")), Err(error()), Ok(Bytes::from("b"))]));
+        assert_eq!(body.chunk().await.expect("one chunk").expect("not the end"), "a");
+        assert_eq!(body.chunk().await.expect_err("it fails").kind(), ErrorKind::Transport);
+        assert_eq!(body.chunk().await.expect("it has ended"), None);
+    }
 }

@@ -8,10 +8,12 @@ use crate::Registry;
 
 pub use self::ureq::UreqTransport;
 
-/// Adds the HTTP transports.
+/// Registers the HTTP transports.
 pub(super) fn register(registry: &mut Registry) {
     registry
         .http
         .register(UreqTransport::NAME, |context| Ok(Arc::new(UreqTransport::from_context(context)?)));
-    registry.http.register(UreqTransport::LEGACY, |context| Ok(Arc::new(UreqTransport::legacy(context)?)));
+    registry
+        .http
+        .register(UreqTransport::LEGACY_NAME, |context| Ok(Arc::new(UreqTransport::legacy(context)?)));
 }

@@ -18,7 +18,7 @@ use crate::pool::{
 use crate::support::{IdleStack, LazyTask, OwnedPermit};
 use crate::{CloseReport, Component, Deadline, Health, LimitUsage, Result, ShutdownPhase};
 
-/// Idle connections are looked at this often at most; `idle_timeout` is exceeded by no more than this.
+/// Minimum interval between two passes of the reaper, and thereby the most by which `idle_timeout` is exceeded.
 const MIN_REAP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A pool that keeps the whole contract of [`ConnectionPool`].
@@ -241,8 +241,7 @@ struct PoolPermit {
     _permit: OwnedPermit,
 }
 
-/// What the pool counts for a permit.
-#[derive(Clone, Copy)]
+/// How the pool counts a permit.
 enum Counted {
     Nothing,
     Connecting,

@@ -9,7 +9,7 @@ use crate::pool::{Connection, PoolSettings, PoolStats};
 use crate::support::{OwnedPermit, PermitQueue, ResizableSemaphore};
 use crate::{CloseReport, Deadline, Error, ErrorKind, LimitUsage, Result, unsupported_limit_error};
 
-/// Enforces the settings of a pool, whatever keeps its idle connections.
+/// Enforces the settings of a pool. The pool itself keeps and counts the connections.
 pub(super) struct PoolLimits {
     pub(super) settings: PoolSettings,
     /// A permit for each caller that has a connection or is about to have one.

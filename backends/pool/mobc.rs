@@ -23,10 +23,10 @@ use crate::support::OwnedPermit;
 use crate::{CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase};
 
 /// Keeps idle connections in mobc. Limits and health checks are in front of it, because mobc can neither lower a limit
-/// nor say which step of a checkout timed out. What it lacks: it does not drop idle connections after `idle_timeout`,
-/// nor when the limit falls, nor on close while another is in use.
+/// nor say which step of a checkout timed out. It does not drop idle connections after `idle_timeout`, nor when the
+/// limit falls, nor on close while another is in use; its [`PoolCapabilities`] say so.
 ///
-/// mobc reports unlabelled gauges of its own to the `metrics` recorder of the process, if there is one.
+/// mobc also reports unlabelled gauges to the `metrics` recorder of the process, if there is one.
 pub(super) struct MobcPool(Arc<Inner>);
 
 struct Inner {
@@ -134,7 +134,7 @@ impl Inner {
     async fn checkout(&self, deadline: Deadline) -> Result<MobcHandle> {
         let mobc = self.mobc.lock().clone().ok_or_else(|| closed_error(self.limits.settings.name))?;
         let get = async { mobc.get().await.map_err(|error| self.map_error(error)) };
-        // Without a limit and checks of its own, it waits only to connect.
+        // mobc's limit and checks are off, so it waits only to connect.
         match self.limits.connect(deadline, get).await {
             Ok(mobc) => Ok(MobcHandle::new(mobc, &self.counts)),
             Err(error) => {
@@ -183,7 +183,7 @@ impl Inner {
     }
 }
 
-/// What mobc keeps. The connection is `None` while it is in use.
+/// A connection as mobc stores it; `None` while it is in use.
 struct IdleCell {
     connection: Option<Box<dyn Connection>>,
     since: Instant,

@@ -96,6 +96,9 @@ impl ConnectionManager {
             if let Some(connection) = self.current() {
                 return Ok(connection);
             }
+            if self.closed.load(Ordering::Relaxed) {
+                return Err(closed_error());
+            }
             if let Some(outage) = &*outage {
                 let failed_meanwhile = outage.failed_at >= arrived;
                 let fail_fast = outage.unreachable_since.elapsed() > self.command_timeout;
@@ -129,7 +132,7 @@ impl ConnectionManager {
         let connection = Arc::new(MultiplexedConnection::new(pooled, self.command_timeout)?);
         let mut current = self.current.write();
         if self.closed.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Closed, COMPONENT, "closed"));
+            return Err(closed_error());
         }
         *current = Some(Arc::clone(&connection));
         Ok(connection)
@@ -151,6 +154,10 @@ impl ConnectionManager {
             message: error.to_string(),
         })
     }
+}
+
+fn closed_error() -> Error {
+    Error::new(ErrorKind::Closed, COMPONENT, "closed")
 }
 
 /// Whether another attempt within the same call is useless.

@@ -1,60 +1,75 @@
-//! The executor as it was before there were bounds.
+//! The legacy executor: a spawn per call, no limits.
 
-use crate::{CloseReport, Component, LimitUsage, ShutdownPhase};
 use std::borrow::Cow;
-use std::fmt;
-use std::future::{Future, ready};
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::task_tracker::{TaskTracker, TaskTrackerToken};
 
-use super::background::Background;
-use super::call::{Counters, Ended, Failure, Spawned, duplicate, duplicates, outcome, resolve, stopped};
 use crate::registry::BuildContext;
-use crate::support::ResizableSemaphore;
+use crate::support::{catch_panic, counters, panic_message};
 use crate::tasks::{
-    BackgroundFailureListener, Function, FunctionBody, FunctionCall, FunctionExecutionInput,
-    FunctionExecutionResult, FunctionOutcome, FunctionTask, Functions, TaskCapabilities, TaskExecutor,
-    TaskStats,
+    BackgroundFailure, BackgroundFailureListener, CallContext, FailureKind, FunctionBody, FunctionCall,
+    FunctionError, FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome, FunctionTask, Functions,
+    NestedExecution, TaskCapabilities, TaskExecutor, TaskStats,
 };
-use crate::{Deadline, Error, ErrorKind, Health, Result};
+use crate::{CloseReport, Component, Deadline, Health, LimitUsage, ShutdownPhase};
 
-/// Runs functions as Python arshai 1.15.0 does: every call at once, any number of background tasks, no
-/// deadlines, no cap on results, and blocking functions on the runtime's shared blocking threads.
+const COMPONENT: &str = "tasks";
+
+/// Runs functions as Python arshai 1.15.0 does: all calls concurrently, any number of background tasks, no default
+/// deadline, no result size limit, and blocking functions on the runtime's shared blocking threads.
 ///
-/// It is what `ARSHAI_DISABLE_OPTIMIZATIONS` goes back to. Of the deadlines it keeps those that somebody asks
-/// for: a turn's own and a function's own. Dropping it aborts what it still runs, as far as that can be
-/// aborted.
+/// It is selected by `ARSHAI_DISABLE_OPTIMIZATIONS`. Timeouts of functions and deadlines of turns apply. Dropping it
+/// aborts its calls and background tasks; blocking functions run to their end.
+#[derive(Debug)]
 pub struct LegacyExecutor {
     shared: Arc<Shared>,
-    stop: watch::Sender<bool>,
+    /// Cancelled when running regular calls must end.
+    stop: CancellationToken,
+    parent: Option<CallContext>,
 }
 
 struct Shared {
-    /// Counted, not bounded.
-    calls: ResizableSemaphore,
-    background: Arc<Background>,
-    counters: Arc<Counters>,
+    calls: TaskTracker,
+    background: TaskTracker,
+    /// Cancelled when the executor is closed and its deadline has passed.
+    stop: CancellationToken,
+    closed: CancellationToken,
+    stats: Mutex<TaskStats>,
+    listener: Option<BackgroundFailureListener>,
 }
 
+type Failure = (FailureKind, String);
+
 impl LegacyExecutor {
-    /// Its name in the configuration: `tasks.backend = "legacy"`.
+    /// Name in the configuration: `tasks.backend = "legacy"`.
     pub const NAME: &'static str = "legacy";
 
-    /// An executor without bounds, and who is told about background tasks that fail.
+    /// An executor with a listener of failed background tasks.
     #[must_use]
     pub fn new(listener: Option<BackgroundFailureListener>) -> Self {
-        let counters = Arc::default();
         let shared = Shared {
-            calls: ResizableSemaphore::new("tasks.max_concurrency", "calls", ResizableSemaphore::MAX),
-            background: Arc::new(Background::new(ResizableSemaphore::MAX, 0, listener, &counters)),
-            counters,
+            calls: TaskTracker::new(),
+            background: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            closed: CancellationToken::new(),
+            stats: Mutex::default(),
+            listener,
         };
-        Self { shared: Arc::new(shared), stop: watch::Sender::new(false) }
+        // A tracker can be waited for once it is closed; it still tracks further tasks.
+        shared.calls.close();
+        shared.background.close();
+        Self { stop: shared.stop.clone(), shared: Arc::new(shared), parent: None }
     }
 
     /// The executor for a runtime.
@@ -62,130 +77,237 @@ impl LegacyExecutor {
     pub fn from_context(context: &BuildContext) -> Self {
         Self::new(context.background_failure_listener.clone())
     }
-}
 
-impl Drop for LegacyExecutor {
-    fn drop(&mut self) {
-        self.shared.close();
+    fn start(&self, call: FunctionCall, functions: &Functions, deadline: Option<Deadline>) -> FunctionTask {
+        let is_background = call.is_background;
+        match self.try_start(&call, functions, deadline) {
+            Ok(Some(task)) => self.shared.clone().watch(call, task),
+            Ok(None) => FunctionTask::new(std::future::ready(FunctionOutcome::initiated(call))),
+            Err((kind, error)) => {
+                let outcome = match kind {
+                    FailureKind::NotFound => FunctionOutcome::not_found(call),
+                    kind => FunctionOutcome::failed(call, kind, error),
+                };
+                self.shared.ended(outcome, is_background)
+            }
+        }
+    }
+
+    /// The task of a regular call; none for a background call.
+    fn try_start(
+        &self,
+        call: &FunctionCall,
+        functions: &Functions,
+        deadline: Option<Deadline>,
+    ) -> Result<Option<AbortOnDropHandle<Result<Value, Failure>>>, Failure> {
+        let function = functions.get(&call.name).ok_or((FailureKind::NotFound, String::new()))?;
+        let args = call.arguments().map_err(to_failure)?;
+        let runtime = Handle::try_current().map_err(|_| {
+            (FailureKind::Failed, "no tokio runtime: must be called from a runtime context".to_owned())
+        })?;
+        if self.shared.closed.is_cancelled() {
+            return Err((FailureKind::ShutDown, "executor is shut down; call not started".to_owned()));
+        }
+        let timeout = function.timeout().map(Deadline::after);
+        let deadline = if call.is_background {
+            timeout
+        } else {
+            let parent = self.parent.as_ref().and_then(CallContext::deadline);
+            [timeout, deadline, parent].into_iter().flatten().min()
+        };
+        let nested = Arc::clone(&self.shared) as Arc<dyn NestedExecution>;
+        let context = CallContext::new(function, call, deadline, nested)
+            .with_progress_listener(functions.progress_listener());
+        if call.is_background {
+            let token = Some(self.shared.background.token());
+            self.shared.stats.lock().background_started += 1;
+            let run = BackgroundRun { shared: Arc::clone(&self.shared), token, context, result: None };
+            runtime.spawn(run.run(args));
+            return Ok(None);
+        }
+        let (stop, token) = (self.stop.clone(), self.shared.calls.token());
+        Ok(Some(AbortOnDropHandle::new(runtime.spawn(async move {
+            let _token = token;
+            run(&stop, context, args).await
+        }))))
     }
 }
 
-impl fmt::Debug for LegacyExecutor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LegacyExecutor")
-            .field("calls", &self.shared.calls)
-            .field("background", &self.shared.background)
-            .finish()
+/// Runs the function of `context` until `stop` is cancelled or the deadline passes.
+async fn run(stop: &CancellationToken, context: CallContext, args: Value) -> Result<Value, Failure> {
+    let _cancel_at_end = context.cancellation().clone().drop_guard();
+    let (function, deadline) = (context.function().clone(), context.deadline());
+    let work = async {
+        match function.body() {
+            // Called inside the future: it may panic before it returns one.
+            FunctionBody::Async(body) => {
+                let call = AssertUnwindSafe(async { body(context, args).await });
+                call.catch_unwind().await.map_err(panic_message)
+            }
+            FunctionBody::Blocking(body) => {
+                let body = Arc::clone(body);
+                let call = tokio::task::spawn_blocking(move || catch_panic(|| body(context, args)));
+                call.await.unwrap_or_else(|error| Ok(Err(error.into())))
+            }
+        }
+    };
+    let limited = async {
+        match deadline {
+            None => Ok(work.await),
+            Some(deadline) => tokio::time::timeout_at(deadline.instant(), work).await,
+        }
+    };
+    match stop.run_until_cancelled(limited).await {
+        None => Err(cancelled()),
+        Some(Err(_)) => Err((FailureKind::TimedOut, "timed out".to_owned())),
+        Some(Ok(Err(panic))) => Err((FailureKind::Panicked, panic)),
+        Some(Ok(Ok(result))) => result.map_err(to_failure),
     }
+}
+
+fn to_failure(error: FunctionError) -> Failure {
+    let kind = if error.is_bad_arguments() { FailureKind::BadArguments } else { FailureKind::Failed };
+    (kind, error.message().to_owned())
+}
+
+fn cancelled() -> Failure {
+    (FailureKind::Cancelled, "cancelled: the executor, its runtime or the parent call ended".to_owned())
 }
 
 impl Shared {
-    /// Starts a call, regular or background, on a task of its own.
-    fn start(
-        self: &Arc<Self>,
+    /// The outcome of a regular call's task, counted.
+    fn watch(
+        self: Arc<Self>,
         call: FunctionCall,
-        functions: &Functions,
-        deadline: Option<Deadline>,
-        stop: watch::Receiver<bool>,
+        task: AbortOnDropHandle<Result<Value, Failure>>,
     ) -> FunctionTask {
-        let is_background = call.is_background;
-        let refused = |outcome: FunctionOutcome| {
-            if !is_background {
-                self.counters.count(&outcome);
-            }
-            FunctionTask::new(ready(outcome))
-        };
-        let (function, args) = match resolve(&call, functions) {
-            Ok((function, args)) => (function.clone(), args),
-            Err(unresolved) => return refused(unresolved.of(call)),
-        };
-        if is_background {
-            let work = run(function.clone(), args);
-            return refused(self.background.start(call, &function, stop, work));
-        }
-        let Ok(runtime) = Handle::try_current() else { return refused(Failure::no_runtime().of(call)) };
-        let Some(slot) = self.calls.try_acquire_owned() else {
-            return refused(Failure::shut_down().of(call));
-        };
-        let mut task = Spawned(runtime.spawn(async move {
-            let _slot = slot;
-            let own = function.timeout().map(Deadline::after);
-            let until = deadline.into_iter().chain(own).min();
-            tokio::select! {
-                biased;
-                () = stopped(stop) => Err(Failure::cancelled()),
-                ended = within(until, run(function, args)) => ended,
-            }
-        }));
-        let shared = Arc::clone(self);
         FunctionTask::new(async move {
-            let ended = (&mut task).await.unwrap_or_else(|error| Err(error.into()));
-            let outcome = outcome(call, ended);
-            shared.counters.count(&outcome);
+            let result = task.await.unwrap_or_else(|error| match error.try_into_panic() {
+                Ok(panic) => Err((FailureKind::Panicked, panic_message(panic))),
+                Err(_) => Err(cancelled()),
+            });
+            let outcome = match result {
+                Ok(value) => FunctionOutcome::completed(call, value),
+                Err((kind, error)) => FunctionOutcome::failed(call, kind, error),
+            };
+            self.stats.lock().record(&outcome);
             outcome
         })
     }
 
-    fn close(&self) {
-        self.calls.close();
-        self.background.slots().close();
+    /// A call that did not start.
+    fn ended(&self, outcome: FunctionOutcome, is_background: bool) -> FunctionTask {
+        if !is_background {
+            self.stats.lock().record(&outcome);
+        }
+        FunctionTask::new(std::future::ready(outcome))
     }
 }
 
-async fn run(function: Function, args: Value) -> Ended {
-    match function.body() {
-        FunctionBody::Async(body) => Ok(body(args).await?),
-        FunctionBody::Blocking(body) => {
-            let body = Arc::clone(body);
-            Ok(tokio::task::spawn_blocking(move || body(args)).await??)
+impl NestedExecution for Shared {
+    fn child_executor(self: Arc<Self>, parent: CallContext) -> Arc<dyn TaskExecutor> {
+        let stop = parent.cancellation().child_token();
+        Arc::new(LegacyExecutor { shared: self, stop, parent: Some(parent) })
+    }
+}
+
+/// A running background task. Dropping it ends the task, also when the runtime drops it.
+struct BackgroundRun {
+    shared: Arc<Shared>,
+    token: Option<TaskTrackerToken>,
+    context: CallContext,
+    result: Option<Result<Value, Failure>>,
+}
+
+impl BackgroundRun {
+    async fn run(mut self, args: Value) {
+        self.result = Some(run(&self.shared.stop, self.context.clone(), args).await);
+    }
+}
+
+impl Drop for BackgroundRun {
+    fn drop(&mut self) {
+        let Self { shared, context, .. } = self;
+        let result = self.result.take().unwrap_or_else(|| Err(cancelled()));
+        match result {
+            Ok(_) => shared.stats.lock().background_succeeded += 1,
+            Err(_) => shared.stats.lock().background_failed += 1,
+        }
+        self.token = None;
+        let (Err((kind, error)), Some(listener)) = (result, &shared.listener) else { return };
+        let call_id = context.call_id().map(str::to_owned);
+        let failure = BackgroundFailure::new(context.function(), call_id, kind, error);
+        if let Err(message) = catch_panic(|| listener(failure)) {
+            tracing::error!(message, "background failure listener panicked; ignored");
         }
     }
 }
 
-async fn within(deadline: Option<Deadline>, work: impl Future<Output = Ended>) -> Ended {
-    let Some(deadline) = deadline else { return work.await };
-    let left = deadline.remaining();
-    tokio::time::timeout_at(deadline.instant(), work).await.unwrap_or_else(|_| Err(Failure::timed_out(left)))
+impl Drop for LegacyExecutor {
+    fn drop(&mut self) {
+        if self.parent.is_none() {
+            self.shared.closed.cancel();
+            self.shared.stop.cancel();
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("calls", &self.calls.len()).finish_non_exhaustive()
+    }
 }
 
 #[async_trait]
 impl Component for LegacyExecutor {
     fn name(&self) -> Cow<'_, str> {
-        Cow::Borrowed("tasks")
+        Cow::Borrowed(COMPONENT)
     }
 
     fn shutdown_phase(&self) -> ShutdownPhase {
         ShutdownPhase::Tasks
     }
 
+    /// Usage without limits; peaks are not recorded.
     fn limits(&self) -> Vec<LimitUsage> {
-        vec![self.shared.calls.usage(), self.shared.background.slots().usage()]
+        let usage = |key, unit, tracker: &TaskTracker| {
+            let used = tracker.len() as u64;
+            LimitUsage::new(key, unit, used, used, None)
+        };
+        vec![
+            usage("tasks.max_concurrency", "calls", &self.shared.calls),
+            usage("tasks.max_background_tasks", "tasks", &self.shared.background),
+        ]
     }
 
     fn counters(&self) -> Value {
-        crate::support::counters(&self.stats())
+        counters(&self.stats())
     }
 
     async fn health(&self, _: Deadline) -> Health {
-        match self.shared.calls.is_closed() {
-            true => Health::Unhealthy { reason: "the task executor is shut down".into() },
+        match self.shared.closed.is_cancelled() {
+            true => Health::unhealthy("executor is shut down"),
             false => Health::Healthy,
         }
     }
 
     async fn close(&self, deadline: Deadline) -> CloseReport {
-        let (calls, background) = (&self.shared.calls, self.shared.background.slots());
-        self.shared.close();
-        let before = background.used();
+        if self.parent.is_some() {
+            self.stop.cancel();
+            return CloseReport::idle();
+        }
+        let Shared { calls, background, closed, .. } = &*self.shared;
+        closed.cancel();
+        let before = background.len();
         let all = async {
-            calls.wait_idle().await;
-            background.wait_idle().await;
+            calls.wait().await;
+            background.wait().await;
         };
-        // Whether time ran out shows in what still runs.
-        let _ = deadline.run("tasks", "running calls", all).await;
-        let left = background.used();
-        let aborted = left + calls.used();
-        self.stop.send_replace(true);
+        // Whether the deadline passed shows in what still runs.
+        let _ = deadline.run(COMPONENT, "waiting for running calls", all).await;
+        let left = background.len();
+        let aborted = left + calls.len();
+        self.shared.stop.cancel();
         CloseReport::new(before.saturating_sub(left), aborted, Vec::new())
     }
 }
@@ -193,16 +315,13 @@ impl Component for LegacyExecutor {
 #[async_trait]
 impl TaskExecutor for LegacyExecutor {
     async fn execute_functions(&self, input: FunctionExecutionInput) -> FunctionExecutionResult {
-        let duplicates = duplicates(&input.function_calls);
-        let mut tasks = Vec::with_capacity(input.function_calls.len());
-        for (index, call) in input.function_calls.into_iter().enumerate() {
-            tasks.push(if duplicates.binary_search(&index).is_ok() {
-                let is_background = call.is_background;
-                let outcome = duplicate(call);
-                if !is_background {
-                    self.shared.counters.count(&outcome);
-                }
-                FunctionTask::new(ready(outcome))
+        let mut ids = HashSet::new();
+        let mut tasks = Vec::new();
+        for call in input.function_calls {
+            let is_duplicate = call.call_id.as_ref().is_some_and(|id| !ids.insert(id.clone()));
+            let is_background = call.is_background;
+            tasks.push(if is_duplicate {
+                self.shared.ended(FunctionOutcome::duplicate(call), is_background)
             } else {
                 self.execute_function_progressively(
                     call,
@@ -223,19 +342,28 @@ impl TaskExecutor for LegacyExecutor {
         deadline: Option<Deadline>,
     ) -> FunctionTask {
         let functions = if call.is_background { available_background_tasks } else { available_functions };
-        self.shared.start(call, functions, deadline, self.stop.subscribe())
+        self.start(call, functions, deadline)
     }
 
     fn active_background_tasks_count(&self) -> usize {
-        self.shared.background.slots().used()
+        self.shared.background.len()
     }
 
     async fn wait_for_background_tasks(&self, timeout: Option<Duration>) -> usize {
-        self.shared.background.wait(timeout).await
+        let background = &self.shared.background;
+        match timeout {
+            None => background.wait().await,
+            Some(timeout) => {
+                // Whether the timeout passed shows in the number of tasks.
+                let deadline = Deadline::after(timeout);
+                let _ = deadline.run(COMPONENT, "waiting for background tasks", background.wait()).await;
+            }
+        }
+        background.len()
     }
 
     fn stats(&self) -> TaskStats {
-        self.shared.counters.stats()
+        self.shared.stats.lock().clone()
     }
 
     fn capabilities(&self) -> TaskCapabilities {

@@ -1,11 +1,7 @@
-//! Task executors: bounded, and as they were before there were bounds.
+//! Task executors: bounded, and the legacy implementation without limits.
 
-mod background;
 mod bounded;
-mod call;
 mod legacy;
-mod size;
-mod turn;
 
 use std::sync::Arc;
 
@@ -14,7 +10,10 @@ use crate::Registry;
 pub use bounded::{BoundedExecutor, BoundedExecutorBuilder};
 pub use legacy::LegacyExecutor;
 
-/// Adds the task backends.
+/// The default executor, under its name in Python arshai: `FunctionOrchestrator::default()`.
+pub type FunctionOrchestrator = BoundedExecutor;
+
+/// Registers the task backends.
 pub(super) fn register(registry: &mut Registry) {
     registry
         .tasks

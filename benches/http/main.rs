@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use server::Server;
 
-/// The most connections, for all who have such a limit.
+/// Connection limit of every contender that has one.
 const LIMIT: usize = 20;
 
 const OURS: &str = "arshai";

@@ -1,4 +1,4 @@
-//! The server that all contenders talk to: HTTP/1.1 on loopback, in a thread of its own.
+//! The server of all contenders: HTTP/1.1 on loopback, on a separate thread.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What the first line's path asks for.
+/// Paths that select a reply.
 const SLOW: &str = "/slow";
 const TOKENS: &str = "/tokens/";
 const TOOLS: &str = "/tools/";
 
-/// How long a slow reply takes.
+/// Delay of a slow reply.
 const SLOW_REPLY: Duration = Duration::from_millis(20);
 
-/// Counts the connections that are open, and the most that ever were.
+/// Number of open connections, and the peak.
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     open: AtomicUsize,
@@ -24,7 +24,7 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// The most at once.
+    /// Maximum number of connections open concurrently.
     pub(crate) fn peak(&self) -> usize {
         self.peak.load(Ordering::SeqCst)
     }
@@ -161,7 +161,7 @@ async fn send_tokens(stream: &mut TcpStream, tokens: u64) -> std::io::Result<()>
     stream.write_all(end("stop").as_bytes()).await
 }
 
-/// Two tool calls at once, and then a stream of `lasts` in all.
+/// Two tool calls immediately, then text until `lasts` have passed.
 async fn send_tools(stream: &mut TcpStream, lasts: Duration) -> std::io::Result<()> {
     let began = tokio::time::Instant::now();
     let mut head = EVENTS.to_owned();

@@ -26,7 +26,7 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 const OURS: &str = "arshai";
 const BY_HAND: &str = "reqwest, eventsource-stream, serde_json";
 
-/// How long a tool of the turn works, and how long its model streams.
+/// Duration of a tool call, and of the stream.
 const TOOL: Duration = Duration::from_millis(200);
 const STREAM: Duration = Duration::from_secs(1);
 
@@ -156,7 +156,7 @@ fn rate(count: usize, read: impl FnOnce() -> usize) -> f64 {
     count as f64 / began.elapsed().as_secs_f64()
 }
 
-/// What a token of a long answer allocates beside one of a short answer, and the most bytes held meanwhile. The
+/// Bytes allocated per token of a long response beside a short one, and the peak of bytes held meanwhile. The
 /// server runs in the same process, but allocates nothing for each token.
 fn allocations(bench: &mut Bench, server: &Server) {
     let runtime = runtime();
@@ -171,7 +171,7 @@ fn allocations(bench: &mut Bench, server: &Server) {
     row(bench, "held_at_most_of_100k", long.1, short.1, 2.0);
 }
 
-/// Bytes allocated for each token, and the most that were held.
+/// Bytes allocated per token, and the peak of bytes held.
 fn allocated(runtime: &Runtime, server: &Server, count: usize) -> (f64, f64) {
     let arshai = arshai(server, &format!("/tokens/{count}"));
     let model = model(&arshai);

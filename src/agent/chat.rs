@@ -149,7 +149,7 @@ impl ChatAgent {
     /// Answers one message as the answer arrives.
     ///
     /// A tool call starts as soon as its arguments are complete, while the model is still streaming, unless its
-    /// function [waits for the end of the turn](crate::tasks::Function::waiting_for_turn_end). If the model's stream
+    /// function [waits for the end of the turn](crate::tasks::Function::with_deferred_start). If the model's stream
     /// fails, running foreground calls are cancelled and listed in the error's context `tools_started`.
     ///
     /// Nothing happens until the stream is read, and reading drives it: a slow reader delays the model, but neither

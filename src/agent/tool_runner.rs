@@ -87,7 +87,7 @@ impl ToolRunner<'_> {
             };
             match &event {
                 ChatEvent::Text(text) => self.send(|| AgentEvent::Text(text.clone())).await,
-                ChatEvent::ToolCall { index, call } if self.waits_for_turn_end(call) => {
+                ChatEvent::ToolCall { index, call } if self.is_deferred(call) => {
                     calls.deferred.push((*index, call.clone()));
                 }
                 ChatEvent::ToolCall { index, call } => calls.start(*index, call).await,
@@ -110,9 +110,9 @@ impl ToolRunner<'_> {
         }
     }
 
-    fn waits_for_turn_end(&self, call: &ToolCall) -> bool {
+    fn is_deferred(&self, call: &ToolCall) -> bool {
         let function = self.functions.get(&call.name).or_else(|| self.background_tasks.get(&call.name));
-        function.is_some_and(Function::waits_for_turn_end)
+        function.is_some_and(Function::is_deferred)
     }
 
     fn function_call(&self, call: &ToolCall) -> Option<FunctionCall> {

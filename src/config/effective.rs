@@ -134,8 +134,9 @@ impl Effective {
 
     fn apply_legacy_values(&mut self) {
         // The sizes are shared with other pools: an outside backend keeps what was configured for it.
-        let is_rolled_back = |key: &str| matches!(self.sources[key], ValueSource::Rollback { .. });
-        let has_legacy_sizes = is_rolled_back("pool.backend") && is_rolled_back("http.backend");
+        let is_legacy = |key: &&str| self.backend(key) == "legacy";
+        let are_legacy = ["pool.backend", "http.backend"].iter().all(is_legacy);
+        let sizes = self.flag(Flag::Connections).filter(|_| are_legacy);
         for key in KEYS {
             match key.spec.legacy {
                 Legacy::Unlimited(backend) if self.backend(backend) == "legacy" => {
@@ -146,8 +147,8 @@ impl Effective {
                     self.not_used(key, self.cause(backend));
                 }
                 Legacy::HttpPool(value) => {
-                    if has_legacy_sizes {
-                        self.set(key, value, self.cause("http.backend"));
+                    if let Some(source) = sizes.clone() {
+                        self.set(key, value, source);
                     }
                     if self.backend("pool.backend") == "legacy" {
                         self.annotations.insert(key.path, Annotation::HttpOnly);

@@ -8,7 +8,7 @@ use super::backends::BackendSections;
 use super::explain::Provenance;
 use super::key::Legacy::{HttpPool, NotUsed, Optimization, Unlimited};
 use super::key::{Key, Spec, sections};
-use super::mcp_servers::McpServerConfig;
+use super::mcp_servers::{InheritedEnv, McpServerConfig};
 use super::setting::Setting;
 
 const HTTP: &[&str] = &["http", "https"];
@@ -167,6 +167,8 @@ sections! {
 
     /// MCP servers.
     McpConfig (mcp) {
+        /// MCP server manager.
+        backend: String = "rmcp".into();
         /// Whether MCP servers are used.
         enabled: bool = false;
         /// Timeout for connecting to a server.
@@ -176,6 +178,9 @@ sections! {
         /// MCP servers. The variable is the URL of a server named `default`, where MCP is enabled and none are listed.
         servers: Vec<McpServerConfig> = Vec::new(), env: "MCP_SERVER_URL", schemes: HTTP,
             example: "[{ name = \"search\", url = \"https://mcp.example.com\" }]";
+        sections:
+        /// Variables that child processes inherit.
+        pub inherited_env: InheritedEnv;
     }
 
     /// Model providers.
@@ -277,7 +282,8 @@ mod tests {
 
     /// What each rollback flag changes, as an effective configuration shows it.
     fn rollback(key: &Key) -> String {
-        let set: [(&str, fn(&mut RollbackConfig) -> &mut bool); 3] = [
+        type Flag = fn(&mut RollbackConfig) -> &mut bool;
+        let set: [(&str, Flag); 3] = [
             ("M", |rollback| &mut rollback.use_legacy_memory),
             ("C", |rollback| &mut rollback.use_legacy_connections),
             ("D", |rollback| &mut rollback.disable_optimizations),

@@ -1,10 +1,11 @@
-//! Threads for work that blocks: bounded in number, reused, and gone when nobody needs them.
+//! A bounded thread pool for blocking jobs, with an idle timeout.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -12,21 +13,21 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::LimitUsage;
-use crate::support::{OwnedPermit, ResizableSemaphore};
+use crate::support::{OwnedPermit, ResizableSemaphore, catch_panic};
 
-/// How long an idle thread stays before it ends.
+/// Idle threads end after this.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A bounded pool of threads for blocking work.
+/// A bounded pool of threads for blocking jobs.
 ///
 /// Tokio's own blocking pool is shared by the whole process, queues without bound and is waited for when the
-/// runtime ends; this one belongs to one component. Threads start when they are needed, at most as many as
-/// the pool has slots, and end after ten idle seconds or when the pool is dropped. Work that has begun cannot
-/// be interrupted: its thread and its slot stay in use until it returns.
+/// runtime ends; this one belongs to one component. Threads start when they are needed, at most as many as there are
+/// permits, and end after ten idle seconds or when the pool is dropped. A running job cannot be interrupted: its
+/// thread and its permit stay in use until it returns.
 pub struct BlockingPool {
-    slots: ResizableSemaphore,
+    permits: ResizableSemaphore,
     shared: Arc<Shared>,
 }
 
@@ -45,79 +46,82 @@ struct State {
 }
 
 impl BlockingPool {
-    /// A pool of at most `max_threads` threads, reported as the bound `name`. Starts none yet.
+    /// A pool of at most `max_threads` threads, reported as the limit `name`. Starts none yet.
     #[must_use]
     pub fn new(name: &'static str, max_threads: usize) -> Self {
-        Self {
-            slots: ResizableSemaphore::new(name, "threads", max_threads),
-            shared: Arc::new(Shared { name, state: Mutex::default(), wake: Condvar::new() }),
-        }
+        Self::with_permits(name, ResizableSemaphore::new(name, "threads", max_threads))
     }
 
-    /// Waits for a slot, runs `work` on a thread of the pool and gives what it returns.
+    /// A pool with one thread per permit in use, for components whose permits each stand for one blocking job, such
+    /// as connections. Jobs bring their permit: see [`spawn_job`](Self::spawn_job).
+    #[must_use]
+    pub fn with_permits(name: &'static str, permits: ResizableSemaphore) -> Self {
+        Self { permits, shared: Arc::new(Shared { name, state: Mutex::default(), wake: Condvar::new() }) }
+    }
+
+    /// Waits for a permit, runs `work` on a thread of the pool and returns its result.
     ///
-    /// Dropping the future while it waits for a slot means `work` never runs; afterwards `work` runs to its
+    /// Dropping the future while it waits for a permit means `work` never runs; afterwards `work` runs to its
     /// end and its result is dropped.
     ///
     /// # Errors
     /// [`ErrorKind::Panic`] with the panic's message when `work` panics, [`ErrorKind::Closed`] once the pool
-    /// is closed, [`ErrorKind::Capacity`] when the system gives no more threads.
+    /// is closed, [`ErrorKind::Capacity`] when the system cannot start another thread.
     pub async fn run<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        let slot = self.slots.acquire_owned().await?;
-        self.start(slot, work)?.await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Closed, self.shared.name, "the pool ended before the work began"))
-        })
+        let permit = self.permits.acquire_owned().await?;
+        self.spawn_job(permit, work)?.await
     }
 
-    /// Hands `work` to a thread now, holding `slot` until it has returned.
-    fn start<T, F>(&self, slot: OwnedPermit, work: F) -> Result<oneshot::Receiver<Result<T>>>
+    /// Runs `work` on a thread of the pool, holding `permit`, one of the pool's, until it has returned. The result is
+    /// delivered after the permit was released. Dropping the handle neither stops `work` nor delays it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Capacity`] when the system cannot start another thread.
+    pub fn spawn_job<T, F>(&self, permit: OwnedPermit, work: F) -> Result<JobHandle<T>>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
-        let (sender, receiver) = oneshot::channel();
+        let (sender, result) = oneshot::channel();
         let name = self.shared.name;
         let job = Box::new(move || {
-            let outcome = catch_unwind(AssertUnwindSafe(work));
-            // Free the slot before the waiter wakes: whoever sees the result sees the slot free.
-            drop(slot);
-            let _ = sender.send(
-                outcome.map_err(|panic| Error::new(ErrorKind::Panic, name, panic_message(panic.as_ref()))),
-            );
+            let outcome = catch_panic(work);
+            drop(permit);
+            let _ = sender.send(outcome.map_err(|message| Error::new(ErrorKind::Panic, name, message)));
         });
-        self.shared.hand_over(job, self.slots.max())?;
-        Ok(receiver)
+        self.shared.submit(job, self.permits.max())?;
+        Ok(JobHandle { name, result })
     }
 
-    /// Changes the most threads. Lowering lets running work end.
+    /// Changes the maximum number of threads. Lowering it lets running jobs end.
     pub fn set_max_threads(&self, max: usize) {
-        self.slots.set_max(max);
+        self.permits.set_max(max);
     }
 
-    /// Pieces of work running now.
+    /// Number of running jobs.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.slots.used()
+        self.permits.used()
     }
 
-    /// The figures of the bound.
+    /// A snapshot of the limit.
     #[must_use]
     pub fn usage(&self) -> LimitUsage {
-        self.slots.usage()
+        self.permits.usage()
     }
 
-    /// Waits until no work runs. Dropping the future stops waiting and nothing else.
+    /// Waits until no job runs. Dropping the future stops waiting and nothing else.
     pub async fn wait_idle(&self) {
-        self.slots.wait_idle().await;
+        self.permits.wait_idle().await;
     }
 
-    /// Refuses further work. Work that has begun runs on; idle threads end.
+    /// Rejects further jobs. Running jobs complete; idle threads end.
     pub fn close(&self) {
-        self.slots.close();
+        self.permits.close();
         let mut state = self.shared.state.lock();
         state.closed = true;
         drop(state);
@@ -133,16 +137,35 @@ impl Drop for BlockingPool {
 
 impl fmt::Debug for BlockingPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlockingPool").field("slots", &self.slots).finish_non_exhaustive()
+        f.debug_struct("BlockingPool").field("permits", &self.permits).finish_non_exhaustive()
+    }
+}
+
+/// The result of a job, as a future: [`ErrorKind::Panic`] with the panic's message if it panicked,
+/// [`ErrorKind::Closed`] if the pool was closed before it started.
+#[derive(Debug)]
+pub struct JobHandle<T> {
+    name: &'static str,
+    result: oneshot::Receiver<Result<T>>,
+}
+
+impl<T> Future for JobHandle<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = ready!(Pin::new(&mut self.result).poll(cx));
+        Poll::Ready(result.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Closed, self.name, "thread pool closed before the job started"))
+        }))
     }
 }
 
 impl Shared {
-    fn hand_over(self: &Arc<Self>, job: Job, max_threads: usize) -> Result<()> {
+    fn submit(self: &Arc<Self>, job: Job, max_threads: usize) -> Result<()> {
         let mut state = self.state.lock();
         state.jobs.push_back(job);
-        // An idle thread may already be promised to an earlier job that it has not yet taken; and a thread
-        // whose work has just given back its slot is about to look for the next.
+        // An idle thread may already be promised to an earlier job that it has not taken yet; and a thread whose
+        // job has just released its permit is about to look for the next one.
         if state.idle >= state.jobs.len() || state.threads >= max_threads.max(1) {
             drop(state);
             self.wake.notify_one();
@@ -151,26 +174,32 @@ impl Shared {
         state.threads += 1;
         drop(state);
         let shared = Arc::clone(self);
-        let spawned = std::thread::Builder::new().name(self.name.into()).spawn(move || shared.work());
+        let spawned = std::thread::Builder::new().name(self.name.into()).spawn(move || shared.run_worker());
         spawned.map(drop).or_else(|error| {
             let mut state = self.state.lock();
             state.threads -= 1;
-            // A thread that is there takes the job when it comes to it.
+            // An existing thread takes the job later.
             if state.threads > 0 {
                 return Ok(());
             }
             state.jobs.clear();
-            Err(Error::new(ErrorKind::Capacity, self.name, "the system gives no more threads")
-                .with_source(error))
+            Err(Error::new(ErrorKind::Capacity, self.name, "failed to spawn a thread").with_source(error))
         })
     }
 
-    fn work(&self) {
+    fn run_worker(&self) {
         let mut state = self.state.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                job();
+                // A result that the caller no longer wants is dropped here, which can panic.
+                if let Err(message) = catch_panic(job) {
+                    tracing::error!(
+                        pool = self.name,
+                        message,
+                        "dropping the result of a blocking job panicked"
+                    );
+                }
                 state = self.state.lock();
                 continue;
             }
@@ -188,23 +217,12 @@ impl Shared {
     }
 }
 
-/// The message of a panic, as far as it has one.
-#[must_use]
-pub fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let message = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned());
-    format!("it panicked: {message}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_is_an_error_and_its_slot_is_free_again() {
+    async fn a_panic_is_an_error_and_its_permit_is_released() {
         let pool = BlockingPool::new("test", 1);
         let error = pool.run(|| panic!("out of cheese")).await.expect_err("it panics");
         assert_eq!(error.kind(), ErrorKind::Panic);
@@ -213,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_more_threads_run_than_there_are_slots() {
+    async fn no_more_threads_run_than_there_are_permits() {
         let pool = Arc::new(BlockingPool::new("test", 3));
         let mut calls = tokio::task::JoinSet::new();
         for _ in 0..500 {
@@ -226,7 +244,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_pool_lets_its_threads_go() {
+    async fn a_job_holds_the_permit_it_brought_until_it_has_returned() {
+        let permits = ResizableSemaphore::new("test.max", "jobs", 1);
+        let pool = BlockingPool::with_permits("test", permits.clone());
+        let permit = permits.try_acquire_owned().expect("free");
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let job = pool.spawn_job(permit, move || released.recv().is_ok()).expect("a thread");
+        assert_eq!(permits.used(), 1);
+        release.send(()).expect("it is waiting");
+        assert!(job.await.expect("no panic"));
+        assert_eq!(permits.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_threads_of_a_closed_pool_end() {
         let pool = BlockingPool::new("test", 2);
         pool.run(|| ()).await.expect("open");
         let shared = Arc::downgrade(&pool.shared);
@@ -234,5 +265,24 @@ mod tests {
         while shared.strong_count() > 0 {
             std::thread::yield_now();
         }
+    }
+
+    struct PanicsOnDrop;
+
+    impl Drop for PanicsOnDrop {
+        fn drop(&mut self) {
+            std::panic::panic_any(PanicsOnDrop);
+        }
+    }
+
+    #[tokio::test]
+    async fn panics_in_destructors_of_payloads_and_results_do_not_end_a_thread() {
+        let pool = BlockingPool::new("test", 1);
+        let payload = pool.run(|| std::panic::panic_any(PanicsOnDrop)).await.expect_err("it panics");
+        assert_eq!(payload.kind(), ErrorKind::Panic);
+        let permit = pool.permits.acquire_owned().await.expect("open");
+        drop(pool.spawn_job(permit, || PanicsOnDrop).expect("a thread"));
+        assert_eq!(pool.run(|| 7).await.expect("the thread is alive"), 7);
+        assert_eq!(pool.shared.state.lock().threads, 1);
     }
 }

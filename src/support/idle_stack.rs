@@ -42,11 +42,15 @@ impl<K: PartialEq, T> IdleStack<K, T> {
 
     /// Removes and returns those idle for at least `max_age`, and the oldest of the rest beyond `max_len`.
     pub fn trim(&mut self, max_age: Duration, max_len: usize) -> Vec<T> {
-        let now = Instant::now();
-        let expired =
-            self.entries.iter().take_while(|entry| now.duration_since(entry.since) >= max_age).count();
-        let excess = expired.max(self.entries.len().saturating_sub(max_len));
+        let excess = self.count_idle_for(max_age).max(self.entries.len().saturating_sub(max_len));
         self.entries.drain(..excess).map(|entry| entry.value).collect()
+    }
+
+    /// Number of resources idle for at least `age`.
+    #[must_use]
+    pub fn count_idle_for(&self, age: Duration) -> usize {
+        let now = Instant::now();
+        self.entries.iter().take_while(|entry| now.duration_since(entry.since) >= age).count()
     }
 
     /// When the oldest resource became idle.
@@ -86,6 +90,7 @@ mod tests {
         stack.push("b", 2);
         stack.push("a", 3);
         stack.push("a", 4);
+        assert_eq!(stack.count_idle_for(Duration::from_secs(5)), 1);
         assert_eq!(stack.pop(&"a").map(|(value, _)| value), Some(4));
         assert_eq!(stack.trim(Duration::from_secs(5), 10), [1]);
         assert_eq!(stack.trim(Duration::from_secs(5), 1), [2]);

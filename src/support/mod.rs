@@ -10,17 +10,21 @@ mod blocking;
 mod heap_size;
 mod idle_stack;
 mod lazy_task;
+mod panics;
 mod permit_queue;
 mod semaphore;
+mod truncate;
 mod usage_meter;
 
 pub use backoff::Backoff;
-pub use blocking::{BlockingPool, panic_message};
+pub use blocking::{BlockingPool, JobHandle};
 pub use heap_size::{map_heap_bytes, string_heap_bytes, value_heap_bytes};
 pub use idle_stack::IdleStack;
 pub use lazy_task::LazyTask;
+pub use panics::{catch_panic, panic_message};
 pub use permit_queue::PermitQueue;
-pub use semaphore::{OwnedPermit, Permit, ResizableSemaphore};
+pub use semaphore::{OwnedPermit, ResizableSemaphore};
+pub use truncate::{json_excerpt, truncated};
 pub use usage_meter::UsageMeter;
 
 /// Statistics as the JSON that [`Component::counters`](crate::Component::counters) returns.

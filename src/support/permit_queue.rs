@@ -130,7 +130,7 @@ mod tests {
         assert!(timeout.to_string().contains("setting: test.max"), "{timeout}");
         assert_eq!(queue.waiters().used(), 0);
         drop(held);
-        queue.acquire(soon()).await.expect("free again");
+        drop(queue.acquire(soon()).await.expect("free again"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -59,24 +59,10 @@ impl ResizableSemaphore {
     /// # Errors
     /// [`ErrorKind::Closed`] once [`close`](Self::close) was called.
     pub async fn acquire_owned(&self) -> Result<OwnedPermit> {
-        self.wait().await?;
-        Ok(OwnedPermit(Arc::clone(&self.0)))
-    }
-
-    /// Like [`acquire_owned`](Self::acquire_owned), but the permit borrows this handle.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Closed`] once [`close`](Self::close) was called.
-    pub async fn acquire(&self) -> Result<Permit<'_>> {
-        self.wait().await?;
-        Ok(Permit(&self.0))
-    }
-
-    async fn wait(&self) -> Result<()> {
         let permit = self.0.semaphore.acquire().await.map_err(|AcquireError { .. }| self.closed_error())?;
         permit.forget();
         self.0.record_acquired();
-        Ok(())
+        Ok(OwnedPermit(Arc::clone(&self.0)))
     }
 
     /// Takes a permit if one is free; `None` otherwise and once closed.
@@ -166,17 +152,6 @@ impl ResizableSemaphore {
 pub struct OwnedPermit(Arc<Inner>);
 
 impl Drop for OwnedPermit {
-    fn drop(&mut self) {
-        self.0.release();
-    }
-}
-
-/// A permit in use that borrows its [`ResizableSemaphore`]; dropping it releases it.
-#[derive(Debug)]
-#[must_use = "dropping the permit releases it"]
-pub struct Permit<'a>(&'a Inner);
-
-impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.0.release();
     }

@@ -1,4 +1,4 @@
-//! What a model may call.
+//! Functions that a model may call.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,20 +7,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use figment::Figment;
-use figment::providers::Serialized;
-use hashlink::DefaultHashBuilder;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::pace::Pace;
+use super::{CallContext, FailureKind, ProgressListener};
+use crate::support::truncated;
 
 /// The future of an async function's call.
 pub type FunctionFuture = Pin<Box<dyn Future<Output = Result<Value, FunctionError>> + Send>>;
 
-/// Why a function's call failed, in the function's own words; the model sees them.
+/// An error of a function; the model sees its message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionError {
     message: String,
@@ -33,21 +31,25 @@ impl FunctionError {
         Self { message: message.into(), bad_arguments: false }
     }
 
-    /// The arguments do not fit the function.
+    /// The arguments do not match the function's.
     pub fn bad_arguments(message: impl Into<String>) -> Self {
         Self { message: message.into(), bad_arguments: true }
     }
 
-    /// What went wrong.
+    /// The error message.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Whether the arguments were at fault.
+    /// Whether the arguments were invalid.
     #[must_use]
     pub fn is_bad_arguments(&self) -> bool {
         self.bad_arguments
+    }
+
+    pub(super) fn kind(&self) -> FailureKind {
+        if self.bad_arguments { FailureKind::BadArguments } else { FailureKind::Failed }
     }
 }
 
@@ -60,10 +62,10 @@ impl<E: std::error::Error> From<E> for FunctionError {
 /// How a function runs.
 #[derive(Clone)]
 pub enum FunctionBody {
-    /// On the async runtime; it must not block. One that does holds a worker of the runtime for as long.
-    Async(Arc<dyn Fn(Value) -> FunctionFuture + Send + Sync>),
-    /// On a thread from the executor's own bounded pool; it may block.
-    Blocking(Arc<dyn Fn(Value) -> Result<Value, FunctionError> + Send + Sync>),
+    /// On the async runtime; it must not block. One that does occupies a worker of the runtime.
+    Async(Arc<dyn Fn(CallContext, Value) -> FunctionFuture + Send + Sync>),
+    /// On a thread from the executor's bounded pool; it may block.
+    Blocking(Arc<dyn Fn(CallContext, Value) -> Result<Value, FunctionError> + Send + Sync>),
 }
 
 impl fmt::Debug for FunctionBody {
@@ -75,7 +77,7 @@ impl fmt::Debug for FunctionBody {
     }
 }
 
-/// A function that a model may call: a name, what it is for, the schema of its arguments, and its body.
+/// A function that a model may call: a name, a description, the schema of its arguments, and its body.
 ///
 /// Cloning is cheap: clones share everything.
 #[derive(Clone)]
@@ -88,22 +90,31 @@ struct Inner {
     parameters: Value,
     metadata: Value,
     timeout: Option<Duration>,
-    waits_for_turn_end: bool,
+    is_deferred: bool,
     body: FunctionBody,
-    pace: Pace,
 }
 
 impl Function {
-    /// An async function on raw JSON arguments. Its schema accepts any object until
-    /// [`with_parameters`](Self::with_parameters) says more.
+    /// An async function on raw JSON arguments. Its schema accepts any object unless
+    /// [`with_parameters`](Self::with_parameters) sets another.
     pub fn new<F, Fut, E>(name: impl Into<String>, function: F) -> Self
     where
         F: Fn(Value) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Value, E>> + Send + 'static,
         E: Into<FunctionError>,
     {
-        let function = move |args| -> FunctionFuture {
-            let call = function(args);
+        Self::new_with_context(name, move |_, args| function(args))
+    }
+
+    /// An async function that also takes the [context](CallContext) of its call.
+    pub fn new_with_context<F, Fut, E>(name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(CallContext, Value) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Value, E>> + Send + 'static,
+        E: Into<FunctionError>,
+    {
+        let function = move |context, args| -> FunctionFuture {
+            let call = function(context, args);
             Box::pin(async move { call.await.map_err(Into::into) })
         };
         Self::from_body(name, FunctionBody::Async(Arc::new(function)))
@@ -115,12 +126,21 @@ impl Function {
         F: Fn(Value) -> Result<Value, E> + Send + Sync + 'static,
         E: Into<FunctionError>,
     {
-        let function = move |args| function(args).map_err(Into::into);
+        Self::blocking_with_context(name, move |_, args| function(args))
+    }
+
+    /// A blocking function that also takes the [context](CallContext) of its call.
+    pub fn blocking_with_context<F, E>(name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(CallContext, Value) -> Result<Value, E> + Send + Sync + 'static,
+        E: Into<FunctionError>,
+    {
+        let function = move |context, args| function(context, args).map_err(Into::into);
         Self::from_body(name, FunctionBody::Blocking(Arc::new(function)))
     }
 
-    /// An async function on typed arguments: `A` gives the schema the model sees, and arguments that do not
-    /// fit it fail with a message that says where.
+    /// An async function on typed arguments: the model sees the schema of `A`, and arguments that do not match it fail
+    /// with the path of the mismatch.
     pub fn typed<A, R, F, Fut, E>(name: impl Into<String>, function: F) -> Self
     where
         A: DeserializeOwned + JsonSchema + Send + 'static,
@@ -129,11 +149,23 @@ impl Function {
         Fut: Future<Output = Result<R, E>> + Send + 'static,
         E: Into<FunctionError>,
     {
-        let function = move |args| -> FunctionFuture {
-            match parse::<A>(args) {
+        Self::typed_with_context(name, move |_, args| function(args))
+    }
+
+    /// An async function on typed arguments that also takes the [context](CallContext) of its call.
+    pub fn typed_with_context<A, R, F, Fut, E>(name: impl Into<String>, function: F) -> Self
+    where
+        A: DeserializeOwned + JsonSchema + Send + 'static,
+        R: Serialize,
+        F: Fn(CallContext, A) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, E>> + Send + 'static,
+        E: Into<FunctionError>,
+    {
+        let function = move |context, args| -> FunctionFuture {
+            match parse::<A>(&args) {
                 Err(error) => Box::pin(std::future::ready(Err(error))),
                 Ok(args) => {
-                    let call = function(args);
+                    let call = function(context, args);
                     Box::pin(async move { to_value(call.await.map_err(Into::into)?) })
                 }
             }
@@ -149,7 +181,7 @@ impl Function {
         F: Fn(A) -> Result<R, E> + Send + Sync + 'static,
         E: Into<FunctionError>,
     {
-        let function = move |args| to_value(function(parse::<A>(args)?).map_err(Into::into)?);
+        let function = move |_, args: Value| to_value(function(parse::<A>(&args)?).map_err(Into::into)?);
         Self::from_body(name, FunctionBody::Blocking(Arc::new(function))).with_schema_of::<A>()
     }
 
@@ -160,9 +192,8 @@ impl Function {
             parameters: json!({"type": "object"}),
             metadata: Value::Null,
             timeout: None,
-            waits_for_turn_end: false,
+            is_deferred: false,
             body,
-            pace: Pace::new(),
         }))
     }
 
@@ -176,7 +207,7 @@ impl Function {
         self.with_parameters(schema)
     }
 
-    /// Says what the function is for; the model decides by it.
+    /// Sets the description, by which the model decides whether to call the function.
     #[must_use]
     pub fn with_description(mut self, description: impl Into<String>) -> Self {
         Arc::make_mut(&mut self.0).description = description.into();
@@ -190,74 +221,68 @@ impl Function {
         self
     }
 
-    /// Sets metadata, handed to the listener of background failures.
+    /// Sets metadata, passed to the listener of background failures.
     #[must_use]
     pub fn with_metadata(mut self, metadata: Value) -> Self {
         Arc::make_mut(&mut self.0).metadata = metadata;
         self
     }
 
-    /// Sets the deadline of each call, in place of the executor's default. For a background call, which has
-    /// none by default, it counts from the start of the task.
+    /// Sets the timeout of each call, instead of the executor's default. For a background call, which has none by
+    /// default, it counts from the start of the task.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         Arc::make_mut(&mut self.0).timeout = Some(timeout);
         self
     }
 
-    /// Asks that its calls wait for the end of the model's turn instead of starting while it streams.
+    /// Defers calls until the model's response is complete, instead of starting them while it streams.
     #[must_use]
-    pub fn waiting_for_turn_end(mut self) -> Self {
-        Arc::make_mut(&mut self.0).waits_for_turn_end = true;
+    pub fn with_deferred_start(mut self) -> Self {
+        Arc::make_mut(&mut self.0).is_deferred = true;
         self
     }
 
-    /// Its name.
+    /// The name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// What it is for.
+    /// The description.
     #[must_use]
     pub fn description(&self) -> &str {
         &self.0.description
     }
 
-    /// The JSON schema of its arguments.
+    /// The JSON schema of the arguments.
     #[must_use]
     pub fn parameters(&self) -> &Value {
         &self.0.parameters
     }
 
-    /// Its metadata; null unless set.
+    /// The metadata; null unless set.
     #[must_use]
     pub fn metadata(&self) -> &Value {
         &self.0.metadata
     }
 
-    /// The deadline of each call, if it has its own.
+    /// The timeout of each call, if set.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         self.0.timeout
     }
 
-    /// Whether its calls wait for the end of the model's turn.
+    /// Whether calls are deferred until the model's response is complete.
     #[must_use]
-    pub fn waits_for_turn_end(&self) -> bool {
-        self.0.waits_for_turn_end
+    pub fn is_deferred(&self) -> bool {
+        self.0.is_deferred
     }
 
-    /// How it runs: for executors.
+    /// The body: for executors.
     #[must_use]
     pub fn body(&self) -> &FunctionBody {
         &self.0.body
-    }
-
-    /// How its calls have begun so far: for executors.
-    #[must_use]
-    pub fn pace(&self) -> &Pace {
-        &self.0.pace
     }
 }
 
@@ -270,30 +295,36 @@ impl fmt::Debug for Function {
     }
 }
 
-fn parse<A: DeserializeOwned>(args: Value) -> Result<A, FunctionError> {
-    A::deserialize(&args).map_err(|error| {
-        let place = place_of_misfit::<A>(&args).map(|place| format!(" at {place}")).unwrap_or_default();
-        FunctionError::bad_arguments(format!("the arguments do not fit{place}: {error}"))
-    })
-}
+/// Maximum number of bytes of serde's message, which may repeat the arguments.
+const MAX_MISMATCH_BYTES: usize = 300;
 
-/// Where in `args` they do not fit `A`. serde_json does not say; figment does.
-fn place_of_misfit<A: DeserializeOwned>(args: &Value) -> Option<String> {
-    let error = Figment::from(Serialized::defaults(args)).extract::<A>().err()?;
-    (!error.path.is_empty()).then(|| error.path.join("."))
+fn parse<A: DeserializeOwned>(args: &Value) -> Result<A, FunctionError> {
+    serde_path_to_error::deserialize(args).map_err(|error| {
+        let path = error.path().to_string();
+        let at =
+            if path == "." { String::new() } else { format!(" at {}", truncated(&path, MAX_MISMATCH_BYTES)) };
+        let message = error.inner().to_string();
+        FunctionError::bad_arguments(format!(
+            "invalid arguments{at}: {}",
+            truncated(&message, MAX_MISMATCH_BYTES)
+        ))
+    })
 }
 
 fn to_value<R: Serialize>(result: R) -> Result<Value, FunctionError> {
     serde_json::to_value(result)
-        .map_err(|error| FunctionError::new(format!("the result is not JSON: {error}")))
+        .map_err(|error| FunctionError::new(format!("failed to serialize the result: {error}")))
 }
 
 /// Functions by name. Cloning is cheap: clones share the set until one of them changes.
-#[derive(Debug, Clone, Default)]
-pub struct Functions(Arc<HashMap<String, Function, DefaultHashBuilder>>);
+#[derive(Clone, Default)]
+pub struct Functions {
+    by_name: Arc<HashMap<String, Function>>,
+    progress: Option<ProgressListener>,
+}
 
 impl Functions {
-    /// No functions.
+    /// An empty set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -302,33 +333,52 @@ impl Functions {
     /// Adds a function; one of the same name is replaced.
     #[must_use]
     pub fn with(mut self, function: Function) -> Self {
-        Arc::make_mut(&mut self.0).insert(function.name().to_owned(), function);
+        Arc::make_mut(&mut self.by_name).insert(function.name().to_owned(), function);
         self
+    }
+
+    /// Sets the listener of [progress reports](CallContext::report_progress) of calls that use this set.
+    #[must_use]
+    pub fn with_progress_listener(mut self, listener: ProgressListener) -> Self {
+        self.progress = Some(listener);
+        self
+    }
+
+    /// The listener of progress reports: for executors.
+    #[must_use]
+    pub fn progress_listener(&self) -> Option<ProgressListener> {
+        self.progress.clone()
     }
 
     /// The function of that name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Function> {
-        self.0.get(name)
+        self.by_name.get(name)
     }
 
-    /// All functions, sorted by name, so that a model sees them in the same order each time.
+    /// All functions, sorted by name, so that a model always sees them in the same order.
     pub fn iter(&self) -> impl Iterator<Item = &Function> {
-        let mut all: Vec<_> = self.0.values().collect();
+        let mut all: Vec<_> = self.by_name.values().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all.into_iter()
     }
 
-    /// How many there are.
+    /// Number of functions.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.by_name.len()
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_name.is_empty()
+    }
+}
+
+impl fmt::Debug for Functions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter().map(Function::name)).finish()
     }
 }
 

@@ -9,17 +9,16 @@ use std::task::{Context, Poll};
 use super::{FunctionCall, FunctionExecutionResult, FunctionOutcome, Functions, TaskExecutor};
 use crate::deadline::Deadline;
 
-/// One call that has been started; a future of its outcome.
+/// A started call; a future of its outcome.
 ///
-/// Dropping it cancels a regular call and leaves a background one running.
+/// The call runs whether or not this is polled. Dropping it cancels a regular call and leaves a background one running.
 #[must_use = "dropping the task cancels the call"]
 pub struct FunctionTask {
     outcome: Pin<Box<dyn Future<Output = FunctionOutcome> + Send>>,
 }
 
 impl FunctionTask {
-    /// A task whose outcome `outcome` resolves to: for executors. The future must cancel its regular call
-    /// when it is dropped.
+    /// A task that resolves to `outcome`: for executors. Dropping the future must cancel its regular call.
     pub fn new(outcome: impl Future<Output = FunctionOutcome> + Send + 'static) -> Self {
         Self { outcome: Box::pin(outcome) }
     }
@@ -39,17 +38,17 @@ impl fmt::Debug for FunctionTask {
     }
 }
 
-/// Waits for `tasks` and sorts their outcomes, numbered by their place among `tasks`.
+/// Waits for all of `tasks`; their index among `tasks` is that of their outcome.
 pub(super) async fn gather(tasks: Vec<FunctionTask>) -> FunctionExecutionResult {
-    let mut result = FunctionExecutionResult::default();
-    for (index, outcome) in futures_util::future::join_all(tasks).await.into_iter().enumerate() {
-        result.push(index, outcome);
+    let mut outcomes = Vec::with_capacity(tasks.len());
+    // One after the other: they run by themselves.
+    for task in tasks {
+        outcomes.push(task.await);
     }
-    result
+    outcomes.into()
 }
 
-/// Keeps the calls of a streaming turn, and makes sure that no call id runs twice in a conversation's turns
-/// (Python: `StreamingExecutionState`).
+/// Keeps the calls of a streaming turn, and ensures that no call id runs twice in the turns of a conversation.
 #[derive(Debug, Default)]
 pub struct StreamingExecutionState {
     active: Vec<FunctionTask>,
@@ -57,22 +56,14 @@ pub struct StreamingExecutionState {
 }
 
 impl StreamingExecutionState {
-    /// Nothing started yet.
+    /// A state without calls.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether a call of this id was started before. A call without an id never counts as the same.
-    #[must_use]
-    pub fn is_already_executed(&self, call: &FunctionCall) -> bool {
-        call.call_id.as_ref().is_some_and(|id| self.executed.contains(id))
-    }
-
-    /// Starts `call` on `executor` and keeps it, unless a call of the same id was started before. Gives
-    /// whether it was started.
-    ///
-    /// Within a tokio runtime, as [`TaskExecutor::execute_function_progressively`].
+    /// Starts `call` on `executor` and keeps its task, unless a call with the same id was started before. Calls without
+    /// an id are never the same. Returns whether it was started.
     pub fn start(
         &mut self,
         executor: &dyn TaskExecutor,
@@ -81,34 +72,21 @@ impl StreamingExecutionState {
         available_background_tasks: &Functions,
         deadline: Option<Deadline>,
     ) -> bool {
-        if self.is_already_executed(&call) {
+        if call.call_id.as_ref().is_some_and(|id| !self.executed.insert(id.clone())) {
             return false;
         }
-        let call_id = call.call_id.clone();
-        let task = executor.execute_function_progressively(
+        self.active.push(executor.execute_function_progressively(
             call,
             available_functions,
             available_background_tasks,
             deadline,
-        );
-        self.add_function_task(task, call_id);
+        ));
         true
     }
 
-    /// Keeps a started call and remembers its id.
-    pub fn add_function_task(&mut self, task: FunctionTask, call_id: Option<String>) {
-        self.active.push(task);
-        self.executed.extend(call_id);
-    }
-
-    /// Takes the started calls, to gather their results; ids stay remembered across turns.
+    /// Takes the started calls, to gather their results. Ids are remembered across turns.
     #[must_use]
     pub fn take_active(&mut self) -> Vec<FunctionTask> {
         std::mem::take(&mut self.active)
-    }
-
-    /// Cancels what is still active before the next turn; ids stay remembered.
-    pub fn clear_for_next_turn(&mut self) {
-        self.active.clear();
     }
 }

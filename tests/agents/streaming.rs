@@ -124,7 +124,7 @@ async fn a_call_starts_while_the_model_still_streams_unless_it_asks_to_wait() {
             async { Ok::<_, std::io::Error>(Value::Null) }
         })
     };
-    let functions = Functions::new().with(notify("now")).with(notify("later").waiting_for_turn_end());
+    let functions = Functions::new().with(notify("now")).with(notify("later").with_deferred_start());
     let runtime = runtime();
     let mut turn = agent(&runtime, &model, functions).stream(AgentInput::new("hello"));
     for event in call(0, "1", "later", "{}").into_iter().chain(call(1, "2", "now", "{}")) {

@@ -33,6 +33,7 @@ fn sample(key: &str) -> Option<(&'static str, &'static str)> {
         return Some(match key {
             "vectors.backend" => ("embedded", "\"embedded\""),
             "http.backend" if !cfg!(feature = "ureq") => ("ureq", "\"ureq\""),
+            "mcp.backend" => ("rmcp", "\"rmcp\""),
             _ => ("legacy", "\"legacy\""),
         });
     }
@@ -80,6 +81,8 @@ fn assert_explained_limits_run(what: &str, runtime: &Arshai) {
             let number = value.value.split(' ').next().unwrap_or_default();
             let unit = if value.value.ends_with("MiB") { 1 << 20 } else { 1 };
             let shown = number.parse::<u64>().ok().map(|number| number * unit);
+            let is_read = component.name == "http" || !value.value.ends_with("(HTTP only)");
+            let shown = shown.filter(|_| is_read);
             assert_eq!(shown, usage.limit, "{what}: {} {} = {}", component.name, usage.key, value.value);
         }
     }
@@ -98,6 +101,24 @@ fn what_explain_shows_is_what_runs_for_every_key_source_and_flag() {
                 assert_explained_limits_run(&what, &runtime);
             }
         }
+    }
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn what_explain_shows_is_what_runs_with_memory_in_redis() {
+    for flag in FLAGS {
+        let redis = [("ARSHAI_MEMORY_BACKEND", "redis"), ("ARSHAI_MAX_CONNECTIONS", "7")];
+        let list = redis.into_iter().chain(flag.map(|flag| (flag, "1")));
+        let config = Config::from_vars(list.map(|(name, value)| (name.into(), value.into()))).expect("valid");
+        let runtime = Arshai::builder(config).build().expect("it builds without a server");
+        assert_eq!(explained(runtime.config(), "memory.max_entries").0, "not used");
+        assert_explained_limits_run(&format!("{flag:?}"), &runtime);
+        let usage = runtime
+            .stats()
+            .limits()
+            .any(|(name, usage)| name == "redis" && usage.key == "pool.max_connections");
+        assert!(usage, "{}", runtime.stats());
     }
 }
 
@@ -131,11 +152,14 @@ fn each_flag_selects_its_own_legacy_backends() {
 #[cfg(feature = "ureq")]
 #[test]
 fn legacy_connections_have_the_sizes_of_python_arshai() {
-    let config = Config::from_vars(vars([("ARSHAI_USE_LEGACY_CONNECTIONS", "1")])).expect("a flag");
-    let pool = config.effective().pool;
-    assert_eq!((pool.max_connections, pool.max_idle), (50, 20));
-    assert_eq!(pool.idle_timeout, Duration::from_secs(30));
-    assert_eq!(explained(&config, "pool.max_connections").0, "50 (HTTP only)");
+    for backend in ["bounded", "mobc", "legacy"] {
+        let list = [("ARSHAI_USE_LEGACY_CONNECTIONS", "1"), ("ARSHAI_POOL__BACKEND", backend)];
+        let config = Config::from_vars(vars(list)).expect("a flag");
+        let pool = config.effective().pool;
+        assert_eq!((pool.max_connections, pool.max_idle), (50, 20));
+        assert_eq!(pool.idle_timeout, Duration::from_secs(30));
+        assert_eq!(explained(&config, "pool.max_connections").0, "50 (HTTP only)");
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! The contract suites, run over every backend, its legacy twin, and through `Arc<dyn Trait>`.
+//! The contract suites, run over every backend, its legacy implementation, and through `Arc<dyn Trait>`.
 
+#[cfg(feature = "ureq")]
+mod http;
 mod memory;
 mod pool;
 mod tasks;

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arshai::backends::tasks::{BoundedExecutor, LegacyExecutor};
-use arshai::contract::tasks::{Setup, assert_one_outcome_each, contract};
+use arshai::contract::tasks::{Setup, suite};
 use arshai::tasks::{
-    FailureKind, Function, FunctionCall, FunctionError, FunctionExecutionInput, Functions, TaskExecutor,
+    FailureKind, Function, FunctionCall, FunctionError, FunctionExecutionInput, FunctionExecutionResult,
+    Functions, TaskExecutor,
 };
 use arshai::{BuildContext, Config, Registry};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-fn bounded(setup: Setup) -> Arc<dyn TaskExecutor> {
+async fn bounded(setup: Setup) -> Arc<dyn TaskExecutor> {
     let builder = BoundedExecutor::builder()
         .max_background_tasks(setup.max_background_tasks)
         .max_concurrency(setup.max_concurrency)
@@ -23,28 +24,28 @@ fn bounded(setup: Setup) -> Arc<dyn TaskExecutor> {
     Arc::new(builder.build())
 }
 
-fn legacy(setup: Setup) -> Arc<dyn TaskExecutor> {
+async fn legacy(setup: Setup) -> Arc<dyn TaskExecutor> {
     Arc::new(LegacyExecutor::new(Some(setup.listener)))
 }
 
 #[tokio::test]
 async fn the_bounded_executor_keeps_the_contract() {
-    contract(&bounded).await;
+    suite(bounded).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bounded_executor_keeps_the_contract_on_many_threads() {
-    contract(&bounded).await;
+    suite(bounded).await;
 }
 
 #[tokio::test]
 async fn the_legacy_executor_keeps_the_contract() {
-    contract(&legacy).await;
+    suite(legacy).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_legacy_executor_keeps_the_contract_on_many_threads() {
-    contract(&legacy).await;
+    suite(legacy).await;
 }
 
 #[test]
@@ -54,6 +55,21 @@ fn both_are_registered_by_name() {
         let executor = registry.tasks.build(name, &context).expect("registered");
         assert_eq!(executor.capabilities().bounded, is_bounded);
     }
+}
+
+#[test]
+fn the_name_of_python_arshai_is_the_default_executor() {
+    assert!(arshai::backends::tasks::FunctionOrchestrator::default().capabilities().bounded);
+}
+
+/// The indices of all outcomes, sorted.
+fn indices(result: &FunctionExecutionResult) -> Vec<usize> {
+    let completed = result.regular_results.iter().map(|result| result.index);
+    let initiated = result.background_initiated.iter().map(|started| started.index);
+    let failed = result.failed_functions.iter().map(|failed| failed.index);
+    let mut all: Vec<_> = completed.chain(initiated).chain(failed).collect();
+    all.sort_unstable();
+    all
 }
 
 fn some_functions() -> Functions {
@@ -93,19 +109,20 @@ fn some_call() -> impl Strategy<Value = FunctionCall> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
     #[test]
-    fn whatever_the_calls_each_has_one_outcome_and_the_counters_add_up(
+    fn random_calls_have_one_outcome_each_and_the_counters_add_up(
         turns in proptest::collection::vec(proptest::collection::vec(some_call(), 0..25), 1..4),
-        legacy_too in any::<bool>(),
+        is_legacy in any::<bool>(),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let executor = if legacy_too { legacy(Setup::default()) } else { bounded(Setup::default()) };
+            let setup = Setup::default();
+            let executor = if is_legacy { legacy(setup).await } else { bounded(setup).await };
             let (mut regular, mut initiated, mut rejected) = (0, 0, 0);
             for calls in turns {
                 let input = FunctionExecutionInput::new(calls.clone(), some_functions())
                     .with_background_tasks(some_functions());
                 let result = executor.execute_functions(input).await;
-                assert_one_outcome_each(calls.len(), &result);
+                assert_eq!(indices(&result), (0..calls.len()).collect::<Vec<_>>());
                 regular += calls.iter().filter(|call| !call.is_background).count();
                 initiated += result.background_initiated.len();
                 let no_slot = |kind| kind == FailureKind::NoBackgroundSlot;
@@ -117,13 +134,12 @@ proptest! {
             assert_eq!(stats.background_started, initiated as u64);
             assert_eq!(stats.background_rejected, rejected as u64);
             assert_eq!(stats.background_succeeded + stats.background_failed, initiated as u64);
-            for bound in stats.limits {
-                // What was cut off at its deadline is dropped by the runtime a moment later.
-                assert!(bound.limit.is_none_or(|limit| bound.peak <= limit), "{bound:?}");
+            for limit in executor.limits() {
+                assert!(limit.limit.is_none_or(|max| limit.peak <= max), "{limit:?}");
             }
-            let report = executor.shutdown(arshai::Deadline::after(Duration::from_secs(30))).await;
-            assert!(report.lost.is_empty() && report.aborted == 0, "{report:?}");
-            assert!(executor.stats().limits.iter().all(|bound| bound.used == 0));
+            let report = executor.close(arshai::Deadline::after(Duration::from_secs(30))).await;
+            assert!(report.is_clean(), "{report:?}");
+            assert!(executor.limits().iter().all(|limit| limit.used == 0));
         });
     }
 }

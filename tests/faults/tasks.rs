@@ -1,4 +1,4 @@
-//! Functions that misbehave, runtimes that go away, results beyond all measure.
+//! Misbehaving functions, dropped runtimes, huge results.
 
 use std::collections::HashSet;
 use std::future::{Future, pending};
@@ -8,12 +8,13 @@ use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use arshai::Deadline;
 use arshai::backends::tasks::{BoundedExecutor, LegacyExecutor};
 use arshai::tasks::{
     FailureKind, Function, FunctionCall, FunctionError, FunctionExecutionInput, FunctionFailure,
     FunctionOutcome, Functions, TaskExecutor,
 };
+use arshai::{Component, Deadline, Health};
+use futures_util::FutureExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ async fn a_result_of_a_gibibyte_fails_cleanly() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_async_function_that_blocks_leaves_its_turn_its_deadline() {
+async fn an_async_function_that_blocks_does_not_delay_its_turn_beyond_its_deadline() {
     let executor = BoundedExecutor::builder().build();
     let (release, gate) = mpsc::channel::<()>();
     let gate = Arc::new(until_released(gate));
@@ -60,6 +61,7 @@ async fn an_async_function_that_blocks_leaves_its_turn_its_deadline() {
     let turn = tokio::time::timeout(Duration::from_secs(30), executor.execute_functions(input));
     let result = turn.await.expect("the turn ends with its last call");
     assert_eq!(result.failed_functions[0].kind, FailureKind::TimedOut);
+    assert!(result.failed_functions[0].error.contains("blocks its worker"), "{:?}", result.failed_functions);
     assert_eq!(result.regular_results.len(), 1);
     drop(release);
 }
@@ -89,7 +91,62 @@ fn outside_a_runtime_a_call_fails_and_says_why() {
 }
 
 #[test]
-fn a_runtime_dropped_with_live_work_leaves_every_slot_free() {
+fn outside_a_runtime_health_close_and_waiting_do_not_panic() {
+    for executor in both() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let input =
+            FunctionExecutionInput::new(vec![calls(["never"]).remove(0).in_background()], Functions::new());
+        let input = input.with_background_tasks(Functions::new().with(never()));
+        runtime.block_on(executor.execute_functions(input));
+        let soon = || Deadline::after(Duration::from_secs(1));
+        let ready = "it does not wait without a timer";
+        let left = executor.wait_for_background_tasks(Some(Duration::from_secs(1))).now_or_never();
+        assert_eq!(left.expect(ready), 1);
+        assert_eq!(executor.health(soon()).now_or_never().expect(ready), Health::Healthy);
+        let report = executor.close(soon()).now_or_never().expect(ready);
+        assert_eq!((report.finished, report.aborted), (0, 1));
+    }
+}
+
+#[tokio::test]
+async fn messages_do_not_repeat_large_arguments() {
+    let large = "x".repeat(1 << 20);
+    let functions = Functions::new().with(Function::typed("search", |search: Search| async move {
+        Ok::<_, FunctionError>(search.query)
+    }));
+    for executor in both() {
+        let args = json!({"query": "rust", "filter": {"year": large.as_str()}});
+        let calls = vec![
+            FunctionCall::new("search", args.clone()),
+            FunctionCall::new("search", args).in_background(),
+            FunctionCall::new(large.as_str(), json!({})),
+        ];
+        let input =
+            FunctionExecutionInput::new(calls, functions.clone()).with_background_tasks(functions.clone());
+        let result = executor.execute_functions(input).await;
+        let errors = result.failed_functions.iter().map(|failed| failed.error.as_str());
+        let messages = result.background_initiated.iter().map(|started| started.message.as_str());
+        let all: Vec<_> = errors.chain(messages).collect();
+        assert_eq!(all.len(), 3);
+        assert!(all.iter().all(|message| message.len() < 1_000), "{:?}", all.iter().map(|m| m.len()));
+        assert!(all[2].starts_with("Background task 'search' initiated with args {"), "{}", all[2]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_not_awaited_releases_its_permit_at_its_deadline() {
+    let executor = BoundedExecutor::builder().max_concurrency(1).timeout(Duration::from_secs(1)).build();
+    let functions = Functions::new().with(never());
+    let task =
+        executor.execute_function_progressively(calls(["never"]).remove(0), &functions, &functions, None);
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(executor.limits().iter().all(|limit| limit.used == 0), "{executor:?}");
+    assert!(matches!(task.await, FunctionOutcome::Failed(failed) if failed.kind == FailureKind::TimedOut));
+}
+
+#[test]
+fn a_runtime_dropped_with_running_calls_leaves_every_permit_released() {
     for executor in both() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         let runtime = runtime.expect("a runtime");
@@ -107,9 +164,8 @@ fn a_runtime_dropped_with_live_work_leaves_every_slot_free() {
             runtime.spawn(async move { executor.execute_functions(input).await })
         };
         drop(runtime);
-        let stats = executor.stats();
-        assert!(stats.limits.iter().all(|bound| bound.used == 0), "{stats:?}");
-        assert_eq!(stats.background_failed, 10);
+        assert!(executor.limits().iter().all(|limit| limit.used == 0), "{executor:?}");
+        assert_eq!(executor.stats().background_failed, 10);
         // Both are awaited elsewhere, after their runtime has gone.
         let other = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let outcome = other.block_on(task);
@@ -127,7 +183,7 @@ fn a_runtime_dropped_with_live_work_leaves_every_slot_free() {
 }
 
 #[tokio::test]
-async fn a_shutdown_names_the_functions_still_on_threads() {
+async fn closing_names_the_functions_still_on_threads() {
     let executor = BoundedExecutor::builder().max_blocking_threads(2).build();
     let (release, gate) = mpsc::channel::<()>();
     let gate = until_released(gate);
@@ -139,19 +195,19 @@ async fn a_shutdown_names_the_functions_still_on_threads() {
     let input = FunctionExecutionInput::new(calls(["stuck"]), Functions::new().with(stuck));
     let result = executor.execute_functions(input).await;
     assert_eq!(result.failed_functions[0].kind, FailureKind::TimedOut);
-    let report = executor.shutdown(Deadline::after(Duration::from_millis(20))).await;
+    let report = executor.close(Deadline::after(Duration::from_millis(20))).await;
     assert_eq!((report.aborted, report.lost), (0, vec!["stuck".to_owned()]));
     drop(release);
 }
 
 #[tokio::test(start_paused = true)]
-async fn regular_calls_still_running_at_a_shutdown_are_cancelled() {
+async fn regular_calls_still_running_when_closed_are_cancelled() {
     for executor in both() {
         let running = Arc::clone(&executor);
         let input = FunctionExecutionInput::new(calls(["never"; 2]), Functions::new().with(never()));
         let turn = tokio::spawn(async move { running.execute_functions(input).await });
         tokio::task::yield_now().await;
-        let report = executor.shutdown(Deadline::after(Duration::from_secs(1))).await;
+        let report = executor.close(Deadline::after(Duration::from_secs(1))).await;
         assert_eq!((report.finished, report.aborted), (0, 2), "{executor:?}");
         let result = turn.await.expect("a turn does not fail");
         let kinds: HashSet<_> = result.failed_functions.iter().map(|failed| failed.kind).collect();
@@ -160,7 +216,7 @@ async fn regular_calls_still_running_at_a_shutdown_are_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_hang_are_cut_off_in_time_for_those_that_wait_for_their_slots() {
+async fn calls_that_hang_time_out_in_time_for_those_that_wait_for_their_permits() {
     let executor = BoundedExecutor::builder().max_concurrency(2).build();
     let quick = Function::new("quick", |args: Value| async move { Ok::<_, FunctionError>(args) });
     let functions = Functions::new().with(never().with_timeout(Duration::from_secs(1))).with(quick);

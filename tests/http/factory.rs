@@ -108,7 +108,9 @@ fn compatibility_warnings_are_returned() {
 async fn a_runtimes_limiters_are_components_while_a_client_uses_them() {
     let answer = json!({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}).to_string();
     let transport = Arc::new(
-        ScriptedTransport::new().answering(Response::new(answer.clone())).answering(Response::new(answer)),
+        ScriptedTransport::new()
+            .with_response(Response::new(answer.clone()))
+            .with_response(Response::new(answer)),
     );
     let runtime = Arshai::builder(keyed()).http(transport.clone()).build().expect("it builds");
     let limiters = |runtime: &Arshai| {

@@ -1,4 +1,4 @@
-//! HTTP over real sockets: bounds, deadlines, cancellation and safety; and what stands on HTTP.
+//! The ureq transport over real sockets, and the model clients that use it.
 
 mod adaptive;
 mod bounds;

@@ -87,8 +87,9 @@ async fn dropping_the_request_closes_its_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn retry_after_is_honoured() {
-    let transport =
-        Arc::new(ScriptedTransport::new().answering(asking_for(7)).answering(answer(200, completion())));
+    let transport = Arc::new(
+        ScriptedTransport::new().with_response(asking_for(7)).with_response(answer(200, completion())),
+    );
     let began = Instant::now();
     client(&transport).chat(hello()).await.expect("the second attempt");
     let waited = began.elapsed();
@@ -98,7 +99,7 @@ async fn retry_after_is_honoured() {
 
 #[tokio::test(start_paused = true)]
 async fn a_delay_that_exceeds_the_deadline_is_not_begun() {
-    let transport = Arc::new(ScriptedTransport::new().answering(asking_for(30)));
+    let transport = Arc::new(ScriptedTransport::new().with_response(asking_for(30)));
     let began = Instant::now();
     let request = hello().with_deadline(Some(Deadline::after(Duration::from_secs(10))));
     let error = client(&transport).chat(request).await.expect_err("no time");
@@ -108,8 +109,10 @@ async fn a_delay_that_exceeds_the_deadline_is_not_begun() {
 
 #[tokio::test(start_paused = true)]
 async fn all_attempts_spend_one_deadline() {
-    let transport =
-        ScriptedTransport::new().answering(answer(503, "{}")).answering(answer(503, "{}")).hanging();
+    let transport = ScriptedTransport::new()
+        .with_response(answer(503, "{}"))
+        .with_response(answer(503, "{}"))
+        .with_hang();
     let transport = Arc::new(transport);
     let began = Instant::now();
     let request = hello().with_deadline(Some(Deadline::after(Duration::from_secs(10))));
@@ -120,21 +123,21 @@ async fn all_attempts_spend_one_deadline() {
 #[tokio::test(start_paused = true)]
 async fn safe_failures_are_retried_three_times_and_no_more() {
     for status in [408, 409, 429, 500, 503] {
-        let transport = (0..5).fold(ScriptedTransport::new(), |it, _| it.answering(answer(status, "{}")));
+        let transport = (0..5).fold(ScriptedTransport::new(), |it, _| it.with_response(answer(status, "{}")));
         let transport = Arc::new(transport);
         client(&transport).chat(hello()).await.expect_err("all fail");
         assert_eq!(transport.take_requests().len(), 4, "{status}");
     }
     let unreachable = || Error::new(ErrorKind::Timeout, "test", "connecting took too long");
-    let transport = ScriptedTransport::new().failing(unreachable().not_sent());
-    let transport = Arc::new(transport.answering(answer(200, completion())));
+    let transport = ScriptedTransport::new().with_error(unreachable().not_sent());
+    let transport = Arc::new(transport.with_response(answer(200, completion())));
     client(&transport).chat(hello()).await.expect("the second attempt");
 }
 
 #[tokio::test(start_paused = true)]
 async fn unknown_outcomes_full_queues_and_permanent_errors_are_not_retried() {
     for status in [400, 401, 403, 404, 422] {
-        let transport = Arc::new(ScriptedTransport::new().answering(answer(status, "{}")));
+        let transport = Arc::new(ScriptedTransport::new().with_response(answer(status, "{}")));
         client(&transport).chat(hello()).await.expect_err("rejected");
         assert_eq!(transport.take_requests().len(), 1, "{status}");
     }
@@ -142,12 +145,12 @@ async fn unknown_outcomes_full_queues_and_permanent_errors_are_not_retried() {
     let broken = |kind| Error::new(kind, "test", "the connection broke");
     for error in [broken(ErrorKind::Transport), broken(ErrorKind::Timeout), full] {
         let kind = error.kind();
-        let transport = ScriptedTransport::new().failing(error);
+        let transport = ScriptedTransport::new().with_error(error);
         let transport = Arc::new(transport);
         let error = client(&transport).chat(hello()).await.expect_err("it broke");
         assert_eq!((error.kind(), transport.take_requests().len()), (kind, 1));
     }
-    let transport = Arc::new(ScriptedTransport::new().answering(answer(200, "{\"choices\": oops")));
+    let transport = Arc::new(ScriptedTransport::new().with_response(answer(200, "{\"choices\": oops")));
     let error = client(&transport).chat(hello()).await.expect_err("malformed");
     assert_eq!((error.kind(), transport.take_requests().len()), (ErrorKind::Protocol, 1));
 }
@@ -206,7 +209,7 @@ async fn no_error_contains_the_key() {
 async fn a_local_server_needs_no_key() {
     let mut config = openai(Some("http://127.0.0.1:8000/v1".into()));
     config.api_key = None;
-    let transport = Arc::new(ScriptedTransport::new().answering(answer(200, completion())));
+    let transport = Arc::new(ScriptedTransport::new().with_response(answer(200, completion())));
     let client = OpenAiCompatibleClient::openai(&config, "m", transport.clone()).expect("no key needed");
     client.chat(hello()).await.expect("a response");
     assert!(transport.take_requests()[0].request.headers().get("authorization").is_none());
@@ -216,7 +219,8 @@ async fn a_local_server_needs_no_key() {
 async fn a_response_keeps_its_headers_and_body() {
     let mut response = answer(200, completion());
     response.headers_mut().insert("x-request-id", "7".parse().expect("a value"));
-    let transport = Arc::new(ScriptedTransport::new().answering(response.clone()).answering(response));
+    let transport =
+        Arc::new(ScriptedTransport::new().with_response(response.clone()).with_response(response));
     let whole = client(&transport).chat(hello()).await.expect("a response");
     assert_eq!(
         (&whole.headers["x-request-id"], whole.body),
@@ -229,7 +233,7 @@ async fn a_response_keeps_its_headers_and_body() {
 #[tokio::test]
 async fn bodies_of_errors_are_read_to_64_kib() {
     let body = json!({"error": {"message": "x".repeat(1 << 20)}}).to_string();
-    let transport = Arc::new(ScriptedTransport::new().answering(answer(400, body)));
+    let transport = Arc::new(ScriptedTransport::new().with_response(answer(400, body)));
     let error = client(&transport).chat(hello()).await.expect_err("rejected");
     assert_eq!(error.kind(), ErrorKind::BadRequest);
     assert!(!everything(&error).contains("xxx"), "a truncated body is not JSON");
@@ -237,7 +241,7 @@ async fn bodies_of_errors_are_read_to_64_kib() {
 
 #[tokio::test(start_paused = true)]
 async fn a_transport_gets_the_deadline_of_the_request() {
-    let transport = Arc::new(ScriptedTransport::new().answering(answer(200, completion())));
+    let transport = Arc::new(ScriptedTransport::new().with_response(answer(200, completion())));
     let deadline = Deadline::after(Duration::from_secs(7));
     client(&transport).chat(hello().with_deadline(Some(deadline))).await.expect("a response");
     assert_eq!(transport.take_requests()[0].deadline, Some(deadline));

@@ -61,7 +61,7 @@ fn request() -> ChatRequest {
 /// The address, headers and body of a request.
 async fn sent(build: Build) -> (Uri, HeaderMap, Value) {
     let answer = Response::new(completion().to_string());
-    let transport = Arc::new(ScriptedTransport::new().answering(answer));
+    let transport = Arc::new(ScriptedTransport::new().with_response(answer));
     let client = build(transport.clone()).expect("a good configuration");
     assert!(!format!("{client:?}").contains(SENTINEL), "{client:?}");
     client.chat(request()).await.expect("an answer");
@@ -72,7 +72,8 @@ async fn sent(build: Build) -> (Uri, HeaderMap, Value) {
 
 async fn failing(build: Build, status: u16, body: &Value) -> Error {
     let answer = Response::builder().status(status).body(body.to_string()).expect("a response");
-    let client = build(Arc::new(ScriptedTransport::new().answering(answer))).expect("a good configuration");
+    let client =
+        build(Arc::new(ScriptedTransport::new().with_response(answer))).expect("a good configuration");
     client.chat(request()).await.expect_err("rejected")
 }
 
@@ -163,7 +164,7 @@ async fn the_providers_documented_responses_are_decoded() {
         ),
     ];
     for (build, answer, tokens, calls) in published {
-        let transport = Arc::new(ScriptedTransport::new().answering(Response::new(answer.to_string())));
+        let transport = Arc::new(ScriptedTransport::new().with_response(Response::new(answer.to_string())));
         let response = build(transport).expect("configured").chat(request()).await.expect("an answer");
         assert_eq!((response.usage.total_tokens, response.tool_calls.len()), (tokens, calls));
         assert!(
@@ -185,7 +186,7 @@ async fn gemini_streams_that_share_an_index_and_count_up_are_decoded() {
     let end = json!({"choices": [{"delta": {"role": "assistant"}, "finish_reason": "stop", "index": 0}]});
     let body =
         format!("data: {}\n\ndata: {}\n\ndata: {end}\n\ndata: [DONE]\n\n", chunk("f", 3), chunk("g", 6));
-    let transport = Arc::new(ScriptedTransport::new().answering(Response::new(body)));
+    let transport = Arc::new(ScriptedTransport::new().with_response(Response::new(body)));
     let stream = gemini(transport).expect("configured").stream(request()).await.expect("a stream");
     let response = stream.collect().await.expect("an answer");
     assert_eq!(response.usage, Usage::new(9, 6));
@@ -203,7 +204,7 @@ async fn embeddings_are_requested_at_each_providers_address() {
         (openrouter, "/api/v1/embeddings"),
         (gemini, "/v1beta/openai/embeddings"),
     ] {
-        let transport = Arc::new(ScriptedTransport::new().answering(Response::new(answer.to_string())));
+        let transport = Arc::new(ScriptedTransport::new().with_response(Response::new(answer.to_string())));
         let client = build(transport.clone()).expect("configured");
         let response = client.embed(EmbedRequest::new(["hello"])).await.expect("a vector");
         assert_eq!((response.embeddings, response.usage), (vec![vec![0.5, -1.0]], Usage::new(5, 0)));

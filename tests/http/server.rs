@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 server on loopback that behaves as badly as it is told.
+//! A small HTTP/1.1 server on loopback that can misbehave.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,22 +8,22 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-/// What a connection saw.
+/// An event on a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A whole request came.
+    /// A complete request arrived.
     Request,
-    /// The client closed a connection that was still to be answered or could have been used again.
+    /// The client closed a connection that was waiting for a response or could have been reused.
     Closed,
 }
 
-/// A request's first line and headers, in lower case, and its body.
+/// A request: its head in lower case, and its body.
 pub(crate) struct Request {
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
 }
 
-/// What the server does with a request.
+/// How the server responds.
 pub(crate) enum Reply {
     /// Sends these bytes and reads the next request.
     Bytes(Vec<u8>),
@@ -33,7 +33,7 @@ pub(crate) enum Reply {
     Stall(Vec<u8>),
     /// Resets the connection.
     Reset,
-    /// Sends these bytes one by one, each after such a pause.
+    /// Sends these bytes one by one, each after this pause.
     Drip(Vec<u8>, Duration),
     /// Sends these bytes again and again until the client closes.
     Endless(Vec<u8>, Vec<u8>),
@@ -72,7 +72,7 @@ impl Server {
                 count.fetch_add(1, Ordering::SeqCst);
                 let (reply, sender) = (Arc::clone(&reply), sender.clone());
                 std::thread::spawn(move || {
-                    // An error is the client's doing; what it did is told by the event.
+                    // An error means that the client is gone, which is what the event says.
                     let _ = serve(stream, reply.as_ref(), &sender);
                     let _ = sender.send(Event::Closed);
                 });
@@ -91,7 +91,7 @@ impl Server {
     }
 
     pub(crate) async fn event(&mut self) -> Event {
-        self.events.recv().await.expect("the server lives")
+        self.events.recv().await.expect("the server is running")
     }
 }
 
@@ -119,7 +119,7 @@ fn serve(
                 // Ends when the client closes.
                 return io::copy(&mut reader, &mut io::sink()).map(drop);
             }
-            // What is closed without lingering is reset.
+            // Closing without lingering resets the connection.
             Reply::Reset => return socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)),
             Reply::Drip(bytes, pause) => {
                 for byte in bytes {

@@ -60,7 +60,7 @@ fn chunked(parts: &[&[u8]]) -> Vec<u8> {
 /// The events of a stream of `body`.
 async fn reading(body: &str) -> Result<Vec<ChatEvent>> {
     let response = Response::builder().header("content-type", "text/event-stream").body(body.to_owned());
-    let transport = ScriptedTransport::new().answering(response.expect("a response"));
+    let transport = ScriptedTransport::new().with_response(response.expect("a response"));
     let mut config = OpenAiConfig::default();
     config.api_key = Some(SENTINEL.into());
     let client = OpenAiCompatibleClient::openai(&config, "m", Arc::new(transport)).expect("a key");
@@ -192,7 +192,7 @@ async fn malformed_and_truncated_streams_are_errors_of_their_kind() {
 async fn text_before_an_error_event_arrives_before_the_error() {
     let body = sse(&[delta(json!({"content": "half"})), json!({"error": {"code": 502, "message": "gone"}})]);
     let response = Response::builder().header("content-type", "text/event-stream").body(body);
-    let transport = ScriptedTransport::new().answering(response.expect("a response"));
+    let transport = ScriptedTransport::new().with_response(response.expect("a response"));
     let mut config = OpenAiConfig::default();
     config.api_key = Some(SENTINEL.into());
     let client = OpenAiCompatibleClient::openai(&config, "m", Arc::new(transport)).expect("a key");

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use arshai::backends::http::UreqTransport;
 use arshai::http::{HttpRequest, HttpTransport};
-use arshai::{BuildContext, Config, Deadline, Error, Result};
+use arshai::{BuildContext, Component, Config, Deadline, Error, LimitUsage, Result};
 use bytes::Bytes;
 
-/// Long enough that only a promise broken reaches it.
+/// Only a broken promise takes this long.
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
-/// Short, for limits that a blocking socket must really wait for.
+/// Short, for timeouts that a blocking socket has to wait for.
 pub(crate) const SHORT: Duration = Duration::from_millis(60);
+
+pub(crate) const HALF_A_BODY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf";
 
 pub(crate) fn config(change: impl FnOnce(&mut Config)) -> Config {
     let mut config = Config::default();
@@ -23,13 +25,7 @@ pub(crate) fn config(change: impl FnOnce(&mut Config)) -> Config {
 
 pub(crate) fn transport(change: impl FnOnce(&mut Config)) -> Arc<UreqTransport> {
     let context = BuildContext::new(config(change));
-    Arc::new(UreqTransport::from_context(&context).expect("a good configuration"))
-}
-
-/// The transport and its legacy twin.
-pub(crate) fn both() -> [Arc<UreqTransport>; 2] {
-    let legacy = UreqTransport::legacy(&BuildContext::new(Config::default()));
-    [transport(|_| ()), Arc::new(legacy.expect("a good configuration"))]
+    Arc::new(UreqTransport::from_context(&context).expect("valid settings"))
 }
 
 pub(crate) fn get(url: &str) -> HttpRequest {
@@ -44,33 +40,32 @@ pub(crate) fn within(request: HttpRequest, timeout: Duration) -> HttpRequest {
     request.with_deadline(Some(Deadline::after(timeout)))
 }
 
-/// Sends and reads the whole body.
+/// Sends the request and reads the whole body.
 pub(crate) async fn fetch(transport: &UreqTransport, request: HttpRequest) -> Result<Bytes> {
     transport.send(request).await?.body.bytes().await
 }
 
-/// Connections in use, and the most that ever were.
+/// Connections in use, and the peak.
 pub(crate) fn connections(transport: &UreqTransport) -> (u64, u64) {
-    let bound = bound(transport, "http.max_connections");
-    (bound.used, bound.peak)
+    let usage = limit(transport, "pool.max_connections");
+    (usage.used, usage.peak)
 }
 
-pub(crate) fn bound(transport: &UreqTransport, name: &str) -> arshai::LimitUsage {
-    let bounds = transport.stats().limits;
-    bounds.into_iter().find(|bound| bound.name == name).expect("it is reported")
+pub(crate) fn limit(transport: &UreqTransport, key: &str) -> LimitUsage {
+    transport.limits().into_iter().find(|limit| limit.key == key).expect("it is reported")
 }
 
-/// Waits, without sleeping, for `reached`.
-pub(crate) async fn until(reached: impl Fn() -> bool) {
+/// Waits, without sleeping, for `condition`.
+pub(crate) async fn until(condition: impl Fn() -> bool) {
     let waiting = async {
-        while !reached() {
+        while !condition() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(LONG, waiting).await.expect("it comes to pass");
+    tokio::time::timeout(LONG, waiting).await.expect("the condition holds in time");
 }
 
-/// Everything an error says, Debug and causes included.
+/// `Display` and `Debug` of an error and of all its causes.
 pub(crate) fn everything(error: &Error) -> String {
     let mut text = format!("{error} {error:?}");
     let mut cause = error.source();

@@ -1,4 +1,4 @@
-//! ureq's errors in arshai's words, without URLs.
+//! ureq's errors as arshai's, without URLs.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -7,35 +7,40 @@ use std::time::Duration;
 use ::ureq::Timeout;
 
 use super::COMPONENT;
-use crate::http::nothing_was_sent;
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Outcome};
 
-/// What an exchange is waiting for.
+/// The phase of a request. Until the end of `Connecting` nothing was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum RequestPhase {
     Connecting,
     Response,
     Body,
 }
 
-/// The step an exchange is at, written by its thread and read by whoever waits for it.
+impl RequestPhase {
+    fn outcome(self) -> Outcome {
+        if self == Self::Connecting { Outcome::NotSent } else { Outcome::Unknown }
+    }
+}
+
+/// The phase of a request, written by its thread and read by the caller that waits for it.
 #[derive(Debug)]
-pub(super) struct Stage(AtomicU8);
+pub(super) struct AtomicRequestPhase(AtomicU8);
 
-impl Stage {
-    pub(super) fn new() -> Self {
-        Self(AtomicU8::new(Step::Response as u8))
+impl AtomicRequestPhase {
+    pub(super) fn new(phase: RequestPhase) -> Self {
+        Self(AtomicU8::new(phase as u8))
     }
 
-    pub(super) fn set(&self, step: Step) {
-        self.0.store(step as u8, Ordering::Relaxed);
+    pub(super) fn set(&self, phase: RequestPhase) {
+        self.0.store(phase as u8, Ordering::Relaxed);
     }
 
-    pub(super) fn get(&self) -> Step {
+    pub(super) fn get(&self) -> RequestPhase {
         match self.0.load(Ordering::Relaxed) {
-            step if step == Step::Connecting as u8 => Step::Connecting,
-            step if step == Step::Body as u8 => Step::Body,
-            _ => Step::Response,
+            phase if phase == RequestPhase::Connecting as u8 => RequestPhase::Connecting,
+            phase if phase == RequestPhase::Body as u8 => RequestPhase::Body,
+            _ => RequestPhase::Response,
         }
     }
 }
@@ -44,69 +49,70 @@ pub(super) fn error(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> E
     Error::new(kind, COMPONENT, message)
 }
 
-/// The whole call's deadline passed at `step`.
-pub(super) fn timed_out(step: Step, waited: Duration) -> Error {
-    let message = match step {
-        Step::Connecting => "the deadline passed while connecting",
-        Step::Response => "the deadline passed while waiting for the response",
-        Step::Body => "the deadline passed while the body was read",
-    };
-    let error = error(ErrorKind::Timeout, message).with_context("waited", format!("{waited:.3?}"));
-    if step == Step::Connecting { nothing_was_sent(error) } else { error }
+/// The deadline of the call passed in `phase`.
+pub(super) fn timed_out(phase: RequestPhase, waited: Duration) -> Error {
+    error(ErrorKind::Timeout, deadline_message(phase))
+        .with_context("waited", format!("{waited:.3?}"))
+        .with_outcome(phase.outcome())
 }
 
-/// The exchange was ended by a shutdown.
-pub(super) fn cut_off() -> Error {
-    error(ErrorKind::Closed, "the transport was shut down during the exchange")
+/// A shutdown aborted the request in `phase`.
+pub(super) fn shut_down_error(phase: RequestPhase) -> Error {
+    error(ErrorKind::Closed, "transport shut down during the request").with_outcome(phase.outcome())
 }
 
-/// What ureq failed with at `step`. Its own text is kept only where it cannot hold a URL or a header.
-pub(super) fn from_ureq(cause: ::ureq::Error, step: Step) -> Error {
+/// The error of ureq in `phase`. Its own text is kept only where it cannot hold a URL or a header.
+pub(super) fn from_ureq(cause: ::ureq::Error, phase: RequestPhase) -> Error {
     use ::ureq::Error as E;
+    let is_connecting = phase == RequestPhase::Connecting;
     let error = match cause {
-        E::Timeout(timeout) => error(ErrorKind::Timeout, timeout_message(timeout, step)),
-        E::HostNotFound => error(ErrorKind::Unavailable, "the host's name cannot be resolved"),
-        // How a handshake fails: with data that is not what it should be, a certificate as a rule.
-        E::Io(cause) if step == Step::Connecting && cause.kind() == std::io::ErrorKind::InvalidData => {
-            tls_failed(cause)
+        E::Timeout(timeout) => error(ErrorKind::Timeout, timeout_message(timeout, phase)),
+        E::HostNotFound => error(ErrorKind::Unavailable, "DNS lookup failed"),
+        // A failed handshake: invalid data, usually a certificate.
+        E::Io(cause) if is_connecting && cause.kind() == std::io::ErrorKind::InvalidData => tls_error(cause),
+        E::Io(cause) if is_connecting => {
+            error(ErrorKind::Unavailable, "connection failed").with_source(cause)
         }
-        E::Io(cause) if step == Step::Connecting => {
-            error(ErrorKind::Unavailable, "the host cannot be reached").with_source(cause)
-        }
-        E::Io(cause) => error(ErrorKind::Transport, "the connection broke").with_source(cause),
-        E::ConnectionFailed => error(ErrorKind::Unavailable, "the host cannot be reached"),
-        E::ConnectProxyFailed(_) => error(ErrorKind::Unavailable, "the proxy refused to connect"),
-        E::Tls(_) | E::Rustls(_) => tls_failed(cause),
-        E::BadUri(_) | E::Http(_) | E::RequireHttpsOnly(_) => {
-            error(ErrorKind::InvalidInput, "the URL or a header cannot be sent")
+        E::Io(cause) => error(ErrorKind::Transport, "connection lost").with_source(cause),
+        E::ConnectionFailed => error(ErrorKind::Unavailable, "connection failed"),
+        E::ConnectProxyFailed(_) => error(ErrorKind::Unavailable, "the proxy rejected the connection"),
+        E::Tls(_) | E::Rustls(_) => tls_error(cause),
+        E::BadUri(_) | E::Http(_) => {
+            return error(ErrorKind::InvalidInput, "invalid URL or header").not_sent();
         }
         E::Decompress(_, cause) => {
-            error(ErrorKind::Protocol, "the body cannot be decompressed").with_source(cause)
+            error(ErrorKind::Protocol, "failed to decompress the body").with_source(cause)
         }
-        E::LargeResponseHeader(size, limit) => error(ErrorKind::TooLarge, "the response's head is too large")
+        E::LargeResponseHeader(size, limit) => error(ErrorKind::TooLarge, "response headers too large")
             .with_context("bytes", size)
             .with_context("limit", limit),
-        E::Protocol(_) => error(ErrorKind::Protocol, "the answer is not HTTP, or breaks its rules"),
-        _ => error(ErrorKind::Transport, "the exchange failed"),
+        E::Protocol(_) => error(ErrorKind::Protocol, "malformed HTTP response"),
+        _ => error(ErrorKind::Transport, "request failed"),
     };
-    if step == Step::Connecting { nothing_was_sent(error) } else { error }
+    error.with_outcome(phase.outcome())
 }
 
-/// Another try would find the same certificate.
-fn tls_failed(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-    error(ErrorKind::Transport, "TLS failed; is the certificate valid for this host?")
+/// Not retryable: the certificate stays the same.
+fn tls_error(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    error(ErrorKind::Transport, "TLS handshake failed; is the certificate valid for this host?")
         .with_source(cause)
         .with_retryable(false)
 }
 
-fn timeout_message(timeout: Timeout, step: Step) -> &'static str {
-    match (timeout, step) {
+fn timeout_message(timeout: Timeout, phase: RequestPhase) -> &'static str {
+    match (timeout, phase) {
         (Timeout::Connect | Timeout::Resolve, _) => "connecting took longer than http.connect_timeout",
-        (Timeout::PerRead, Step::Body) => "the body was silent for longer than http.read_timeout",
-        (Timeout::PerRead, _) => "the response did not begin within http.read_timeout",
+        (Timeout::PerRead, RequestPhase::Body) => "no body data within http.read_timeout",
+        (Timeout::PerRead, _) => "no response within http.read_timeout",
         (Timeout::PerWrite, _) => "sending stalled for longer than http.write_timeout",
-        (_, Step::Connecting) => "the deadline passed while connecting",
-        (_, Step::Response) => "the deadline passed while waiting for the response",
-        (_, Step::Body) => "the deadline passed while the body was read",
+        (_, phase) => deadline_message(phase),
+    }
+}
+
+fn deadline_message(phase: RequestPhase) -> &'static str {
+    match phase {
+        RequestPhase::Connecting => "timed out while connecting",
+        RequestPhase::Response => "timed out while waiting for the response",
+        RequestPhase::Body => "timed out while reading the body",
     }
 }

@@ -1,167 +1,172 @@
 //! HTTP over [ureq], bounded.
 //!
-//! ureq blocks, so each exchange runs on a thread of the transport's own bounded pool. Every connection has a
-//! ureq agent of its own (a [`Line`](lines::Line)): `Agent::shutdown` closes all sockets of an agent for good,
-//! which with one connection per agent is exactly "hang up this call", and idle connections can be counted
-//! against the limit together with active ones.
+//! ureq blocks, so each request runs on a thread of the transport's own pool, one thread per connection in use. Every
+//! connection has a ureq agent to itself (a [`PooledAgent`](agent_pool::PooledAgent)): `Agent::shutdown` closes all
+//! sockets of an agent for good, which with one connection per agent aborts exactly one call, and idle connections can
+//! be counted against the limit together with active ones.
 //!
 //! [ureq]: https://docs.rs/ureq
 
+mod agent_pool;
+mod connector;
+mod counters;
+mod dns_cache;
 mod errors;
-mod exchange;
-mod lines;
-mod names;
+mod request_job;
 mod settings;
 
-use crate::{CloseReport, Component, LimitUsage, ShutdownPhase, unsupported_limit_error};
-use serde_json::Value;
 use std::borrow::Cow;
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
+use futures_util::stream;
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use self::agent_pool::{AbortOnDrop, AgentPool};
 use self::errors::{error, timed_out};
-use self::exchange::{CHUNKS, Exchange, Head};
-use self::lines::{HangUp, Switchboard};
+use self::request_job::{BODY_BUFFER_CHUNKS, Head, RequestJob};
 use self::settings::Settings;
 use crate::http::{HttpBody, HttpRequest, HttpResponse, HttpStats, HttpTransport};
-use crate::support::BlockingPool;
-use crate::support::{OwnedPermit, ResizableSemaphore};
-use crate::{BuildContext, Deadline, Error, ErrorKind, Health, Result};
+use crate::support::{BlockingPool, JobHandle, LazyTask, OwnedPermit, PermitQueue, ResizableSemaphore};
+use crate::{
+    BuildContext, CloseReport, Component, Deadline, ErrorKind, Health, LimitUsage, Result, ShutdownPhase,
+    unsupported_limit_error,
+};
 
 /// The component's name in errors.
 const COMPONENT: &str = "http.ureq";
 
 /// HTTP/1.1 over bounded, reused connections.
 ///
-/// At most `pool.max_connections` connections are open at once, idle ones included; at most
-/// `http.max_waiting` requests wait for one, each for `http.pool_timeout`. Idle connections are closed, when a call
-/// begins or ends, after `pool.idle_timeout`, and those beyond `pool.max_idle` after a second. Threads are as many as connections
-/// in use, start when needed and end after ten idle seconds. Building one touches neither network nor disk.
+/// At most `pool.max_connections` connections are open, idle ones included; at most `http.max_waiting` requests wait
+/// for one. Idle connections are closed after `pool.idle_timeout`, those beyond `pool.max_idle` after a second. There is
+/// one thread per connection in use, started when needed and ended after ten idle seconds. Building a transport touches
+/// neither network nor disk.
 ///
-/// Names are looked up by the system's resolver, which cannot be interrupted: a dropped call that is still
-/// looking up a name or connecting gives back its permit when that step ends. Answers of the resolver are kept
-/// for 30 s.
+/// The system's resolver cannot be interrupted: a dropped call that is resolving a name or connecting releases its
+/// permit when that step ends. Resolved addresses are cached for 30 s.
 ///
-/// ureq writes records of its own through the `log` crate. They leave out headers that may be secret; at level
-/// trace, and only there, they hold paths and queries: keep `ureq` below it where a query holds a secret.
+/// Response headers are limited to 16 KiB in all, request headers to 16 KiB each.
 ///
-/// When it is dropped, exchanges still running are cut.
+/// ureq writes records through the `log` crate. They leave out headers that may be secret; at level
+/// `trace`, and only there, they hold paths and queries: keep `ureq` below it where a query holds a secret.
+///
+/// Dropping the transport aborts the requests that are still running.
 pub struct UreqTransport {
-    switchboard: Arc<Switchboard>,
-    waiting: ResizableSemaphore,
+    queue: PermitQueue,
     threads: BlockingPool,
+    agents: Arc<AgentPool>,
+    reaper: LazyTask,
 }
 
 impl UreqTransport {
-    /// Its name in the configuration, `http.backend`.
+    /// The name of this backend.
     pub const NAME: &'static str = "ureq";
 
-    /// The name of its twin behind `ARSHAI_USE_LEGACY_CONNECTIONS`.
-    pub const LEGACY: &'static str = "legacy";
+    /// The name of the legacy transport.
+    pub const LEGACY_NAME: &'static str = "legacy";
 
     /// A transport as `context` configures it.
     ///
     /// # Errors
-    /// `Config` when `http.proxy` is not a proxy's URL.
+    /// `Config` when `http.proxy` is not the URL of a proxy.
     pub fn from_context(context: &BuildContext) -> Result<Self> {
         Ok(Self::new(Settings::new(&context.config)?, context))
     }
 
-    /// A transport with the pool that Python arshai has: 50 connections of which 20 are kept idle for 30 s,
-    /// any number of requests waiting, for as long as their own deadline allows. Its limits cannot be changed.
+    /// The legacy transport: the same code without limits on the queue. With a rollback flag, the
+    /// [effective](crate::Config::effective) configuration has the pool sizes of Python arshai too: 50 connections, of
+    /// which 20 are kept idle for 30 s.
     ///
     /// # Errors
     /// As [`from_context`](Self::from_context).
     pub fn legacy(context: &BuildContext) -> Result<Self> {
-        Ok(Self::new(Settings::new(&context.config)?.legacy(), context))
+        Ok(Self::new(Settings::new(&context.config)?.with_unlimited_queue(), context))
     }
 
     fn new(settings: Settings, context: &BuildContext) -> Self {
+        let permits =
+            ResizableSemaphore::new("pool.max_connections", "connections", settings.max_connections);
+        let waiters = ResizableSemaphore::new("http.max_waiting", "requests", settings.max_waiting);
         Self {
-            waiting: ResizableSemaphore::new("http.max_waiting", "requests", settings.max_waiting),
-            threads: BlockingPool::new("http.threads", settings.max_connections),
-            switchboard: Arc::new(Switchboard::new(settings, Arc::clone(&context.clock))),
+            queue: PermitQueue::new(permits.clone(), waiters).named(COMPONENT, "waiting for a connection"),
+            threads: BlockingPool::with_permits("http.ureq", permits.clone()),
+            agents: Arc::new(AgentPool::new(settings, permits, Arc::clone(&context.clock))),
+            reaper: LazyTask::default(),
         }
     }
 
-    /// Takes a slot for a connection, waiting in the bounded queue if all are taken.
-    async fn connection(&self, deadline: Deadline) -> Result<OwnedPermit> {
-        let slots = &self.switchboard.connections;
-        if let Some(slot) = slots.try_acquire_owned() {
-            return Ok(slot);
+    async fn acquire_permit(&self, deadline: Deadline) -> Result<OwnedPermit> {
+        let acquired = self.queue.acquire(deadline).await;
+        if acquired.as_ref().is_err_and(|error| error.kind() == ErrorKind::Capacity) {
+            self.agents.counters.rejected();
         }
-        let Some(_waiting) = self.waiting.try_acquire_owned() else {
-            self.switchboard.counters.rejected();
-            let message = format!("rejected: {} requests already wait for a connection", self.waiting.used());
-            return Err(error(ErrorKind::Capacity, message).with_context("connections", slots.max()));
-        };
-        let wait = match self.switchboard.settings.pool_timeout {
-            Some(timeout) => deadline.capped(timeout),
-            None => deadline,
-        };
-        wait.run(COMPONENT, "waiting for a connection", slots.acquire_owned())
-            .await
-            .map_err(|error| error.with_context("connections", slots.max()))?
+        acquired
     }
 
-    fn set_max_connections(&self, max: usize) -> Result<()> {
-        if self.switchboard.settings.is_legacy() {
-            let message = "the legacy transport keeps its 50 connections; unset ARSHAI_USE_LEGACY_CONNECTIONS and \
-                           ARSHAI_DISABLE_OPTIMIZATIONS to change them";
-            return Err(Error::new(ErrorKind::Unsupported, "http.legacy", message));
-        }
-        if max == 0 {
-            let message = "the number of connections must be at least 1";
-            return Err(error(ErrorKind::InvalidInput, message));
-        }
-        self.threads.set_max_threads(max);
-        self.switchboard.set_max_connections(max);
-        Ok(())
-    }
-
-    async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse> {
+    async fn send_request(&self, request: HttpRequest) -> Result<HttpResponse> {
         let HttpRequest { request, deadline } = request;
-        let settings = &self.switchboard.settings;
-        let origin = settings.origin_of(request.uri())?;
+        let settings = &self.agents.settings;
+        let origin = settings.checked_origin(&request)?;
         let total = Deadline::after(settings.total_timeout);
-        let deadline = deadline.map_or(total, |deadline| deadline.min(total));
+        let (deadline, queue_deadline) = match deadline {
+            Some(deadline) => (deadline.min(total), deadline.min(total)),
+            None => (total, total.capped(settings.pool_timeout)),
+        };
+        self.reaper.ensure(|| self.agents.reap());
+        let permit = self.acquire_permit(queue_deadline).await?;
 
-        let slot = self.connection(deadline).await?;
         let began = Instant::now();
-        let call = self.switchboard.dial(origin, slot)?;
-        let (hang_up, stage) = (HangUp::new(&call), Arc::clone(call.stage()));
-        let (head_sender, mut head) = oneshot::channel();
-        // One place more than chunks, kept for the error that ends a body.
-        let (chunk_sender, chunks) = mpsc::channel(CHUNKS + 1);
-        let exchange = Exchange {
+        let call = self.agents.checkout(origin)?;
+        let (abort, phase) = (call.abort_on_drop(), Arc::clone(call.phase()));
+        let (head_sender, head) = oneshot::channel();
+        let (chunk_sender, chunks) = mpsc::channel(BODY_BUFFER_CHUNKS);
+        let job = RequestJob {
             request,
-            until: began + deadline.remaining(),
+            deadline: began + deadline.remaining(),
             call,
             head: head_sender,
             chunks: chunk_sender,
         };
-
-        let mut run = pin!(self.threads.run(move || exchange.run()));
-        let arrived = async {
-            let ended = tokio::select! {
-                biased;
-                Ok(head) = &mut head => return head,
-                ended = &mut run => ended,
-            };
-            // The thread has ended: with a head, or without one because it panicked or was cut off.
-            head.try_recv().unwrap_or_else(|_| Err(ended.err().unwrap_or_else(errors::cut_off)))
+        let mut job = self.threads.spawn_job(permit, move || job.run())?;
+        let received = async {
+            match head.await {
+                Ok(head) => Ok(head),
+                Err(_) => Err((&mut job).await.and_then(|result| result).err().unwrap_or_else(ended_early)),
+            }
         };
-        let Head { status, headers } = tokio::time::timeout_at(deadline.instant(), arrived)
+        let Head { status, headers } = tokio::time::timeout_at(deadline.instant(), received)
             .await
-            .unwrap_or_else(|_| Err(timed_out(stage.get(), began.elapsed())))?;
-        self.switchboard.counters.responded(began.elapsed());
-        Ok(HttpResponse { status, headers, body: HttpBody::new(chunks, Some(Box::new(hang_up))) })
+            .unwrap_or_else(|_| Err(timed_out(phase.get(), began.elapsed())))?;
+        self.agents.counters.responded(began.elapsed());
+        Ok(HttpResponse { status, headers, body: body(chunks, job, abort) })
     }
+
+    fn set_max_connections(&self, max: usize) -> Result<()> {
+        if max == 0 {
+            return Err(error(ErrorKind::InvalidInput, "pool.max_connections must be at least 1"));
+        }
+        self.agents.set_max_connections(max);
+        Ok(())
+    }
+}
+
+/// The chunks of the job, then its result. Dropped before the end, it aborts the call.
+fn body(chunks: mpsc::Receiver<bytes::Bytes>, job: JobHandle<Result<()>>, abort: AbortOnDrop) -> HttpBody {
+    HttpBody::new(stream::try_unfold((chunks, job, abort), async |(mut chunks, job, abort)| {
+        match chunks.recv().await {
+            Some(chunk) => Ok(Some((chunk, (chunks, job, abort)))),
+            None => job.await.and_then(|result| result).map(|()| None),
+        }
+    }))
+}
+
+/// The job succeeded without a head, which it never does.
+fn ended_early() -> crate::Error {
+    error(ErrorKind::Internal, "request ended without a response")
 }
 
 #[async_trait]
@@ -175,7 +180,7 @@ impl Component for UreqTransport {
     }
 
     fn limits(&self) -> Vec<LimitUsage> {
-        vec![self.switchboard.connections.usage(), self.waiting.usage(), self.threads.usage()]
+        self.queue.limits()
     }
 
     fn counters(&self) -> Value {
@@ -183,56 +188,57 @@ impl Component for UreqTransport {
     }
 
     async fn health(&self, _: Deadline) -> Health {
-        if self.switchboard.connections.is_closed() {
-            return Health::Unhealthy { reason: "it is shut down".into() };
+        if self.queue.permits().is_closed() {
+            return Health::unhealthy("transport is shut down");
         }
-        match self.waiting.used() {
+        match self.queue.waiters().used() {
             0 => Health::Healthy,
-            waiting => Health::Degraded { reason: format!("{waiting} requests wait for a connection") },
+            waiting => Health::degraded(format!("{waiting} requests are waiting for a connection")),
         }
     }
 
     fn set_limit(&self, key: &str, max: u64) -> Result<()> {
-        if key != "pool.max_connections" {
+        if key != self.queue.permits().key() {
             return Err(unsupported_limit_error(COMPONENT, key));
         }
         self.set_max_connections(usize::try_from(max).unwrap_or(usize::MAX))
     }
 
     async fn close(&self, deadline: Deadline) -> CloseReport {
-        CloseReport::new(0, self.switchboard.shutdown(deadline).await, Vec::new())
+        self.queue.close();
+        let active = self.queue.permits().used();
+        // Requests that are active at the deadline are aborted and counted next.
+        let _ = tokio::time::timeout_at(deadline.instant(), self.queue.permits().wait_idle()).await;
+        let aborted = self.agents.close();
+        CloseReport::new(active.saturating_sub(aborted), aborted, Vec::new())
     }
 }
 
 #[async_trait]
 impl HttpTransport for UreqTransport {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse> {
-        let result = self.exchange(request).await;
+        let result = self.send_request(request).await;
         if result.is_err() {
-            self.switchboard.counters.failed();
+            self.agents.counters.failed();
         }
         result
     }
 
     fn stats(&self) -> HttpStats {
-        let mut stats = HttpStats::default();
-        self.switchboard.counters.fill(&mut stats);
-        stats.idle_connections = self.switchboard.idle();
+        let mut stats = self.agents.counters.stats();
+        stats.idle_connections = self.agents.idle() as u64;
         stats
     }
 }
 
 impl Drop for UreqTransport {
     fn drop(&mut self) {
-        self.switchboard.close();
+        self.agents.close();
     }
 }
 
 impl fmt::Debug for UreqTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UreqTransport")
-            .field("connections", &self.switchboard.connections)
-            .field("waiting", &self.waiting)
-            .finish_non_exhaustive()
+        f.debug_struct("UreqTransport").field("queue", &self.queue).finish_non_exhaustive()
     }
 }

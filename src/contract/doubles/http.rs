@@ -1,6 +1,5 @@
-//! A transport that sends nothing: it remembers what it was asked and answers as told.
+//! A transport that sends nothing: it records requests and responds by script.
 
-use crate::{CloseReport, Component, LimitUsage, ShutdownPhase};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,51 +11,51 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::http::{HttpBody, HttpRequest, HttpResponse, HttpStats, HttpTransport};
-use crate::{Deadline, Error, ErrorKind, Health, Result};
+use crate::{CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase};
 
 const COMPONENT: &str = "http.scripted";
 
-/// Answers requests by script, in order, and remembers them.
+/// Responds to requests by script, in order, and records them.
 ///
 /// A request beyond the script fails as [`ErrorKind::Internal`].
 #[derive(Default)]
 pub struct ScriptedTransport {
-    script: Mutex<VecDeque<Step>>,
+    script: Mutex<VecDeque<ScriptedStep>>,
     requests: Mutex<Vec<HttpRequest>>,
     closed: AtomicBool,
 }
 
-enum Step {
-    Answer(Result<http::Response<Bytes>>),
+enum ScriptedStep {
+    Respond(Result<http::Response<Bytes>>),
     Hang,
 }
 
 impl ScriptedTransport {
-    /// A transport without answers.
+    /// A transport with an empty script.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The next request is answered with `response`.
+    /// The next request gets `response`.
     #[must_use]
-    pub fn answering(self, response: http::Response<impl Into<Bytes>>) -> Self {
-        self.then(Step::Answer(Ok(response.map(Into::into))))
+    pub fn with_response(self, response: http::Response<impl Into<Bytes>>) -> Self {
+        self.then(ScriptedStep::Respond(Ok(response.map(Into::into))))
     }
 
     /// The next request fails.
     #[must_use]
-    pub fn failing(self, error: Error) -> Self {
-        self.then(Step::Answer(Err(error)))
+    pub fn with_error(self, error: Error) -> Self {
+        self.then(ScriptedStep::Respond(Err(error)))
     }
 
-    /// The next request is never answered; it ends with its deadline, if it has one.
+    /// The next request gets no response; it ends at its deadline, if it has one.
     #[must_use]
-    pub fn hanging(self) -> Self {
-        self.then(Step::Hang)
+    pub fn with_hang(self) -> Self {
+        self.then(ScriptedStep::Hang)
     }
 
-    fn then(mut self, step: Step) -> Self {
+    fn then(mut self, step: ScriptedStep) -> Self {
         self.script.get_mut().push_back(step);
         self
     }
@@ -83,7 +82,10 @@ impl Component for ScriptedTransport {
     }
 
     async fn health(&self, _: Deadline) -> Health {
-        Health::Healthy
+        match self.closed.load(Ordering::Acquire) {
+            true => Health::unhealthy("transport is shut down"),
+            false => Health::Healthy,
+        }
     }
 
     async fn close(&self, _: Deadline) -> CloseReport {
@@ -96,20 +98,24 @@ impl Component for ScriptedTransport {
 impl HttpTransport for ScriptedTransport {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse> {
         if self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Closed, COMPONENT, "it is shut down"));
+            return Err(Error::new(ErrorKind::Closed, COMPONENT, "transport is shut down").not_sent());
         }
         let deadline = request.deadline;
         self.requests.lock().push(request);
         let step = self.script.lock().pop_front();
         match (step, deadline) {
-            (Some(Step::Answer(answer)), _) => {
-                let (parts, body) = answer?.into_parts();
+            (Some(ScriptedStep::Respond(response)), _) => {
+                let (parts, body) = response?.into_parts();
                 let body = HttpBody::full(body);
                 Ok(HttpResponse { status: parts.status, headers: parts.headers, body })
             }
-            (Some(Step::Hang), Some(deadline)) => deadline.run(COMPONENT, "hanging", pending()).await?,
-            (Some(Step::Hang), None) => pending().await,
-            (None, _) => Err(Error::new(ErrorKind::Internal, COMPONENT, "the script has no further answer")),
+            (Some(ScriptedStep::Hang), Some(deadline)) => {
+                deadline.run(COMPONENT, "waiting for the response", pending()).await?
+            }
+            (Some(ScriptedStep::Hang), None) => pending().await,
+            (None, _) => {
+                Err(Error::new(ErrorKind::Internal, COMPONENT, "the script has no further response"))
+            }
         }
     }
 
@@ -121,7 +127,7 @@ impl HttpTransport for ScriptedTransport {
 impl fmt::Debug for ScriptedTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ScriptedTransport")
-            .field("answers_left", &self.script.lock().len())
+            .field("responses_left", &self.script.lock().len())
             .finish_non_exhaustive()
     }
 }

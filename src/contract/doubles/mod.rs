@@ -1,4 +1,4 @@
-//! Test doubles: stand-ins for the seams, for testing code that uses them without models, servers or waiting.
+//! Test doubles for the backend traits, to test code that uses them without models, servers or waiting.
 
 mod http;
 mod llm;

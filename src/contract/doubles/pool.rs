@@ -190,7 +190,7 @@ impl ScriptedConnection {
         self.id
     }
 
-    /// Breaks the connection: it is no longer open.
+    /// Marks the connection as not open any more.
     pub fn mark_broken(&mut self) {
         self.is_broken = true;
     }

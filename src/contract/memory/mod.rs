@@ -1,7 +1,7 @@
 //! The contract suite of [`MemoryManager`].
 //!
 //! A backend author calls [`suite`] from a test with an async function that creates an empty backend from a [`Setup`],
-//! and [`expiry`] too if the backend's entries expire on the injected [`Clock`](crate::Clock):
+//! and [`expiry`] too if the backend's entries expire on the injected [`Clock`]:
 //!
 //! ```
 //! use std::sync::Arc;

@@ -46,7 +46,7 @@ pub use random::stress;
 const LONG: Duration = Duration::from_secs(3_600);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a pool is built from.
+/// The arguments to build a pool from.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Setup {

@@ -1,0 +1,242 @@
+//! The executor that enforces every limit.
+
+mod background;
+mod blocking;
+mod builder;
+mod engine;
+mod failure;
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{ResizableSemaphore, counters};
+use crate::tasks::{
+    CallContext, FunctionCall, FunctionExecutionInput, FunctionExecutionResult, FunctionTask, Functions,
+    TaskCapabilities, TaskExecutor, TaskStats,
+};
+use crate::{
+    CloseReport, Component, Deadline, Health, LimitUsage, Result, ShutdownPhase, unsupported_limit_error,
+};
+
+pub use builder::BoundedExecutorBuilder;
+
+use engine::{Engine, Scope, StartedCall};
+
+const COMPONENT: &str = "tasks";
+
+/// Maximum number of functions that a health reason names.
+const MAX_NAMED: usize = 10;
+
+/// Runs functions within limits: concurrent calls, background tasks, threads, time and result size.
+///
+/// - Each call runs on its own tokio task. A regular async call waits for one of `max_concurrency` permits, shared by all
+///   turns; waiting spends its deadline. A nested call through [`CallContext::executor`] runs under the permit of its
+///   parent.
+/// - Blocking functions, regular and background ones alike, run on at most `max_blocking_threads` threads of the
+///   executor; waiting for one spends the deadline. When the deadline passes, the outcome is returned on time, the
+///   thread continues and stays counted, and health and close reports name its function.
+///
+/// It needs a tokio runtime with time enabled and owns none. Dropping it aborts its calls and background tasks.
+pub struct BoundedExecutor {
+    engine: Arc<Engine>,
+    scope: Scope,
+}
+
+impl BoundedExecutor {
+    fn root(engine: Arc<Engine>) -> Self {
+        let permits = call_permits(&engine);
+        Self { engine, scope: Scope { permits, stop: CancellationToken::new(), parent: None } }
+    }
+
+    /// The executor of calls nested in `parent`.
+    fn child(engine: Arc<Engine>, parent: CallContext) -> Self {
+        let (permits, stop) = (call_permits(&engine), parent.cancellation().child_token());
+        Self { engine, scope: Scope { permits, stop, parent: Some(parent) } }
+    }
+
+    fn is_child(&self) -> bool {
+        self.scope.parent.is_some()
+    }
+
+    fn start(
+        &self,
+        call: FunctionCall,
+        functions: &Functions,
+        background_tasks: &Functions,
+        deadline: Option<Deadline>,
+    ) -> StartedCall {
+        let functions = if call.is_background { background_tasks } else { functions };
+        self.scope.start(&self.engine, call, functions, deadline)
+    }
+
+    fn reject_further_calls(&self) {
+        self.scope.permits.close();
+        if !self.is_child() {
+            self.engine.background.permits.close();
+        }
+    }
+
+    async fn wait_idle(&self) {
+        self.scope.permits.wait_idle().await;
+        if !self.is_child() {
+            self.engine.background.permits.wait_idle().await;
+            self.engine.blocking.permits.wait_idle().await;
+        }
+    }
+
+    fn abort_all(&self) {
+        self.scope.stop.cancel();
+        if !self.is_child() {
+            self.engine.background.stop.cancel();
+            self.engine.blocking.close();
+        }
+    }
+}
+
+fn call_permits(engine: &Engine) -> ResizableSemaphore {
+    ResizableSemaphore::new("tasks.max_concurrency", "calls", engine.max_concurrency)
+}
+
+impl Drop for BoundedExecutor {
+    fn drop(&mut self) {
+        // The calls of a child end with their parent.
+        if !self.is_child() {
+            self.reject_further_calls();
+            self.abort_all();
+        }
+    }
+}
+
+impl fmt::Debug for BoundedExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoundedExecutor")
+            .field("calls", &self.scope.permits)
+            .field("background", &self.engine.background.permits)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Component for BoundedExecutor {
+    fn name(&self) -> Cow<'_, str> {
+        Cow::Borrowed(COMPONENT)
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Tasks
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        let Engine { background, blocking, .. } = &*self.engine;
+        vec![self.scope.permits.usage(), background.permits.usage(), blocking.permits.usage()]
+    }
+
+    fn counters(&self) -> Value {
+        counters(&self.stats())
+    }
+
+    async fn health(&self, _: Deadline) -> Health {
+        let background = &self.engine.background.permits;
+        if self.scope.permits.is_closed() {
+            return Health::unhealthy("executor is shut down");
+        }
+        let overdue = self.engine.blocking.overdue();
+        if !overdue.is_empty() {
+            let named = overdue[..overdue.len().min(MAX_NAMED)].join(", ");
+            let count = overdue.len();
+            return Health::degraded(format!(
+                "{count} blocking functions still run after their deadline or cancellation: {named}"
+            ));
+        }
+        let max = background.max();
+        if max > 0 && background.used() >= max {
+            return Health::degraded(format!("background task limit ({max}) reached"));
+        }
+        Health::Healthy
+    }
+
+    fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        match key {
+            "tasks.max_background_tasks" => {
+                self.engine.background.set_max(usize::try_from(max).unwrap_or(usize::MAX));
+                Ok(())
+            }
+            _ => Err(unsupported_limit_error(COMPONENT, key)),
+        }
+    }
+
+    async fn close(&self, deadline: Deadline) -> CloseReport {
+        let background = || if self.is_child() { 0 } else { self.active_background_tasks_count() };
+        let before = background();
+        self.reject_further_calls();
+        // Whether the deadline passed shows in what still runs.
+        let _ = deadline.run(COMPONENT, "waiting for running calls", self.wait_idle()).await;
+        let left = background();
+        let aborted = left + self.scope.permits.used();
+        self.abort_all();
+        let lost = if self.is_child() { Vec::new() } else { self.engine.blocking.names() };
+        CloseReport::new(before.saturating_sub(left), aborted, lost)
+    }
+}
+
+#[async_trait]
+impl TaskExecutor for BoundedExecutor {
+    async fn execute_functions(&self, input: FunctionExecutionInput) -> FunctionExecutionResult {
+        let mut ids = HashSet::new();
+        let mut is_duplicate = |call: &FunctionCall| match &call.call_id {
+            Some(id) => !ids.insert(id.clone()),
+            None => false,
+        };
+        let (functions, tasks) = (&input.available_functions, &input.available_background_tasks);
+        let started: Vec<_> = input
+            .function_calls
+            .into_iter()
+            .map(|call| match is_duplicate(&call) {
+                true => StartedCall::duplicate(&self.engine, call),
+                false => self.start(call, functions, tasks, input.deadline),
+            })
+            .collect();
+        let mut outcomes = Vec::with_capacity(started.len());
+        for call in started {
+            outcomes.push(call.outcome().await);
+        }
+        outcomes.into()
+    }
+
+    fn execute_function_progressively(
+        &self,
+        call: FunctionCall,
+        available_functions: &Functions,
+        available_background_tasks: &Functions,
+        deadline: Option<Deadline>,
+    ) -> FunctionTask {
+        FunctionTask::new(
+            self.start(call, available_functions, available_background_tasks, deadline).outcome(),
+        )
+    }
+
+    fn active_background_tasks_count(&self) -> usize {
+        self.engine.background.permits.used()
+    }
+
+    async fn wait_for_background_tasks(&self, timeout: Option<Duration>) -> usize {
+        self.engine.background.wait(timeout).await
+    }
+
+    fn stats(&self) -> TaskStats {
+        self.engine.stats.lock().clone()
+    }
+
+    fn capabilities(&self) -> TaskCapabilities {
+        let mut capabilities = TaskCapabilities::default();
+        capabilities.bounded = true;
+        capabilities
+    }
+}
