@@ -191,7 +191,8 @@ impl Shard {
     }
 
     pub(super) fn has_text(&self, entry: Entry, text: &str) -> bool {
-        entry.text_bytes == text.len() && self.pages.has_bytes(entry.first, entry.text_offset(), text.as_bytes())
+        entry.text_bytes == text.len()
+            && self.pages.has_bytes(entry.first, entry.text_offset(), text.as_bytes())
     }
 
     pub(super) fn metadata(&self, entry: Entry) -> Vec<u8> {
@@ -290,7 +291,11 @@ impl Shard {
             let first = self.first_to_expire;
             let hash = self.pages.number(Number::Hash, first);
             let entry = find(&mut self.index, hash, first).map(|found| Entry::new(found.key(), found.get()));
-            self.remove(entry.expect("entries in the order of expiry are in the index"), RemovalCause::Expired, removed);
+            self.remove(
+                entry.expect("entries in the order of expiry are in the index"),
+                RemovalCause::Expired,
+                removed,
+            );
             count += 1;
         }
         count
