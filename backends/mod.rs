@@ -4,6 +4,8 @@
 
 #[cfg(feature = "ureq")]
 pub mod http;
+#[cfg(feature = "mcp")]
+pub mod mcp;
 pub mod memory;
 pub mod pool;
 #[cfg(feature = "redis")]
@@ -17,6 +19,10 @@ use crate::Registry;
 /// Adds every backend that was compiled in.
 pub fn register_builtins(registry: &mut Registry) {
     memory::register(registry);
+    #[cfg(feature = "mcp")]
+    mcp::register(registry);
+    #[cfg(not(feature = "mcp"))]
+    registry.mcp.register_unavailable("rmcp", "mcp");
     pool::register(registry);
     tasks::register(registry);
     #[cfg(feature = "ureq")]

@@ -42,6 +42,7 @@
 //! - `redis`: a pooled Redis client, and conversation memory in Redis (`memory.backend = "redis"`); includes `mobc`.
 //! - `redis-tls`: TLS for it (`rediss://`).
 //! - `mobc`: connection pools over mobc (`pool.backend = "mobc"`).
+//! - `mcp`: MCP servers, over HTTP and as child processes.
 //! - `contract`: contract suites and test doubles.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -57,6 +58,7 @@ mod error;
 pub mod http;
 mod limits;
 pub mod llm;
+pub mod mcp;
 pub mod memory;
 pub mod pool;
 pub mod registry;
@@ -90,3 +92,8 @@ struct Readme;
 #[cfg(all(doctest, feature = "ureq"))]
 #[doc = include_str!("../docs/models.md")]
 struct Models;
+
+/// Compiles the example of the guide to MCP.
+#[cfg(all(doctest, feature = "mcp"))]
+#[doc = include_str!("../docs/mcp.md")]
+struct Mcp;

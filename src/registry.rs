@@ -9,6 +9,7 @@ use crate::component::{Component, Components};
 use crate::config::{Config, closest_match};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
+use crate::mcp::McpServerManager;
 use crate::memory::{EvictionListener, MemoryManager};
 use crate::pool::{ConnectionPool, Connector, PoolFactory, PoolSettings};
 use crate::tasks::{BackgroundFailureListener, TaskExecutor};
@@ -28,6 +29,8 @@ pub struct BuildContext {
     pub background_failure_listener: Option<BackgroundFailureListener>,
     /// The backends to choose from, for backends that are built on others.
     pub registry: Arc<Registry>,
+    /// The runtime's transport, once it is built: for backends that speak HTTP.
+    pub http: Option<Arc<dyn HttpTransport>>,
     components: Components,
 }
 
@@ -43,6 +46,7 @@ impl BuildContext {
             eviction_listener: None,
             background_failure_listener: None,
             registry: Arc::new(registry),
+            http: None,
             components: Components::default(),
         }
     }
@@ -191,6 +195,8 @@ pub struct Registry {
     pub http: BackendRegistry<dyn HttpTransport>,
     /// Vector storage, selected by `vectors.backend`.
     pub vectors: BackendRegistry<dyn VectorStore>,
+    /// MCP server managers, selected by `mcp.backend`.
+    pub mcp: BackendRegistry<dyn McpServerManager>,
     /// Connection pools, selected by `pool.backend`.
     pub pool: BackendRegistry<dyn PoolFactory>,
 }
@@ -204,6 +210,7 @@ impl Registry {
             tasks: BackendRegistry::new("tasks.backend"),
             http: BackendRegistry::new("http.backend"),
             vectors: BackendRegistry::new("vectors.backend"),
+            mcp: BackendRegistry::new("mcp.backend"),
             pool: BackendRegistry::new("pool.backend"),
         }
     }

@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
 use crate::limits::{Health, LimitUsage};
 use crate::llm::{HttpClientFactory, LlmClient};
+use crate::mcp::McpServerManager;
 use crate::memory::{MemoryManager, RemovedEntry};
 use crate::registry::{BackendRegistry, BuildContext, Registry};
 use crate::tasks::{BackgroundFailure, TaskExecutor};
@@ -56,6 +57,7 @@ struct Inner {
     tasks: Arc<dyn TaskExecutor>,
     http: Option<Arc<dyn HttpTransport>>,
     vectors: Option<Arc<dyn VectorStore>>,
+    mcp: Option<Arc<dyn McpServerManager>>,
     client_factory: HttpClientFactory,
     components: Components,
 }
@@ -70,6 +72,7 @@ impl Arshai {
             tasks: None,
             http: None,
             vectors: None,
+            mcp: None,
         }
     }
 
@@ -116,6 +119,15 @@ impl Arshai {
     pub fn vectors(&self) -> Result<&Arc<dyn VectorStore>> {
         let backends = &self.0.registry.vectors;
         self.0.vectors.as_ref().ok_or_else(|| backends.unknown_backend_error(&self.0.config.vectors.backend))
+    }
+
+    /// The MCP servers.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownBackend`] when the configured backend was not compiled in.
+    pub fn mcp(&self) -> Result<&Arc<dyn McpServerManager>> {
+        let backends = &self.0.registry.mcp;
+        self.0.mcp.as_ref().ok_or_else(|| backends.unknown_backend_error(&self.0.config.mcp.backend))
     }
 
     /// The factory of model clients, over this runtime's transport and with its keys, retries and timeouts.
@@ -248,6 +260,7 @@ pub struct ArshaiBuilder {
     tasks: Option<Arc<dyn TaskExecutor>>,
     http: Option<Arc<dyn HttpTransport>>,
     vectors: Option<Arc<dyn VectorStore>>,
+    mcp: Option<Arc<dyn McpServerManager>>,
 }
 
 impl ArshaiBuilder {
@@ -281,6 +294,12 @@ impl ArshaiBuilder {
         self
     }
 
+    /// Uses this manager of MCP servers, regardless of the configuration.
+    pub fn mcp(mut self, mcp: Arc<dyn McpServerManager>) -> Self {
+        self.mcp = Some(mcp);
+        self
+    }
+
     /// Uses this clock for expiry.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.context.clock = clock;
@@ -309,13 +328,14 @@ impl ArshaiBuilder {
     /// [`ErrorKind::UnknownBackend`] for a name that is not registered, listing the registered ones; errors from the
     /// backends' factories.
     pub fn build(self) -> Result<Arshai> {
-        let Self { mut config, mut context, memory, tasks, http, vectors } = self;
+        let Self { mut config, mut context, memory, tasks, http, vectors, mcp } = self;
         config.validate()?;
         for (is_passed, backend) in [
             (memory.is_some(), &mut config.memory.backend),
             (tasks.is_some(), &mut config.tasks.backend),
             (http.is_some(), &mut config.http.backend),
             (vectors.is_some(), &mut config.vectors.backend),
+            (mcp.is_some(), &mut config.mcp.backend),
         ] {
             if is_passed {
                 *backend = PASSED_BY_VALUE.to_owned();
@@ -346,6 +366,13 @@ impl ArshaiBuilder {
                 &context,
             )?,
         };
+        context.http.clone_from(&http);
+        let mcp = match mcp {
+            Some(mcp) => Some(mcp),
+            // Servers that were asked for must not be missing in silence.
+            None if config.mcp.enabled => Some(registry.mcp.build(&config.mcp.backend, &context)?),
+            None => build_optional(&registry.mcp, &config.mcp.backend, &defaults.mcp.backend, &context)?,
+        };
         context.register(Arc::clone(&memory) as Arc<dyn Component>);
         context.register(Arc::clone(&tasks) as Arc<dyn Component>);
         if let Some(http) = &http {
@@ -353,6 +380,9 @@ impl ArshaiBuilder {
         }
         if let Some(vectors) = &vectors {
             context.register(Arc::clone(vectors) as Arc<dyn Component>);
+        }
+        if let Some(mcp) = &mcp {
+            context.register(Arc::clone(mcp) as Arc<dyn Component>);
         }
         let components = context.components();
         let mut client_factory = HttpClientFactory::from_context(context);
@@ -366,6 +396,7 @@ impl ArshaiBuilder {
             tasks,
             http,
             vectors,
+            mcp,
             client_factory,
             components,
         })))

@@ -2,7 +2,8 @@
 # Runs every test of every feature. This is the README's one test command.
 #
 # Needs Rust and a C toolchain. What the tests stand on besides is installed where it is missing: redis-server from
-# the system's packages, the Python package and a server of models from npm, pinned, into target/. A thing that cannot be installed fails this
+# the system's packages, Python arshai and MCP's Python SDK, a
+# server of models and an MCP server from npm, pinned, into target/. A thing that cannot be installed fails this
 # script: it never skips in silence. Where all is there it only looks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -56,24 +57,44 @@ sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then
     done
     return 1
 }
-if ! peer_works; then
-    echo "tests/all.sh: installing $peer into target/python"
+# Installs the package $2 into a new virtual environment in $1.
+install_python() {
+    local python
     python=$(find_python) || { system_install python3 python3-venv >&2 && python=$(find_python); } ||
         fail "Python 3.11 or 3.12 with venv is missing and could not be installed; on Debian 12: apt-get install python3-venv"
-    rm -rf target/python
-    "$python" -m venv target/python
-    target/python/bin/pip install --quiet --disable-pip-version-check "$peer" ||
-        fail "pip could not install $peer; it needs a package index (PyPI, or the one that pip's configuration names)"
+    rm -rf "$1"
+    "$python" -m venv "$1"
+    "$1/bin/pip" install --quiet --disable-pip-version-check "$2" ||
+        fail "pip could not install $2; it needs a package index (PyPI, or the one that pip's configuration names)"
+}
+if ! peer_works; then
+    echo "tests/all.sh: installing $peer into target/python"
+    install_python target/python "$peer"
     peer_works || fail "$peer is installed in target/python and does not work; remove that folder and try again"
 fi
 
-# --- An independent server of models, from npm.
-models='@copilotkit/aimock@1.43.0'
-models_work() {
-    [ "$(node -p 'require("./target/node/node_modules/@copilotkit/aimock/package.json").version' 2>/dev/null)" = "${models##*@}" ]
+# --- The official Python SDK of MCP, for a server.
+mcp_sdk='mcp==2.3.0'
+mcp_sdk_works() {
+    target/mcp-python/bin/python -c 'import importlib.metadata as installed, mcp.server, sys
+sys.exit(installed.version("mcp") != "2.3.0")' 2>/dev/null
 }
-if ! models_work; then
-    echo "tests/all.sh: installing $models into target/node"
+if ! mcp_sdk_works; then
+    echo "tests/all.sh: installing $mcp_sdk into target/mcp-python"
+    install_python target/mcp-python "$mcp_sdk"
+    mcp_sdk_works || fail "$mcp_sdk is installed in target/mcp-python and does not work; remove that folder and try again"
+fi
+
+# --- An independent server of models and an MCP server, from npm.
+npm_packages=('@copilotkit/aimock@1.43.0' '@modelcontextprotocol/server-everything@2026.8.31')
+npm_packages_work() {
+    local package
+    for package in "${npm_packages[@]}"; do
+        [ "$(node -p "JSON.parse(fs.readFileSync('target/node/node_modules/${package%@*}/package.json')).version" 2>/dev/null)" = "${package##*@}" ] || return 1
+    done
+}
+if ! npm_packages_work; then
+    echo "tests/all.sh: installing ${npm_packages[*]} into target/node"
     { command -v node && command -v npm; } >/dev/null || system_install nodejs npm || true
     { command -v node && command -v npm; } >/dev/null ||
         fail 'node and npm are missing and could not be installed; on Debian: apt-get install nodejs npm'
@@ -81,9 +102,9 @@ if ! models_work; then
 process.exit(major > 20 || (major === 20 && minor >= 15) ? 0 : 1)' ||
         fail "Node 20.15 or newer is needed, this is $(node --version); see https://nodejs.org/en/download"
     mkdir -p target/node
-    npm install --prefix target/node --no-audit --no-fund --ignore-scripts --silent "$models" ||
-        fail "npm could not install $models; it needs a package index (npmjs.com, or the one that npm's configuration names)"
-    models_work || fail "$models is installed in target/node and does not work; remove that folder and try again"
+    npm install --prefix target/node --no-audit --no-fund --ignore-scripts --silent "${npm_packages[@]}" ||
+        fail "npm could not install ${npm_packages[*]}; it needs a package index (npmjs.com, or the one that npm's configuration names)"
+    npm_packages_work || fail "${npm_packages[*]} are installed in target/node and do not work; remove that folder and try again"
 fi
 
 # The ground first: a server that does not start fails here, not in some test of a client.

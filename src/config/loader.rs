@@ -114,6 +114,7 @@ impl ConfigLoader {
         if let Some(host) = self.host_resources {
             state.apply_host_defaults(host);
         }
+        state.config.mcp.inherited_env = mcp_servers::inherited_env(&self.vars);
         let vars: Vec<_> = env::recognized(&self.vars).collect();
         for var in &vars {
             if let EnvVar::Strict(value) = var {

@@ -1,6 +1,7 @@
 //! `mcp.servers`: one MCP server, and the checks that Python arshai does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,8 +12,24 @@ use super::McpConfig;
 use super::setting::{Setting, ValueError};
 use super::spec::Spec;
 
-pub(super) const KEYS: [&str; 8] =
-    ["name", "url", "command", "args", "env", "timeout", "max_retries", "description"];
+pub(super) const KEYS: [&str; 16] = [
+    "name",
+    "url",
+    "command",
+    "args",
+    "env",
+    "timeout",
+    "max_retries",
+    "description",
+    "headers",
+    "token",
+    "protocol",
+    "max_concurrency",
+    "required",
+    "prefix",
+    "allow_tools",
+    "deny_tools",
+];
 
 /// One MCP server.
 #[derive(Clone)]
@@ -34,21 +51,87 @@ pub struct McpServerConfig {
     pub max_retries: Option<u32>,
     /// Purpose of the server.
     pub description: Option<String>,
+    /// HTTP headers of every request.
+    pub headers: BTreeMap<String, SecretString>,
+    /// Bearer token.
+    pub token: Option<SecretString>,
+    /// Protocol era.
+    pub protocol: McpProtocol,
+    /// Maximum number of concurrent calls.
+    pub max_concurrency: usize,
+    /// Whether `initialize` fails when the server cannot be connected.
+    pub required: bool,
+    /// Prefix of the names of its tools, instead of their own names.
+    pub prefix: Option<String>,
+    /// The tools that are offered, by their names on the server; all if unset.
+    pub allow_tools: Option<Vec<String>>,
+    /// Tools that are not offered.
+    pub deny_tools: Vec<String>,
+}
+
+/// The environment that every child process gets besides its own `env`: by default `PATH`, `HOME`, `LANG`, `TMPDIR`,
+/// `USER` and `SHELL` of the environment that the configuration was loaded from, and nothing else.
+pub type InheritedEnv = BTreeMap<String, String>;
+
+/// The variables of [`InheritedEnv`].
+const INHERITED: [&str; 6] = ["PATH", "HOME", "LANG", "TMPDIR", "USER", "SHELL"];
+
+/// Picks the variables that child processes inherit.
+pub(super) fn inherited_env(vars: &[(OsString, OsString)]) -> InheritedEnv {
+    let text =
+        |(name, value): &(OsString, OsString)| Some((name.to_str()?.to_owned(), value.to_str()?.to_owned()));
+    vars.iter().filter_map(text).filter(|(name, _)| INHERITED.contains(&name.as_str())).collect()
+}
+
+/// How a connection to a server begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum McpProtocol {
+    /// Tries the stateless era first, then the handshake of earlier revisions, and remembers which one worked.
+    #[default]
+    Auto,
+    /// Revision 2026-07-28 and later: no session, metadata with every request.
+    Stateless,
+    /// Revision 2025-11-25 and earlier: the `initialize` handshake. For servers that fail when they are probed.
+    Initialize,
 }
 
 impl McpServerConfig {
     /// An HTTP server at `url` with Python arshai's defaults.
     #[must_use]
     pub fn http(name: impl Into<String>, url: impl Into<String>) -> Self {
+        Self { url: Some(url.into()), ..Self::named(name.into()) }
+    }
+
+    /// A server that is the child process `command` with `args`.
+    #[must_use]
+    pub fn stdio<'a>(
+        name: impl Into<String>,
+        command: impl Into<String>,
+        args: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let args = args.into_iter().map(str::to_owned).collect();
+        Self { command: Some(command.into()), args, ..Self::named(name.into()) }
+    }
+
+    fn named(name: String) -> Self {
         Self {
-            name: name.into(),
-            url: Some(url.into()),
+            name,
+            url: None,
             command: None,
             args: Vec::new(),
             env: BTreeMap::new(),
             timeout: Duration::from_secs(30),
             max_retries: None,
             description: None,
+            headers: BTreeMap::new(),
+            token: None,
+            protocol: McpProtocol::Auto,
+            max_concurrency: 16,
+            required: false,
+            prefix: None,
+            allow_tools: None,
+            deny_tools: Vec::new(),
         }
     }
 }
@@ -91,9 +174,21 @@ impl Setting for Vec<McpServerConfig> {
 
     fn exposed(&self) -> String {
         let server = |server: &McpServerConfig| {
-            let McpServerConfig { name, url, command, args, env, timeout, max_retries, description } = server;
-            let env: Vec<_> = env.iter().map(|(name, value)| (name, value.expose_secret())).collect();
-            format!("{:?}", (name, url, command, args, env, timeout, max_retries, description))
+            let exposed = |secrets: &BTreeMap<String, SecretString>| -> Vec<(String, String)> {
+                secrets.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect()
+            };
+            let McpServerConfig { name, url, command, args, timeout, max_retries, description, .. } = server;
+            let McpServerConfig {
+                protocol, max_concurrency, required, prefix, allow_tools, deny_tools, ..
+            } = server;
+            let secrets = (exposed(&server.env), exposed(&server.headers));
+            let token = server.token.as_ref().map(|token| token.expose_secret());
+            format!(
+                "{:?}{:?}{:?}",
+                (name, url, command, args, timeout, max_retries, description),
+                (protocol, max_concurrency, required, prefix, allow_tools, deny_tools),
+                (secrets, token)
+            )
         };
         self.iter().map(server).collect()
     }
@@ -121,17 +216,38 @@ fn parse_server(value: &Value, spec: &Spec) -> Result<McpServerConfig, ValueErro
         return Err(ValueError::new(format!("MCP server {name:?}: set exactly one of `url` and `command`")));
     }
     let retries = Spec { min: 0, max: 100, ..Spec::NEW };
+    let strings = "a list of strings";
     Ok(McpServerConfig {
-        name,
         url,
         command,
-        args: read(dict, "args", "a list of strings", &Spec::NEW)?.unwrap_or_default(),
-        env: env(dict)?,
+        args: read(dict, "args", strings, &Spec::NEW)?.unwrap_or_default(),
+        env: table(dict, "env")?,
         timeout: read(dict, "timeout", "a whole number of seconds, at least 1", &Spec::NEW)?
             .unwrap_or_default(),
         max_retries: read(dict, "max_retries", "a whole number from 0 to 100", &retries)?,
         description: read(dict, "description", "a non-empty string", &Spec::NEW)?,
+        headers: table(dict, "headers")?,
+        token: read::<Option<SecretString>>(dict, "token", "a non-empty string", &Spec::NEW)?.flatten(),
+        protocol: protocol(dict)?,
+        max_concurrency: read(dict, "max_concurrency", "a whole number, at least 1", &Spec::NEW)?
+            .unwrap_or(16),
+        required: read(dict, "required", "true or false", &Spec::NEW)?.unwrap_or_default(),
+        prefix: read(dict, "prefix", "a non-empty string", &Spec::NEW)?,
+        allow_tools: read(dict, "allow_tools", strings, &Spec::NEW)?,
+        deny_tools: read(dict, "deny_tools", strings, &Spec::NEW)?.unwrap_or_default(),
+        ..McpServerConfig::named(name)
     })
+}
+
+fn protocol(dict: &Dict) -> Result<McpProtocol, ValueError> {
+    match dict.get("protocol").map(|value| value.as_str()) {
+        None | Some(Some("auto")) => Ok(McpProtocol::Auto),
+        Some(Some("stateless")) => Ok(McpProtocol::Stateless),
+        Some(Some("initialize")) => Ok(McpProtocol::Initialize),
+        Some(_) => {
+            Err(ValueError::new("expected \"auto\", \"stateless\" or \"initialize\"").at_key("protocol"))
+        }
+    }
 }
 
 fn read<T: Setting + Default>(
@@ -148,13 +264,13 @@ fn read<T: Setting + Default>(
     Ok(Some(setting))
 }
 
-fn env(dict: &Dict) -> Result<BTreeMap<String, SecretString>, ValueError> {
-    let Some(value) = dict.get("env") else { return Ok(BTreeMap::new()) };
-    let strings = |env: &Dict| {
-        env.iter().map(|(name, value)| Some((name.clone(), value.as_str()?.into()))).collect::<Option<_>>()
+fn table(dict: &Dict, key: &str) -> Result<BTreeMap<String, SecretString>, ValueError> {
+    let Some(value) = dict.get(key) else { return Ok(BTreeMap::new()) };
+    let strings = |table: &Dict| {
+        table.iter().map(|(name, value)| Some((name.clone(), value.as_str()?.into()))).collect::<Option<_>>()
     };
-    let env = value.as_dict().and_then(strings);
-    env.ok_or_else(|| ValueError::new("expected a table of strings").at_key("env"))
+    let table = value.as_dict().and_then(strings);
+    table.ok_or_else(|| ValueError::new("expected a table of strings").at_key(key))
 }
 
 /// Checks what only the whole configuration shows, and fills in what servers leave to the section.

@@ -31,7 +31,7 @@ pub(crate) use effective::PASSED_BY_VALUE;
 pub use explain::{ExplainedValue, Explanation};
 pub use host_resources::HostResources;
 pub use loader::ConfigLoader;
-pub use mcp_servers::McpServerConfig;
+pub use mcp_servers::{InheritedEnv, McpProtocol, McpServerConfig};
 pub(crate) use problems::closest_match;
 pub use problems::{ConfigProblems, Problem};
 pub use provenance::ValueSource;

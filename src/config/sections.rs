@@ -6,7 +6,7 @@ use secrecy::SecretString;
 
 use super::backends::BackendSections;
 use super::key::{Key, sections};
-use super::mcp_servers::McpServerConfig;
+use super::mcp_servers::{InheritedEnv, McpServerConfig};
 use super::provenance::Provenance;
 use super::setting::Setting;
 use super::spec::Legacy::{HttpPool, NotUsed, Optimization, Unlimited};
@@ -168,6 +168,8 @@ sections! {
 
     /// MCP servers.
     McpConfig (mcp) {
+        /// MCP server manager.
+        backend: String = "rmcp".into();
         /// Whether MCP servers are used.
         enabled: bool = false;
         /// Timeout for connecting to a server.
@@ -177,6 +179,9 @@ sections! {
         /// MCP servers. The variable is the URL of a server named `default`, where MCP is enabled and none are listed.
         servers: Vec<McpServerConfig> = Vec::new(), env: "MCP_SERVER_URL", schemes: HTTP,
             example: "[{ name = \"search\", url = \"https://mcp.example.com\" }]";
+        sections:
+        /// Variables that child processes inherit.
+        pub inherited_env: InheritedEnv;
     }
 
     /// Model providers.

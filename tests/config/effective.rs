@@ -33,6 +33,7 @@ fn sample(key: &str) -> Option<(&'static str, &'static str)> {
         return Some(match key {
             "vectors.backend" => ("embedded", "\"embedded\""),
             "http.backend" if !cfg!(feature = "ureq") => ("ureq", "\"ureq\""),
+            "mcp.backend" => ("rmcp", "\"rmcp\""),
             _ => ("legacy", "\"legacy\""),
         });
     }

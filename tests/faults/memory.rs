@@ -226,7 +226,7 @@ fn the_largest_entry_that_fits_evicts_all_others_and_a_larger_one_nothing() {
     fill();
     let entries = memory.stats().entries;
     let store_large = |bytes: usize| memory.store(input("large", &"x".repeat(bytes)));
-    for bytes in (250_000..262_144).rev() {
+    for bytes in (230_000..262_144).rev() {
         match store_large(bytes) {
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::TooLarge);

@@ -7,7 +7,6 @@
 mod builder;
 mod cleanup;
 mod pages;
-mod record;
 mod shard;
 mod store;
 
@@ -40,7 +39,7 @@ const COMPONENT: &str = "memory.in_memory";
 /// # Contract
 /// That of [`MemoryManager`], and:
 /// - **Limits.** `max_entries` and the byte limit hold after every operation; while an operation runs, what it writes
-///   may exceed them. An entry counts its pages of 512 bytes and its share of the index. The process grows by at most
+///   may exceed them. An entry counts its pages of 512 bytes, their overhead and its share of the index. The process grows by at most
 ///   the byte limit, a tenth and 4 MiB, whatever the sizes of texts; unused memory returns to the system.
 /// - **Eviction** removes an expired entry if there is one, else the least recently used one. The order is exact up to
 ///   concurrent operations; above 3 200 entries, lowering a limit may evict in batches from the oldest hundredth.

@@ -9,20 +9,43 @@ use std::sync::Arc;
 use memmap2::MmapMut;
 use parking_lot::Mutex;
 
-/// Size of a page in bytes.
-pub(super) const PAGE: usize = 512;
-/// Bytes of a page that hold data; the rest are the links of its chain.
-pub(super) const PAYLOAD: usize = PAGE - LINKS;
+/// Bytes of a page.
+const PAGE: usize = 512;
+/// Bytes of the fields of a page.
+const FIELDS: usize = 32;
+/// Size of a map. Small maps let each shard return memory in small steps.
+const MAP: usize = 64 * 1024;
+/// Pages per map. The fields of all its pages come first, close together: following a chain does not touch the pages.
+const MAP_PAGES: usize = MAP / (PAGE + FIELDS);
+const FIRST_PAGE: usize = MAP - MAP_PAGES * PAGE;
+/// What a page counts: its share of a map.
+pub(super) const PAGE_BYTES: usize = MAP.div_ceil(MAP_PAGES);
+/// Unused maps kept for reuse, which saves system calls and page faults.
+const MAX_SPARE_MAPS: usize = 8;
 /// No page.
 pub(super) const NONE: u32 = u32::MAX;
 
-const LINKS: usize = 8;
-const PREVIOUS: usize = 0;
-const NEXT: usize = 4;
-/// Pages per map. Small maps let each shard return memory in small steps.
-const MAP_PAGES: usize = 128;
-/// Unused maps kept for reuse, which saves system calls and page faults.
-const MAX_SPARE_MAPS: usize = 8;
+/// A field of a page that refers to another page.
+#[derive(Clone, Copy)]
+pub(super) enum Link {
+    /// The previous page of the chain.
+    Previous = 0,
+    /// The next page of the chain.
+    Next = 4,
+    /// The first page of the entry that expires before this one.
+    Earlier = 8,
+    /// The first page of the entry that expires after this one.
+    Later = 12,
+}
+
+/// A number that belongs to an entry, on the first page of its chain.
+#[derive(Clone, Copy)]
+pub(super) enum Number {
+    /// The hash of its key.
+    Hash = 16,
+    /// When it expires, in nanoseconds of the store's clock.
+    Expires = 24,
+}
 
 /// Unused maps, shared by all shards.
 #[derive(Default)]
@@ -31,7 +54,7 @@ pub(super) struct SpareMaps(Mutex<Vec<MmapMut>>);
 impl SpareMaps {
     fn take(&self) -> io::Result<MmapMut> {
         let spare = self.0.lock().pop();
-        spare.map_or_else(|| MmapMut::map_anon(MAP_PAGES * PAGE), Ok)
+        spare.map_or_else(|| MmapMut::map_anon(MAP), Ok)
     }
 
     fn put(&self, map: MmapMut) {
@@ -66,7 +89,7 @@ impl Pages {
 
     /// Number of pages that a chain of so many bytes has.
     pub(super) fn needed(bytes: usize) -> usize {
-        bytes.div_ceil(PAYLOAD)
+        bytes.div_ceil(PAGE)
     }
 
     /// Pages in use.
@@ -98,13 +121,13 @@ impl Pages {
     pub(super) fn resize(&mut self, first: u32, old: usize, new: usize) {
         let mut last = first;
         for _ in 1..old.min(new) {
-            last = self.next(last);
+            last = self.link(Link::Next, last);
         }
         if new >= old {
             return self.extend(last, new - old);
         }
-        let rest = self.next(last);
-        self.set_link(last, NEXT, NONE);
+        let rest = self.link(Link::Next, last);
+        self.set_link(Link::Next, last, NONE);
         self.release(rest);
     }
 
@@ -113,7 +136,7 @@ impl Pages {
         let mut page = first;
         while page != NONE {
             self.free.push(page);
-            page = self.next(page);
+            page = self.link(Link::Next, page);
         }
     }
 
@@ -131,10 +154,10 @@ impl Pages {
 
     fn allocate_after(&mut self, previous: u32) -> u32 {
         let page = self.free.pop().expect("the caller reserved it");
-        self.set_link(page, PREVIOUS, previous);
-        self.set_link(page, NEXT, NONE);
+        self.set_link(Link::Previous, page, previous);
+        self.set_link(Link::Next, page, NONE);
         if previous != NONE {
-            self.set_link(previous, NEXT, page);
+            self.set_link(Link::Next, previous, page);
         }
         page
     }
@@ -146,10 +169,10 @@ impl Pages {
             if left == 0 {
                 return None;
             }
-            while offset >= PAYLOAD {
-                (page, offset) = (self.next(page), offset - PAYLOAD);
+            while offset >= PAGE {
+                (page, offset) = (self.link(Link::Next, page), offset - PAGE);
             }
-            let piece = &self.payload(page)[offset..];
+            let piece = &self.page(page)[offset..];
             let piece = &piece[..piece.len().min(left)];
             (offset, left) = (offset + piece.len(), left - piece.len());
             Some(piece)
@@ -176,11 +199,11 @@ impl Pages {
     pub(super) fn write(&mut self, first: u32, mut offset: usize, mut bytes: &[u8]) {
         let mut page = first;
         while !bytes.is_empty() {
-            while offset >= PAYLOAD {
-                (page, offset) = (self.next(page), offset - PAYLOAD);
+            while offset >= PAGE {
+                (page, offset) = (self.link(Link::Next, page), offset - PAGE);
             }
-            let (start, rest) = bytes.split_at(bytes.len().min(PAYLOAD - offset));
-            self.payload_mut(page)[offset..offset + start.len()].copy_from_slice(start);
+            let (start, rest) = bytes.split_at(bytes.len().min(PAGE - offset));
+            self.page_mut(page)[offset..offset + start.len()].copy_from_slice(start);
             (offset, bytes) = (offset + start.len(), rest);
         }
     }
@@ -210,14 +233,15 @@ impl Pages {
 
     /// Copies a page and relinks its neighbors. Returns whether it is the first of its chain.
     pub(super) fn move_page(&mut self, from: u32, to: u32) -> bool {
-        let copy: [u8; PAGE] = *self.page(from);
-        *self.page_mut(to) = copy;
-        let (previous, next) = (self.link(to, PREVIOUS), self.next(to));
+        let (page, fields) = (*self.page(from), *self.fields(from));
+        *self.page_mut(to) = page;
+        *self.fields_mut(to) = fields;
+        let (previous, next) = (self.link(Link::Previous, to), self.link(Link::Next, to));
         if previous != NONE {
-            self.set_link(previous, NEXT, to);
+            self.set_link(Link::Next, previous, to);
         }
         if next != NONE {
-            self.set_link(next, PREVIOUS, to);
+            self.set_link(Link::Previous, next, to);
         }
         previous == NONE
     }
@@ -228,36 +252,43 @@ impl Pages {
         self.free.shrink_to(4 * MAP_PAGES);
     }
 
-    fn next(&self, page: u32) -> u32 {
-        self.link(page, NEXT)
+    pub(super) fn link(&self, link: Link, page: u32) -> u32 {
+        let at = link as usize;
+        u32::from_le_bytes(self.fields(page)[at..at + 4].try_into().expect("four bytes"))
     }
 
-    fn link(&self, page: u32, link: usize) -> u32 {
-        let bytes = &self.page(page)[link..link + 4];
-        u32::from_le_bytes(bytes.try_into().expect("four bytes"))
+    pub(super) fn set_link(&mut self, link: Link, page: u32, to: u32) {
+        let at = link as usize;
+        self.fields_mut(page)[at..at + 4].copy_from_slice(&to.to_le_bytes());
     }
 
-    fn set_link(&mut self, page: u32, link: usize, to: u32) {
-        self.page_mut(page)[link..link + 4].copy_from_slice(&to.to_le_bytes());
+    pub(super) fn number(&self, number: Number, page: u32) -> u64 {
+        let at = number as usize;
+        u64::from_le_bytes(self.fields(page)[at..at + 8].try_into().expect("eight bytes"))
     }
 
-    pub(super) fn payload(&self, page: u32) -> &[u8] {
-        &self.page(page)[LINKS..]
+    pub(super) fn set_number(&mut self, number: Number, page: u32, to: u64) {
+        let at = number as usize;
+        self.fields_mut(page)[at..at + 8].copy_from_slice(&to.to_le_bytes());
     }
 
-    pub(super) fn payload_mut(&mut self, page: u32) -> &mut [u8] {
-        &mut self.page_mut(page)[LINKS..]
+    fn fields(&self, page: u32) -> &[u8; FIELDS] {
+        let (map, start) = (page as usize / MAP_PAGES, page as usize % MAP_PAGES * FIELDS);
+        self.maps[map][start..start + FIELDS].try_into().expect("the fields of one page")
+    }
+
+    fn fields_mut(&mut self, page: u32) -> &mut [u8; FIELDS] {
+        let (map, start) = (page as usize / MAP_PAGES, page as usize % MAP_PAGES * FIELDS);
+        (&mut self.maps[map][start..start + FIELDS]).try_into().expect("the fields of one page")
     }
 
     fn page(&self, page: u32) -> &[u8; PAGE] {
-        let page = page as usize;
-        let start = page % MAP_PAGES * PAGE;
-        self.maps[page / MAP_PAGES][start..start + PAGE].try_into().expect("one page")
+        let (map, start) = (page as usize / MAP_PAGES, FIRST_PAGE + page as usize % MAP_PAGES * PAGE);
+        self.maps[map][start..start + PAGE].try_into().expect("one page")
     }
 
     fn page_mut(&mut self, page: u32) -> &mut [u8; PAGE] {
-        let page = page as usize;
-        let start = page % MAP_PAGES * PAGE;
-        (&mut self.maps[page / MAP_PAGES][start..start + PAGE]).try_into().expect("one page")
+        let (map, start) = (page as usize / MAP_PAGES, FIRST_PAGE + page as usize % MAP_PAGES * PAGE);
+        (&mut self.maps[map][start..start + PAGE]).try_into().expect("one page")
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::super::notifier::{EvictionNotifier, RemovedEntries};
 use super::COMPONENT;
 use super::pages::SpareMaps;
-use super::shard::{KeyRef, Shard, entry_bytes};
+use super::shard::{Entry, KeyRef, Shard, entry_bytes};
 use crate::memory::{CasOutcome, EvictionListener, MemoryStats, MemoryType, RemovalCause};
 use crate::support::UsageMeter;
 use crate::{Clock, Error, ErrorKind, LimitUsage, Result, unsupported_limit_error};
@@ -29,16 +29,20 @@ const LARGE_TEXT_BYTES: usize = 64 * 1024;
 /// Entries removed before other operations get the shard's lock.
 const REMOVED_PER_LOCK: usize = 64;
 
-/// A shard on separate cache lines, with what eviction needs to know of it without its lock.
+/// A shard on separate cache lines.
 #[repr(align(128))]
-struct PaddedShard {
-    shard: Mutex<Shard>,
+struct PaddedShard(Mutex<Shard>);
+
+/// What eviction needs to know of a shard without its lock. Those of all shards are close together.
+struct Summary {
+    /// The stamp of the least recently used entry.
     oldest: AtomicU64,
     next_expiry: AtomicU64,
 }
 
 pub(super) struct Store {
     shards: Box<[PaddedShard]>,
+    summaries: Box<[Summary]>,
     spare: Arc<SpareMaps>,
     hasher: DefaultHashBuilder,
     entries: UsageMeter,
@@ -55,7 +59,7 @@ pub(super) struct Store {
 /// A locked shard. On drop it updates what the store knows of the shard.
 struct ShardGuard<'a> {
     store: &'a Store,
-    padded: &'a PaddedShard,
+    summary: &'a Summary,
     shard: MutexGuard<'a, Shard>,
     entries: usize,
     bytes: usize,
@@ -77,8 +81,14 @@ impl DerefMut for ShardGuard<'_> {
 
 impl Drop for ShardGuard<'_> {
     fn drop(&mut self) {
-        self.padded.oldest.store(self.shard.oldest(), SeqCst);
-        self.padded.next_expiry.store(self.shard.next_expiry(), Relaxed);
+        // Stored only if different, so that reading entries does not invalidate other threads' cache lines.
+        let update = |summary: &AtomicU64, value: u64| {
+            if summary.load(Relaxed) != value {
+                summary.store(value, SeqCst);
+            }
+        };
+        update(&self.summary.oldest, self.shard.oldest());
+        update(&self.summary.next_expiry, self.shard.next_expiry());
         let adjust = |meter: &UsageMeter, before: usize, after: usize| match after >= before {
             true if after == before => {}
             true => meter.add_provisionally((after - before) as u64),
@@ -112,13 +122,11 @@ impl Store {
         let spare = Arc::new(SpareMaps::default());
         // A shard keeps up to 128 KiB of free pages: few shards for small stores.
         let shards = (max_bytes >> 21).clamp(1, 16) as usize;
-        let shard = |_| PaddedShard {
-            shard: Mutex::new(Shard::new(Arc::clone(&spare))),
-            oldest: AtomicU64::new(u64::MAX),
-            next_expiry: AtomicU64::new(u64::MAX),
-        };
+        let shard = |_| PaddedShard(Mutex::new(Shard::new(Arc::clone(&spare))));
+        let summary = |_| Summary { oldest: u64::MAX.into(), next_expiry: u64::MAX.into() };
         Ok(Self {
             shards: (0..shards).map(shard).collect(),
+            summaries: (0..shards).map(summary).collect(),
             spare: Arc::clone(&spare),
             hasher: DefaultHashBuilder::default(),
             entries: UsageMeter::new(MAX_ENTRIES, "entries", max_entries),
@@ -141,10 +149,9 @@ impl Store {
     }
 
     fn lock(&self, index: usize) -> ShardGuard<'_> {
-        let padded = &self.shards[index];
-        let shard = padded.shard.lock();
+        let shard = self.shards[index].0.lock();
         let (entries, bytes) = (shard.len(), shard.bytes());
-        ShardGuard { store: self, padded, shard, entries, bytes }
+        ShardGuard { store: self, summary: &self.summaries[index], shard, entries, bytes }
     }
 
     fn now(&self) -> u64 {
@@ -156,20 +163,20 @@ impl Store {
         self.read(memory_type, id, |shard, found| {
             let count = if found.is_some() { &mut shard.stats.hits } else { &mut shard.stats.misses };
             *count += 1;
-            found.map(|(first, record)| shard.text(first, &record))
+            found.map(|entry| shard.text(entry))
         })
     }
 
     /// The metadata of an entry, as JSON.
     pub(super) fn metadata(&self, memory_type: MemoryType, id: &str) -> Option<Vec<u8>> {
-        self.read(memory_type, id, |shard, found| found.map(|(first, record)| shard.metadata(first, &record)))
+        self.read(memory_type, id, |shard, found| found.map(|entry| shard.metadata(entry)))
     }
 
     fn read<T>(
         &self,
         memory_type: MemoryType,
         id: &str,
-        take: impl FnOnce(&mut Shard, Option<(u32, super::record::Record)>) -> T,
+        take: impl FnOnce(&mut Shard, Option<Entry>) -> T,
     ) -> T {
         let key = self.key(memory_type, id);
         let (now, mut removed) = (self.now(), self.notifier.collect());
@@ -230,7 +237,7 @@ impl Store {
             match (&found, expected) {
                 (None, Some(_)) => return Ok((CasOutcome::Missing, None)),
                 (Some(_), None) => return Ok((CasOutcome::Conflict, None)),
-                (Some((first, record)), Some(expected)) if !shard.has_text(*first, record, expected) => {
+                (Some(entry), Some(expected)) if !shard.has_text(*entry, expected) => {
                     return Ok((CasOutcome::Conflict, None));
                 }
                 _ => {}
@@ -243,13 +250,13 @@ impl Store {
                 self.check_size(key.id.len() + metadata.len() + text.len())?;
                 shard.insert(key, expires, (metadata, text), &self.stamps)
             }
-            (Some((first, old)), Write::Store { metadata }) => {
+            (Some(old), Write::Store { metadata }) => {
                 self.check_size(key.id.len() + metadata.len() + text.len())?;
-                shard.replace(first, old, Some((expires, metadata)), text, removed)
+                shard.replace(old, Some((expires, metadata)), text, removed)
             }
-            (Some((first, old)), Write::Update) => {
-                self.check_size(key.id.len() + old.metadata_bytes as usize + text.len())?;
-                shard.replace(first, old, None, text, removed)
+            (Some(old), Write::Update) => {
+                self.check_size(key.id.len() + old.metadata_bytes + text.len())?;
+                shard.replace(old, None, text, removed)
             }
         };
         written.map_err(|cause| {
@@ -260,7 +267,7 @@ impl Store {
 
     /// Rejects an entry that could not fit even alone.
     fn check_size(&self, bytes: usize) -> Result<()> {
-        let (entry, max) = (entry_bytes(super::record::RECORD + bytes), self.bytes.max());
+        let (entry, max) = (entry_bytes(bytes), self.bytes.max());
         if entry <= max {
             return Ok(());
         }
@@ -275,24 +282,35 @@ impl Store {
         }
     }
 
-    /// Evicts until the limits hold: expired entries, then the least recently used ones, but not the one that was just
-    /// `written`, as its stamp tells.
+    /// Evicts if a limit is exceeded, and returns the memory of evicted entries to the system.
     fn make_room(
         &self,
         evicting: Option<MutexGuard<'_, ()>>,
-        mut written: Option<u64>,
+        written: Option<u64>,
         removed: &mut RemovedEntries,
     ) -> Result<()> {
         if self.excess().is_none() {
             return Ok(());
         }
-        let _evicting = evicting.unwrap_or_else(|| self.evicting.lock());
+        let shards = {
+            let _evicting = evicting.unwrap_or_else(|| self.evicting.lock());
+            self.evict(written, removed)?
+        };
+        for index in (0..self.shards.len()).filter(|index| shards >> index & 1 == 1) {
+            self.lock(index).release_unused();
+        }
+        Ok(())
+    }
+
+    /// Evicts until the limits hold: expired entries, then the least recently used ones, but not the one that was just
+    /// `written`, as its stamp tells. Returns the set of shards that entries were evicted from.
+    fn evict(&self, mut written: Option<u64>, removed: &mut RemovedEntries) -> Result<u64> {
         let now = self.now();
-        let mut shards_used = 0_u64;
+        let mut shards = 0_u64;
         while let Some(cause) = self.excess() {
             let index = self.next_to_evict(now);
             let mut shard = self.lock(index);
-            shards_used |= 1 << index;
+            shards |= 1 << index;
             if shard.remove_expired(now, 1, removed) > 0 {
                 continue;
             }
@@ -307,19 +325,16 @@ impl Store {
             }
             self.evict_batch(&mut shard, cause, written, removed);
         }
-        for index in (0..self.shards.len()).filter(|index| shards_used >> index & 1 == 1) {
-            self.lock(index).release_unused();
-        }
-        Ok(())
+        Ok(shards)
     }
 
     /// The shard that has expired entries, or else the least recently used entry.
     fn next_to_evict(&self, now: u64) -> usize {
-        let order = |padded: &PaddedShard| match padded.next_expiry.load(Relaxed) <= now {
+        let order = |summary: &Summary| match summary.next_expiry.load(Relaxed) <= now {
             true => 0,
-            false => padded.oldest.load(SeqCst).saturating_add(1),
+            false => summary.oldest.load(SeqCst).saturating_add(1),
         };
-        let oldest = self.shards.iter().enumerate().min_by_key(|(_, padded)| order(padded));
+        let oldest = self.summaries.iter().enumerate().min_by_key(|(_, summary)| order(summary));
         oldest.map_or(0, |(index, _)| index)
     }
 
@@ -362,8 +377,8 @@ impl Store {
         {
             let mut shard = self.lock(self.shard_of(key));
             shard.remove_expired(now, EXPIRED_PER_OPERATION, &mut removed);
-            if let Some((first, record)) = shard.lookup(key, now, &self.stamps, &mut removed) {
-                shard.remove(first, record, RemovalCause::Deleted, &mut removed);
+            if let Some(entry) = shard.lookup(key, now, &self.stamps, &mut removed) {
+                shard.remove(entry, RemovalCause::Deleted, &mut removed);
             }
             shard.release_unused();
         }
@@ -389,7 +404,7 @@ impl Store {
     /// Removes some expired entries of a shard; `true` if there may be more.
     fn clean_up_batch(&self, index: usize) -> bool {
         let now = self.now();
-        if self.shards[index].next_expiry.load(Relaxed) > now {
+        if self.summaries[index].next_expiry.load(Relaxed) > now {
             return false;
         }
         let mut removed = self.notifier.collect();
@@ -460,7 +475,7 @@ impl Store {
         stats.entries = self.entries.used();
         stats.bytes = self.bytes.used();
         for padded in &self.shards {
-            let shard = padded.shard.lock();
+            let shard = padded.0.lock();
             stats.hits += shard.stats.hits;
             stats.misses += shard.stats.misses;
             stats.removals += shard.stats.removals;

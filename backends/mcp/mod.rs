@@ -1,0 +1,15 @@
+//! MCP server managers.
+
+pub mod rmcp;
+
+use std::sync::Arc;
+
+use crate::Registry;
+pub use rmcp::RmcpServerManager;
+
+/// Adds the MCP backends.
+pub(super) fn register(registry: &mut Registry) {
+    registry
+        .mcp
+        .register(RmcpServerManager::NAME, |context| Ok(Arc::new(RmcpServerManager::from_context(context)?)));
+}

@@ -1,0 +1,95 @@
+//! One call of a tool.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::deadline::Deadline;
+
+/// Receives progress of a call: what is done, the total where the server knows it, and a message.
+pub type ProgressListener = Arc<dyn Fn(f64, Option<f64>, Option<&str>) + Send + Sync>;
+
+/// A call of a tool.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct McpCall {
+    /// The server's name.
+    pub server: String,
+    /// The tool's name on the server.
+    pub tool: String,
+    /// The arguments.
+    pub arguments: Map<String, Value>,
+    /// When the call must have ended; besides the server's own `timeout`.
+    pub deadline: Option<Deadline>,
+    /// How long the server may be silent. Progress starts it anew. Default: the server's `timeout`.
+    pub idle_timeout: Option<Duration>,
+    /// Metadata of this call alone (`_meta`): the tenant, the user's token, a trace id.
+    pub meta: Map<String, Value>,
+    /// Called for every progress notification.
+    pub progress: Option<ProgressListener>,
+}
+
+impl McpCall {
+    /// A call without arguments.
+    pub fn new(server: impl Into<String>, tool: impl Into<String>) -> Self {
+        Self {
+            server: server.into(),
+            tool: tool.into(),
+            arguments: Map::new(),
+            deadline: None,
+            idle_timeout: None,
+            meta: Map::new(),
+            progress: None,
+        }
+    }
+
+    /// Sets the arguments.
+    #[must_use]
+    pub fn with_arguments(mut self, arguments: Map<String, Value>) -> Self {
+        self.arguments = arguments;
+        self
+    }
+
+    /// Sets the deadline.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Deadline) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Sets how long the server may be silent.
+    #[must_use]
+    pub fn with_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// Adds metadata of this call alone.
+    #[must_use]
+    pub fn with_meta(mut self, key: impl Into<String>, value: Value) -> Self {
+        self.meta.insert(key.into(), value);
+        self
+    }
+
+    /// Calls `listener` for every progress notification.
+    #[must_use]
+    pub fn with_progress(
+        mut self,
+        listener: impl Fn(f64, Option<f64>, Option<&str>) + Send + Sync + 'static,
+    ) -> Self {
+        self.progress = Some(Arc::new(listener));
+        self
+    }
+}
+
+/// Shows which tool is called; arguments and metadata may be private.
+impl fmt::Debug for McpCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("McpCall")
+            .field("server", &self.server)
+            .field("tool", &self.tool)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,108 @@
+//! MCP servers: many connections under one manager.
+//!
+//! [`McpServerManager`] is the backend trait. A manager connects to every configured server concurrently, keeps those
+//! that fail in the background and reconnects them, lists their tools under unique names, and calls tools with a
+//! deadline. `mcp.backend` selects the implementation (`rmcp`).
+
+mod call;
+mod guards;
+mod names;
+mod result;
+mod status;
+mod tool;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::component::Component;
+use crate::deadline::Deadline;
+use crate::error::Result;
+use crate::tasks::Functions;
+
+pub use call::{McpCall, ProgressListener};
+pub use guards::McpGuards;
+pub use names::ToolNames;
+pub use result::{McpContent, McpToolResult};
+pub use status::{McpServerHealth, McpServerStatus};
+pub use tool::McpTool;
+
+/// Connects to MCP servers and calls their tools (Python: `MCPServerManager`).
+///
+/// # Contract
+/// - **Isolation.** Servers do not affect each other: one that is down, slow or hostile costs the others nothing, and
+///   nothing of a failed attempt survives it (no task, socket or process).
+/// - **Start.** [`initialize`](Self::initialize) attempts every server concurrently and returns once each is connected or
+///   has used its attempts, at the latest at its deadline. Servers that failed are retried in the background for as long
+///   as the manager lives, one attempt at a time per server.
+/// - **Calls** end at their deadline plus scheduling. A call to a server that is known to be down fails immediately with
+///   [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). A call whose outcome is unknown is never repeated; its
+///   error says [`Outcome::Unknown`](crate::Outcome::Unknown).
+/// - **Tools** have unique names across servers, assigned by [`ToolNames`]. A tool or a server that breaks a limit of
+///   [`McpGuards`] is left out with a warning, never the rest of the list.
+/// - **Cancellation.** Dropping the future of [`call_tool`](Self::call_tool) tells the server that the call is cancelled;
+///   the connection stays usable.
+/// - **Close** ([`Component::close`], Python: `cleanup`) ends every connection and child process by the deadline. Dropping
+///   the last handle does the same without waiting.
+#[doc(alias = "MCPServerManager")]
+#[async_trait]
+pub trait McpServerManager: Component {
+    /// Whether servers are configured and enabled.
+    fn is_enabled(&self) -> bool;
+
+    /// Connects to every server; see the contract. Returns immediately when not enabled. Calling it again waits for
+    /// nothing that is connected already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) naming the `required` servers that could not be
+    /// connected. The manager keeps trying them.
+    async fn initialize(&self, deadline: Deadline) -> Result<()>;
+
+    /// The tools of all connected servers, from the lists fetched at connecting and refreshed on change. Waits for
+    /// nothing.
+    fn get_all_available_tools(&self) -> Vec<McpTool>;
+
+    /// Calls a tool.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown server or tool,
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) while the server is down,
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) at the deadline,
+    /// [`ErrorKind::Function`](crate::ErrorKind::Function) when the server rejected the call,
+    /// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for a result beyond the limits. A tool that ran and failed is
+    /// not an error but a result with [`is_error`](McpToolResult::is_error).
+    async fn call_tool(&self, call: McpCall) -> Result<McpToolResult>;
+
+    /// Asks every server concurrently whether it answers.
+    async fn health_check(&self, deadline: Deadline) -> Vec<McpServerStatus>;
+
+    /// What is known of every server, without asking it.
+    fn servers(&self) -> Vec<McpServerStatus>;
+
+    /// Drops the connection to a server and connects anew, waiting until the deadline.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown name; the error of the attempt otherwise.
+    async fn reconnect(&self, server: &str, deadline: Deadline) -> Result<()>;
+
+    /// Names of the connected servers.
+    fn connected_servers(&self) -> Vec<String> {
+        let connected = self.servers().into_iter().filter(|server| server.health == McpServerHealth::Healthy);
+        connected.map(|server| server.name).collect()
+    }
+
+    /// Servers that are not connected, with their last error.
+    fn failed_servers(&self) -> Vec<McpServerStatus> {
+        self.servers().into_iter().filter(|server| server.health != McpServerHealth::Healthy).collect()
+    }
+}
+
+/// The tools of all connected servers as functions of the task executor, under their exposed names. The list is a
+/// snapshot: ask again at each turn, so that servers that connected or changed since are seen.
+#[must_use]
+pub fn functions(manager: &Arc<dyn McpServerManager>) -> Functions {
+    manager
+        .get_all_available_tools()
+        .into_iter()
+        .fold(Functions::new(), |functions, tool| functions.with(tool.into_function(Arc::clone(manager))))
+}

@@ -1,0 +1,58 @@
+//! The state of a server.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// What is known of one server.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct McpServerStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it is usable.
+    pub health: McpServerHealth,
+    /// The last error, if the server is not usable.
+    pub error: Option<String>,
+    /// Time until the next attempt to connect, where one is scheduled.
+    pub next_attempt: Option<Duration>,
+    /// The protocol revision that was agreed on.
+    pub protocol_version: Option<String>,
+    /// Number of tools it offers.
+    pub tools: usize,
+    /// Times it was connected.
+    pub connects: u64,
+}
+
+impl McpServerStatus {
+    /// A server of this name and health, with nothing else known.
+    #[must_use]
+    pub fn new(name: impl Into<String>, health: McpServerHealth) -> Self {
+        Self {
+            name: name.into(),
+            health,
+            error: None,
+            next_attempt: None,
+            protocol_version: None,
+            tools: 0,
+            connects: 0,
+        }
+    }
+}
+
+/// Whether a server is usable; the names are Python arshai's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+#[serde(rename_all = "snake_case")]
+pub enum McpServerHealth {
+    /// Connected, and it answered.
+    Healthy,
+    /// Connected, but it did not answer in time.
+    Unhealthy,
+    /// Not connected.
+    Disconnected,
+    /// The last attempt to connect failed.
+    Error,
+    /// It wants authorization that is not configured.
+    NeedsAuthorization,
+}

@@ -1,0 +1,73 @@
+//! Tools of MCP servers.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{McpCall, McpServerManager};
+use crate::tasks::{Function, FunctionError};
+
+/// A tool of a connected server.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct McpTool {
+    /// The name it is offered under: unique among all servers, and one that model providers accept.
+    pub name: String,
+    /// Its name on the server.
+    pub original_name: String,
+    /// What it does, as the server describes it.
+    pub description: String,
+    /// The JSON schema of its arguments.
+    #[serde(rename = "inputSchema")]
+    pub input_schema: Value,
+    /// The server's name.
+    pub server_name: String,
+    /// The server's URL; `None` for a child process.
+    pub server_url: Option<String>,
+}
+
+impl McpTool {
+    /// A tool of a server, offered under its own name until another is [assigned](super::ToolNames).
+    #[must_use]
+    pub fn new(
+        server_name: impl Into<String>,
+        name: impl Into<String>,
+        description: impl Into<String>,
+        input_schema: Value,
+    ) -> Self {
+        let original_name = name.into();
+        Self {
+            name: original_name.clone(),
+            original_name,
+            description: description.into(),
+            input_schema,
+            server_name: server_name.into(),
+            server_url: None,
+        }
+    }
+
+    /// This tool as a function of the task executor. A result that the server marks as an error fails the call with its
+    /// text.
+    #[must_use]
+    pub fn into_function(self, manager: Arc<dyn McpServerManager>) -> Function {
+        let Self { name, original_name, description, input_schema, server_name, .. } = self;
+        let call = move |args: Value| {
+            let manager = Arc::clone(&manager);
+            let arguments = match args {
+                Value::Object(arguments) => arguments,
+                _ => Map::new(),
+            };
+            let call = McpCall::new(server_name.clone(), original_name.clone()).with_arguments(arguments);
+            async move {
+                let result =
+                    manager.call_tool(call).await.map_err(|error| FunctionError::new(error.to_string()))?;
+                if result.is_error {
+                    return Err(FunctionError::new(result.text()));
+                }
+                Ok(result.into_value())
+            }
+        };
+        Function::new(name, call).with_description(description).with_parameters(input_schema)
+    }
+}

@@ -1,0 +1,64 @@
+"""A server made with the official Python SDK: `server.py stdio`, or `server.py http PORT`."""
+
+import os
+import subprocess
+import sys
+import time
+
+import anyio
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+
+server = MCPServer("python", version="1")
+
+
+@server.tool()
+def add(a: int, b: int) -> int:
+    """Adds two numbers."""
+    return a + b
+
+
+@server.tool()
+def fail(reason: str) -> str:
+    """Always fails."""
+    raise ValueError(reason)
+
+
+@server.tool()
+async def slow(seconds: float, ctx: Context) -> str:
+    """Takes its time and reports progress."""
+    for step in range(4):
+        await ctx.report_progress(step, 4)
+        await anyio.sleep(seconds / 4)
+    return "done"
+
+
+@server.tool()
+def large(bytes: int) -> str:
+    """Returns a long text."""
+    return "x" * bytes
+
+
+@server.tool()
+def environment() -> list[str]:
+    """Lists the names of the variables that the server sees."""
+    return sorted(os.environ)
+
+
+@server.tool()
+def fork() -> int:
+    """Starts a process that outlives this one, and returns its id."""
+    return subprocess.Popen(["sleep", "600"]).pid
+
+
+@server.tool()
+def exit(code: int) -> None:
+    """Ends the server at once."""
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "stdio":
+        server.run("stdio")
+    else:
+        server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[2]))
