@@ -242,7 +242,8 @@ async fn a_rejected_stream_is_retried_before_its_first_byte_and_never_after() {
         0 => Reply::status("429 Too Many Requests", "retry-after-ms: 1\r\n", b"{}"),
         _ => Reply::Last(broken.clone().into_bytes()),
     });
-    let mut stream = client(&server, &transport(|_| ())).stream(hello()).await.expect("the second attempt");
+    let client = client(&server, &transport(|_| ()));
+    let mut stream = client.stream(hello()).await.expect("the second attempt");
     assert_eq!(stream.next().await.expect("it came"), Some(ChatEvent::Text("now".into())));
     assert_eq!(stream.next().await.expect_err("it broke").kind(), ErrorKind::Transport);
     assert_eq!(requests.load(Ordering::SeqCst), 2);

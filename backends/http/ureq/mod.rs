@@ -54,7 +54,7 @@ const COMPONENT: &str = "http.ureq";
 /// ureq writes records through the `log` crate. They leave out headers that may be secret; at level
 /// `trace`, and only there, they hold paths and queries: keep `ureq` below it where a query holds a secret.
 ///
-/// Dropping the transport aborts the requests that are still running.
+/// Dropping the transport aborts its requests, those whose body is still being read included.
 pub struct UreqTransport {
     queue: PermitQueue,
     threads: BlockingPool,
