@@ -3,16 +3,18 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::agent::ChatAgent;
 use crate::clock::Clock;
-use crate::component::{CloseReport, Component, Components, unsupported_limit_error};
+use crate::component::{CloseReport, Component, Components, ShutdownPhase, unsupported_limit_error};
 use crate::config::{Config, PASSED_BY_VALUE};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,6 +24,7 @@ use crate::llm::{HttpClientFactory, LlmClient};
 use crate::mcp::McpServerManager;
 use crate::memory::{MemoryManager, RemovedEntry};
 use crate::registry::{BackendRegistry, BuildContext, Registry};
+use crate::support::panic_message;
 use crate::tasks::{BackgroundFailure, TaskExecutor};
 use crate::vectors::VectorStore;
 
@@ -191,7 +194,9 @@ impl Arshai {
     pub async fn health(&self, deadline: Deadline) -> RuntimeHealth {
         let components = self.0.components.all();
         let checks = components.iter().map(|component| async move {
-            let health = match deadline.run("runtime", "health check", component.health(deadline)).await {
+            let health = contained(component.health(deadline));
+            let health = match deadline.run("runtime", "health check", health).await.and_then(|health| health)
+            {
                 Ok(health) => health,
                 Err(error) => Health::unhealthy(error.to_string()),
             };
@@ -235,7 +240,8 @@ impl Arshai {
             // Later phases have nothing to wait for once what used them has ended.
             let closing = Deadline::after(deadline.remaining() + CLOSE_TIMEOUT);
             let closed = phase.iter().map(|component| async move {
-                let closed = closing.run("runtime", "closing", component.close(deadline)).await;
+                let closed = contained(component.close(deadline));
+                let closed = closing.run("runtime", "closing", closed).await.and_then(|closed| closed);
                 let report = closed.unwrap_or_else(|error| CloseReport::new(0, 0, vec![error.to_string()]));
                 (component.name().into_owned(), report)
             });
@@ -243,6 +249,12 @@ impl Arshai {
         }
         report
     }
+}
+
+/// Runs a component's own code: a panic in it is an error of that component alone.
+async fn contained<T>(work: impl Future<Output = T>) -> Result<T> {
+    let ended = AssertUnwindSafe(work).catch_unwind().await;
+    ended.map_err(|panic| Error::new(ErrorKind::Panic, "runtime", panic_message(panic)))
 }
 
 impl fmt::Debug for Arshai {
@@ -497,6 +509,8 @@ impl Limits {
                 return Err(unsupported_limit_error("runtime", key));
             }
         }
+        // Stores last: what a lowered limit evicts does not come back when a later change is rejected.
+        changes.sort_by_key(|change| change.component.shutdown_phase() == ShutdownPhase::Stores);
         Ok(changes)
     }
 }

@@ -195,3 +195,11 @@ fn a_model_without_a_key_says_which_variable_is_missing() {
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.message().contains("OPENAI_API_KEY"), "{error}");
 }
+
+#[test]
+fn an_idle_runtime_shuts_down_outside_an_async_runtime() {
+    let runtime = defaults();
+    let report = runtime.shutdown(Deadline::after(Duration::from_secs(1)));
+    let report = futures_util::FutureExt::now_or_never(report).expect("it has nothing to wait for");
+    assert!(report.is_clean(), "{report:?}");
+}

@@ -93,6 +93,65 @@ async fn a_component_written_outside_is_seen_limited_and_closed_by_the_runtime()
     assert!(!report.is_clean());
 }
 
+/// Rejects every change, and panics when it is asked or closed.
+#[derive(Debug)]
+struct Broken;
+
+#[async_trait]
+impl Component for Broken {
+    fn name(&self) -> Cow<'_, str> {
+        "broken".into()
+    }
+
+    fn shutdown_phase(&self) -> ShutdownPhase {
+        ShutdownPhase::Tasks
+    }
+
+    fn limits(&self) -> Vec<LimitUsage> {
+        vec![LimitUsage::new("broken.max", "things", 0, 0, Some(1))]
+    }
+
+    async fn health(&self, _: Deadline) -> Health {
+        panic!("out of cheese")
+    }
+
+    async fn close(&self, _: Deadline) -> CloseReport {
+        panic!("out of cheese")
+    }
+}
+
+#[tokio::test]
+async fn a_rejected_limit_evicts_nothing() {
+    let runtime = Arshai::builder(Config::default()).component(Arc::new(Broken)).build().expect("it builds");
+    for n in 0..10 {
+        runtime
+            .memory()
+            .store(MemoryInput::working_memory(n.to_string()).with_data("x"))
+            .await
+            .expect("stored");
+    }
+    let limits = Limits::unchanged().max_entries(3).set("broken.max", 5);
+    runtime.set_limits(limits).expect_err("one component rejects its limit");
+    assert_eq!(runtime.memory().stats().entries, 10);
+}
+
+#[tokio::test]
+async fn a_component_that_panics_stops_neither_health_nor_shutdown() {
+    let order = Arc::default();
+    let builder = Arshai::builder(Config::default()).component(Arc::new(Broken));
+    let runtime =
+        builder.component(Feed::new(ShutdownPhase::Connections, &order)).build().expect("it builds");
+    let health = runtime.health(soon()).await;
+    assert!(health.get("broken").is_some_and(|health| !health.is_usable()), "{health:?}");
+    assert_eq!(health.get("memory"), Some(&Health::Healthy));
+    let report = runtime.shutdown(soon()).await;
+    assert!(
+        report.get("broken").is_some_and(|broken| broken.lost[0].contains("out of cheese")),
+        "{report:?}"
+    );
+    assert_eq!(*order.lock(), [ShutdownPhase::Connections]);
+}
+
 #[tokio::test]
 async fn components_close_from_the_inside_out() {
     let order = Arc::default();

@@ -208,7 +208,8 @@ impl Component for UreqTransport {
         self.queue.close();
         let active = self.queue.permits().used();
         // Requests that are active at the deadline are aborted and counted next.
-        let _ = tokio::time::timeout_at(deadline.instant(), self.queue.permits().wait_idle()).await;
+        let idle = self.queue.permits().wait_idle();
+        let _ = deadline.run(COMPONENT, "waiting for active requests", idle).await;
         let aborted = self.agents.close();
         CloseReport::new(active.saturating_sub(aborted), aborted, Vec::new())
     }

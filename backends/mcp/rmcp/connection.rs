@@ -57,21 +57,20 @@ impl Connector {
         protocol: McpProtocol,
         deadline: Deadline,
     ) -> Result<Connection> {
-        match protocol {
-            McpProtocol::Stateless => self.attempt(config, stateless(), deadline).await,
-            McpProtocol::Initialize => self.attempt(config, ClientLifecycleMode::Initialize, deadline).await,
-            McpProtocol::Auto => {
-                // The probe may take a third of the time: a server that ignores it must still be reached.
-                let probe = deadline.capped(deadline.remaining() / 3);
-                match self.attempt(config, stateless(), probe).await {
-                    Err(error) if !is_final(&error) => {
-                        tracing::debug!(mcp.server = config.name, %error, "server/discover failed; trying initialize");
-                        self.attempt(config, ClientLifecycleMode::Initialize, deadline).await
-                    }
-                    connected_or_final => connected_or_final,
+        if protocol == McpProtocol::Stateless {
+            return self.attempt(config, stateless(), deadline).await;
+        }
+        if protocol == McpProtocol::Auto {
+            // The probe may take a third of the time: a server that ignores it must still be reached.
+            let probe = deadline.capped(deadline.remaining() / 3);
+            match self.attempt(config, stateless(), probe).await {
+                Err(error) if !is_final(&error) => {
+                    tracing::debug!(mcp.server = config.name, %error, "server/discover failed; trying initialize");
                 }
+                connected_or_final => return connected_or_final,
             }
         }
+        self.attempt(config, ClientLifecycleMode::Initialize, deadline).await
     }
 
     async fn attempt(

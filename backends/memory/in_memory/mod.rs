@@ -266,7 +266,10 @@ impl Component for InMemoryManager {
     }
 
     async fn health(&self, _: Deadline) -> Health {
-        Health::Healthy
+        match self.check_open() {
+            Ok(()) => Health::Healthy,
+            Err(error) => Health::unhealthy(error.to_string()),
+        }
     }
 
     fn set_limit(&self, key: &str, max: u64) -> Result<()> {
@@ -307,7 +310,7 @@ impl MemoryManager for InMemoryManager {
     }
 
     async fn flush(&self) -> Result<()> {
-        Ok(())
+        self.check_open()
     }
 
     fn stats(&self) -> MemoryStats {
