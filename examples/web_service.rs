@@ -158,7 +158,7 @@ async fn stats(State(service): State<Service>) -> Json<Value> {
     Json(json!(service.runtime.stats()))
 }
 
-/// What the client gets of an error: its kind and whether to try again. The rest is logged.
+/// The error as the client sees it: its kind and whether to try again. The rest is logged.
 fn error_body(error: &arshai::Error) -> Value {
     eprintln!("a turn failed: {error}");
     json!({"error": format!("{:?}", error.kind()), "retryable": error.is_retryable()})

@@ -37,7 +37,7 @@ pub trait Component: fmt::Debug + Send + Sync + 'static {
     /// Every limit and how close it is to being reached.
     fn limits(&self) -> Vec<LimitUsage>;
 
-    /// What it has done so far: an object of numbers, nested by topic.
+    /// Counters since it was built: an object of numbers, nested by topic.
     fn counters(&self) -> Value {
         Value::Null
     }
@@ -89,7 +89,7 @@ pub enum ShutdownPhase {
     Connections,
 }
 
-/// What closing a component completed, aborted and lost.
+/// The work that closing a component completed, aborted and lost.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CloseReport {
@@ -97,7 +97,7 @@ pub struct CloseReport {
     pub finished: usize,
     /// Pieces of work that were aborted at the deadline.
     pub aborted: usize,
-    /// What could be neither completed nor aborted: functions still running on threads, connections still in use,
+    /// Work that could be neither completed nor aborted: functions still running on threads, connections still in use,
     /// data that could not be flushed.
     pub lost: Vec<String>,
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 pub struct LimitUsage {
     /// The configuration key that sets the limit: `memory.max_entries`.
     pub key: &'static str,
-    /// What is counted: `bytes`, `entries`, `tasks`, `connections`, `threads`, `requests`.
+    /// The unit: `bytes`, `entries`, `tasks`, `connections`, `threads`, `requests`.
     pub unit: &'static str,
     /// In use now.
     pub used: u64,

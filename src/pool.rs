@@ -28,7 +28,7 @@ pub trait Connection: Any + Send {
     /// and before it is handed out; must not block.
     fn is_open(&self) -> bool;
 
-    /// Asks the server whether the connection can still be used. The pool limits how long this may take: it then
+    /// Checks with the server whether the connection can still be used. The pool limits how long this may take: it then
     /// drops the future and the connection.
     ///
     /// # Errors
@@ -234,7 +234,7 @@ impl PooledConnection {
         connection.downcast_mut()
     }
 
-    /// Asks the server whether the connection can still be used.
+    /// Checks with the server whether the connection can still be used.
     ///
     /// # Errors
     /// As [`Connection::check`]; [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) at the deadline. After either the

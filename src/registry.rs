@@ -15,7 +15,7 @@ use crate::pool::{ConnectionPool, Connector, PoolFactory, PoolSettings};
 use crate::tasks::{BackgroundFailureListener, TaskExecutor};
 use crate::vectors::VectorStore;
 
-/// What a backend is built from.
+/// The inputs that a backend is built from.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct BuildContext {

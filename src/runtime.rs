@@ -620,7 +620,7 @@ impl RuntimeHealth {
     }
 }
 
-/// What a shutdown completed, aborted and lost.
+/// The work that a shutdown completed, aborted and lost.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {

@@ -281,7 +281,7 @@ mod tests {
         }
     }
 
-    /// What each rollback flag changes, as an effective configuration shows it.
+    /// The changes of each rollback flag, as an effective configuration shows them.
     fn rollback(key: &Key) -> String {
         type Flag = fn(&mut RollbackConfig) -> &mut bool;
         let set: [(&str, Flag); 3] = [

@@ -1,4 +1,4 @@
-//! What is known about a configuration key besides its name and type.
+//! The attributes of a configuration key besides its name and type.
 
 /// The largest count in a variable or file. A larger one, set in code or by a rollback flag, means "unlimited".
 pub(super) const MAX_COUNT: u64 = u32::MAX as u64;

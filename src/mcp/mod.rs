@@ -40,7 +40,7 @@ pub use tool::McpTool;
 ///   error says [`Outcome::Unknown`](crate::Outcome::Unknown).
 /// - **Tools** have unique names across servers, assigned by [`ToolNames`]. A tool or a server that breaks a limit of
 ///   [`McpGuards`] is left out with a warning, never the rest of the list.
-/// - **Cancellation.** Dropping the future of [`call_tool`](Self::call_tool) tells the server that the call is cancelled;
+/// - **Cancellation.** Dropping the future of [`call_tool`](Self::call_tool) notifies the server of the cancellation;
 ///   the connection stays usable.
 /// - **Close** ([`Component::close`], Python: `cleanup`) ends every connection and child process by the deadline. Dropping
 ///   the last handle does the same without waiting.
@@ -73,10 +73,10 @@ pub trait McpServerManager: Component {
     /// not an error but a result with [`is_error`](McpToolResult::is_error).
     async fn call_tool(&self, call: McpCall) -> Result<McpToolResult>;
 
-    /// Asks every server concurrently whether it answers.
+    /// Checks concurrently whether every server responds.
     async fn health_check(&self, deadline: Deadline) -> Vec<McpServerStatus>;
 
-    /// What is known of every server, without asking it.
+    /// The last known status of every server; sends nothing.
     fn servers(&self) -> Vec<McpServerStatus>;
 
     /// Drops the connection to a server and connects anew, waiting until the deadline.

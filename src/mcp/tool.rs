@@ -16,7 +16,7 @@ pub struct McpTool {
     pub name: String,
     /// Its name on the server.
     pub original_name: String,
-    /// What it does, as the server describes it.
+    /// The server's description.
     pub description: String,
     /// The JSON schema of its arguments.
     #[serde(rename = "inputSchema")]

@@ -28,7 +28,7 @@ use crate::http::HttpTransport;
 use crate::mcp::{McpCall, McpGuards, McpTool, McpToolResult, ProgressListener};
 use crate::{Deadline, Error, ErrorKind, Result};
 
-/// What connecting needs besides the server's own configuration.
+/// The inputs of connecting besides the server's configuration.
 #[derive(Debug, Clone)]
 pub(super) struct Connector {
     pub(super) http: Option<Arc<dyn HttpTransport>>,
@@ -165,7 +165,7 @@ fn version(service: &RunningService<RoleClient, Handler>) -> Option<String> {
     service.peer().peer_info().map(|info| info.protocol_version.to_string())
 }
 
-/// Asks for notifications of changed tool lists; a server without them is fine.
+/// Subscribes to changes of the tool list, where the server supports it.
 async fn subscribe(peer: &Peer<RoleClient>, deadline: Deadline) -> Option<Subscription> {
     let supported = peer.peer_info().is_some_and(|info| {
         info.capabilities.tools.as_ref().is_some_and(|tools| tools.list_changed == Some(true))
@@ -313,7 +313,7 @@ impl Connection {
         Ok(McpToolResult::from_json(json))
     }
 
-    /// Asks the server whether it answers.
+    /// Checks whether the server responds.
     pub(super) async fn ping(&self, server: &str) -> Result<()> {
         if self.is_stateless() {
             return self.list_page(server, None).await.map(drop);
@@ -339,7 +339,7 @@ fn result_json(server: &str, result: &ServerResult) -> Result<Map<String, Value>
     }
 }
 
-/// Tells the server that nobody waits for a call any more.
+/// Sends a cancellation to the server when the caller drops the call.
 struct CancelOnDrop(Option<(Peer<RoleClient>, rmcp::model::RequestId)>);
 
 impl CancelOnDrop {

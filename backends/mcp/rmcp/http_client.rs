@@ -65,7 +65,7 @@ impl TransportClient {
     }
 }
 
-/// What every request carries.
+/// The parts that every request has in common.
 struct RequestParts {
     session_id: Option<Arc<str>>,
     token: Option<String>,

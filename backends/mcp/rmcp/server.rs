@@ -33,7 +33,7 @@ pub(super) struct Server {
     names: Arc<Mutex<ToolNames>>,
     calls: ResizableSemaphore,
     state: watch::Sender<State>,
-    /// Asks the supervisor to drop what it has and connect anew.
+    /// Wakes the supervisor to drop the connection and reconnect.
     reconnect: Notify,
     stop: CancellationToken,
     supervisor: LazyTask,
@@ -271,7 +271,7 @@ impl Server {
         let waiting = deadline.run("mcp", "waiting for a call permit", self.calls.acquire_owned()).await;
         let _permit =
             waiting.map_err(|error| error.with_context("setting", "mcp.max_concurrency").not_sent())??;
-        // rmcp ends the call at the deadline and tells the server; this is for a connection that hangs as a whole.
+        // rmcp ends the call at the deadline and notifies the server; this limit is for a connection that hangs.
         let hard = Deadline::after(deadline.remaining() + Duration::from_millis(50));
         let called = connection.call_tool(call, deadline, &self.connector.guards);
         let result = hard.run("mcp", "calling the tool", called).await.and_then(|result| result);
@@ -305,7 +305,7 @@ impl Server {
         status
     }
 
-    /// Asks the server whether it answers.
+    /// Checks whether the server responds.
     pub(super) async fn check(&self, deadline: Deadline) -> McpServerStatus {
         let mut status = self.status();
         let Ok(connection) = self.connection() else { return status };

@@ -18,7 +18,7 @@ const MAP: usize = 64 * 1024;
 /// Pages per map. The fields of all its pages come first, close together: following a chain does not touch the pages.
 const MAP_PAGES: usize = MAP / (PAGE + FIELDS);
 const FIRST_PAGE: usize = MAP - MAP_PAGES * PAGE;
-/// What a page counts: its share of a map.
+/// The bytes that a page accounts for: its share of a map.
 pub(super) const PAGE_BYTES: usize = MAP.div_ceil(MAP_PAGES);
 /// Unused maps kept for reuse, which saves system calls and page faults.
 const MAX_SPARE_MAPS: usize = 8;

@@ -33,7 +33,7 @@ const REMOVED_PER_LOCK: usize = 64;
 #[repr(align(128))]
 struct PaddedShard(Mutex<Shard>);
 
-/// What eviction needs to know of a shard without its lock. Those of all shards are close together.
+/// The facts about a shard that eviction reads without its lock. Those of all shards are close together.
 struct Summary {
     /// The stamp of the least recently used entry.
     oldest: AtomicU64,
@@ -303,7 +303,7 @@ impl Store {
     }
 
     /// Evicts until the limits hold: expired entries, then the least recently used ones, but not the one that was just
-    /// `written`, as its stamp tells. Returns the set of shards that entries were evicted from.
+    /// `written`, identified by its stamp. Returns the set of shards that entries were evicted from.
     fn evict(&self, mut written: Option<u64>, removed: &mut RemovedEntries) -> Result<u64> {
         let now = self.now();
         let mut shards = 0_u64;

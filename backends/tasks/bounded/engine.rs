@@ -27,7 +27,7 @@ use crate::{Deadline, ErrorKind};
 /// A call reports its own timeout; one that has not by this long after its deadline blocks its worker thread.
 const REPORT_GRACE: Duration = Duration::from_millis(10);
 
-/// What an executor shares with its calls and with the executors of nested calls.
+/// State that an executor shares with its calls and with the executors of nested calls.
 pub(super) struct Engine {
     pub(super) background: Arc<BackgroundTasks>,
     pub(super) blocking: Arc<BlockingCalls>,

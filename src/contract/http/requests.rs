@@ -1,4 +1,4 @@
-//! What is sent where, and what is said about it.
+//! Requests: URLs, redirects, and secrets in errors.
 
 use std::sync::Arc;
 

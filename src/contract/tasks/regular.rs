@@ -59,7 +59,7 @@ pub(super) async fn every_call_has_one_outcome_in_the_order_of_the_calls(make: &
     assert_eq!(executor.wait_for_background_tasks(Some(LONG)).await, 0);
 }
 
-/// Gives a future that never returns the type that a function's must have.
+/// Coerces a future that never returns to the type that a function's must have.
 trait MapToResult: Future<Output = ()> + Sized + Send + 'static {
     fn map_to_result(self) -> Pin<Box<dyn Future<Output = Result<Value, FunctionError>> + Send>> {
         Box::pin(async move {
