@@ -2,7 +2,7 @@
 //!
 //! They use only public items of the crate, so each could be lifted out into a crate of its own.
 
-#[cfg(feature = "ureq")]
+#[cfg(any(feature = "ureq", feature = "hyper"))]
 pub mod http;
 #[cfg(feature = "mcp")]
 pub mod mcp;
@@ -25,10 +25,12 @@ pub fn register_builtins(registry: &mut Registry) {
     registry.mcp.register_unavailable("rmcp", "mcp");
     pool::register(registry);
     tasks::register(registry);
-    #[cfg(feature = "ureq")]
+    #[cfg(any(feature = "ureq", feature = "hyper"))]
     http::register(registry);
     #[cfg(not(feature = "ureq"))]
     registry.http.register_unavailable("ureq", "ureq");
+    #[cfg(not(feature = "hyper"))]
+    registry.http.register_unavailable("hyper", "hyper");
     #[cfg(feature = "embedded")]
     vectors::register(registry);
     #[cfg(not(feature = "embedded"))]

@@ -1,7 +1,8 @@
 //! HTTP: the trait that model clients send their requests through.
 
+mod hosts;
+
 use std::fmt;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -15,6 +16,8 @@ use crate::component::Component;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 
+pub use hosts::{HostPatterns, is_loopback};
+
 /// Sends requests over a bounded number of connections.
 ///
 /// # Contract
@@ -22,8 +25,8 @@ use crate::error::{Error, ErrorKind, Result};
 ///   of the body; at most `http.max_waiting` wait for a connection, and further requests fail immediately with
 ///   [`ErrorKind::Capacity`]. Response bodies are limited to `http.max_body_bytes` decoded bytes. Both limits of
 ///   connections are reported by [`Component::limits`] under these keys; an unlimited queue reports no limit.
-/// - **Deadlines.** Waiting for a connection, connecting, each read (an idle timeout, so that long streams live) and the
-///   whole call have timeouts. A request with a deadline waits for a connection until that deadline; one without waits
+/// - **Deadlines.** Waiting for a connection, connecting, the silence before the response, the silence within its body
+///   (so that long streams live) and the whole call have timeouts. A request with a deadline waits for a connection until that deadline; one without waits
 ///   for `http.pool_timeout`. The error names the step, and for the wait the setting to raise.
 /// - **Any status is a response**, not an error. Redirects are not followed. Nothing is retried.
 /// - **Bodies.** A body that ends early is an error; what arrived before the error is delivered first.
@@ -49,11 +52,12 @@ pub trait HttpTransport: Component {
     fn stats(&self) -> HttpStats;
 }
 
-/// Scheme, host and port of a URL that may be requested: `https`, or `http` to loopback and to `insecure_hosts`. For
-/// transport implementations.
+/// Scheme, host and port of a URL that may be requested: `https`, or `http` to loopback and to `insecure_hosts`
+/// ([`HostPatterns`]). For transport implementations.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`], not repeating credentials that the URL holds.
+/// [`ErrorKind::InvalidInput`], not repeating credentials that the URL holds; [`ErrorKind::Config`] for an entry of
+/// `insecure_hosts` that is not a host.
 pub fn checked_origin(component: &'static str, uri: &http::Uri, insecure_hosts: &[String]) -> Result<String> {
     let invalid = |message: String| Err(Error::new(ErrorKind::InvalidInput, component, message).not_sent());
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
@@ -63,23 +67,20 @@ pub fn checked_origin(component: &'static str, uri: &http::Uri, insecure_hosts: 
         return invalid("URL must not contain credentials; send them in a header".into());
     }
     let host = authority.host();
-    let is_insecure = || insecure_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host));
     match scheme {
         "https" => {}
-        "http" if is_loopback(host) || is_insecure() => {}
+        "http" if is_loopback(host) => {}
         "http" => {
-            return invalid(format!(
-                "plain HTTP to {host} is not allowed; use https, or add the host to http.insecure_hosts"
-            ));
+            let allowed = HostPatterns::parse("http.insecure_hosts", insecure_hosts)?;
+            if !allowed.matches(host, authority.port_u16().unwrap_or(80)) {
+                return invalid(format!(
+                    "plain HTTP to {host} is not allowed; use https, or add the host to http.insecure_hosts"
+                ));
+            }
         }
         _ => return invalid(format!("unsupported URL scheme {scheme:?}; expected http or https")),
     }
     Ok(format!("{scheme}://{authority}"))
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// A request: method, URL, headers and a complete body, with an optional deadline.

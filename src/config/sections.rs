@@ -13,7 +13,7 @@ use super::spec::Legacy::{HttpPool, NotUsed, Optimization, Unlimited};
 use super::spec::Spec;
 
 const HTTP: &[&str] = &["http", "https"];
-const PROXY: &[&str] = &["http", "https", "socks4", "socks5"];
+const PROXY: &[&str] = &["http", "https"];
 const REDIS: &[&str] =
     &["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
 
@@ -108,11 +108,13 @@ sections! {
 
     /// HTTP.
     HttpConfig (http) {
-        /// HTTP transport.
+        /// HTTP transport: `ureq`, or `hyper` (cargo feature `hyper`) for hundreds of concurrent streams.
         backend: String = "ureq".into();
         /// Timeout for connecting.
         connect_timeout: Duration = Duration::from_secs(10), unit: "s";
-        /// Maximum silence of a response; a stream may last longer.
+        /// Maximum silence before a response begins: the time that a model may think without streaming.
+        first_byte_timeout: Duration = Duration::from_secs(300), unit: "s";
+        /// Maximum silence within a response body; a stream may last longer.
         read_timeout: Duration = Duration::from_secs(60), unit: "s";
         /// Timeout for sending.
         write_timeout: Duration = Duration::from_secs(10), unit: "s";
@@ -126,10 +128,18 @@ sections! {
         max_body_bytes: u64 = 16 << 20, unit: "bytes";
         /// Maximum number of retries of a request that is safe to repeat.
         max_retries: u32 = 3, min: 0, max: 100;
-        /// Hosts that may be reached over plain `http`, besides loopback.
-        insecure_hosts: Vec<String> = Vec::new(), example: "models.internal,10.0.0.5";
-        /// Proxy URL. The proxy variables of the environment are not read.
+        /// Hosts that may be reached over plain `http`, besides loopback: `host`, `host:port`, `.domain`, a network or `*`.
+        insecure_hosts: Vec<String> = Vec::new(), example: "models.internal,10.0.0.5:8000";
+        /// Proxy URL, with user and password where it needs them. The proxy variables of the environment are not read.
         proxy: Option<SecretString> = None, schemes: PROXY, example: "http://proxy.internal:3128";
+        /// Hosts that are reached without the proxy, besides loopback; written as in `insecure_hosts`.
+        no_proxy: Vec<String> = Vec::new(), example: ".internal,10.0.0.0/8";
+        /// Certificates (PEM) trusted in addition to the system's.
+        ca_file: Option<String> = None, example: "/etc/ssl/company-ca.pem";
+        /// Client certificate chain (PEM), for servers that require one.
+        client_cert: Option<String> = None, example: "/etc/ssl/client.pem";
+        /// Private key (PEM) of the client certificate.
+        client_key: Option<String> = None, example: "/etc/ssl/client.key";
     }
 
     /// Redis.

@@ -2,21 +2,34 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::ureq::Error;
 use ::ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ::ureq::unversioned::transport::{
-    ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport,
 };
 
 use super::dns_cache::DnsCache;
-use super::errors::{AtomicRequestPhase, RequestPhase};
+use super::tls::TlsConnector;
+use crate::backends::http::errors::{AtomicRequestPhase, RequestPhase};
+use crate::backends::http::settings::Settings;
+
+/// Through the proxy if the agent has one, else directly; then TLS.
+pub(super) type ConnectorChain = dyn Connector<(), Out = Box<dyn Transport>>;
+
+pub(super) fn connector_chain(settings: Arc<Settings>) -> Arc<ConnectorChain> {
+    let tcp = ().chain(ConnectProxyConnector::default()).chain(TcpConnector::default());
+    Arc::new(tcp.chain(TlsConnector(settings)))
+}
 
 /// Connects an agent.
 pub(super) struct PhaseTrackingConnector {
-    pub(super) connector: Arc<DefaultConnector>,
+    pub(super) chain: Arc<ConnectorChain>,
     pub(super) dns: Arc<DnsCache>,
     pub(super) phase: Arc<AtomicRequestPhase>,
+    pub(super) first_byte_timeout: Duration,
+    pub(super) is_proxied: bool,
 }
 
 impl Connector for PhaseTrackingConnector {
@@ -28,18 +41,58 @@ impl Connector for PhaseTrackingConnector {
         chained: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
         self.phase.set(RequestPhase::Connecting);
-        let connected = self.connector.connect(details, chained);
-        match connected {
-            Ok(_) => self.phase.set(RequestPhase::Response),
-            Err(_) => self.dns.remove(details.uri),
+        let connected = self.chain.connect(details, chained).inspect_err(|_| self.dns.remove(details.uri))?;
+        // The connection to a proxy is only the first step to the server.
+        if self.is_proxied && details.config.proxy().is_none() {
+            return Ok(connected);
         }
-        connected
+        self.phase.set(RequestPhase::Response);
+        let (phase, first_byte_timeout) = (Arc::clone(&self.phase), self.first_byte_timeout.into());
+        Ok(connected.map(|inner| PhasedTransport { inner, phase, first_byte_timeout }.boxed()))
     }
 }
 
 impl fmt::Debug for PhaseTrackingConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PhaseTrackingConnector")
+    }
+}
+
+/// A connection whose reads have another timeout before the response than within its body.
+struct PhasedTransport {
+    inner: Box<dyn Transport>,
+    phase: Arc<AtomicRequestPhase>,
+    first_byte_timeout: ::ureq::unversioned::transport::time::Duration,
+}
+
+impl Transport for PhasedTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.inner.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        self.inner.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, mut timeout: NextTimeout) -> Result<bool, Error> {
+        if self.phase.get() == RequestPhase::Response {
+            timeout.per_read = Some(self.first_byte_timeout);
+        }
+        self.inner.await_input(timeout)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.inner.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.inner.is_tls()
+    }
+}
+
+impl fmt::Debug for PhasedTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PhasedTransport")
     }
 }
 

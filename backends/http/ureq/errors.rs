@@ -1,82 +1,26 @@
 //! ureq's errors as arshai's, without URLs.
 
-use std::borrow::Cow;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
-
 use ::ureq::Timeout;
 
-use super::COMPONENT;
-use crate::{Error, ErrorKind, Outcome};
-
-/// The phase of a request. Until the end of `Connecting` nothing was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RequestPhase {
-    Connecting,
-    Response,
-    Body,
-}
-
-impl RequestPhase {
-    fn outcome(self) -> Outcome {
-        if self == Self::Connecting { Outcome::NotSent } else { Outcome::Unknown }
-    }
-}
-
-/// The phase of a request, written by its thread and read by the caller that waits for it.
-#[derive(Debug)]
-pub(super) struct AtomicRequestPhase(AtomicU8);
-
-impl AtomicRequestPhase {
-    pub(super) fn new(phase: RequestPhase) -> Self {
-        Self(AtomicU8::new(phase as u8))
-    }
-
-    pub(super) fn set(&self, phase: RequestPhase) {
-        self.0.store(phase as u8, Ordering::Relaxed);
-    }
-
-    pub(super) fn get(&self) -> RequestPhase {
-        match self.0.load(Ordering::Relaxed) {
-            phase if phase == RequestPhase::Connecting as u8 => RequestPhase::Connecting,
-            phase if phase == RequestPhase::Body as u8 => RequestPhase::Body,
-            _ => RequestPhase::Response,
-        }
-    }
-}
-
-pub(super) fn error(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
-    Error::new(kind, COMPONENT, message)
-}
-
-/// The deadline of the call passed in `phase`.
-pub(super) fn timed_out(phase: RequestPhase, waited: Duration) -> Error {
-    error(ErrorKind::Timeout, deadline_message(phase))
-        .with_context("waited", format!("{waited:.3?}"))
-        .with_outcome(phase.outcome())
-}
-
-/// A shutdown aborted the request in `phase`.
-pub(super) fn shut_down_error(phase: RequestPhase) -> Error {
-    error(ErrorKind::Closed, "transport shut down during the request").with_outcome(phase.outcome())
-}
+use crate::backends::http::errors::{
+    RequestPhase, connect_timeout, deadline_error, dns_error, error, io_error, proxy_error, silence_timeout,
+    tls_error, write_timeout,
+};
+use crate::{Error, ErrorKind};
 
 /// The error of ureq in `phase`. Its own text is kept only where it cannot hold a URL or a header.
-pub(super) fn from_ureq(cause: ::ureq::Error, phase: RequestPhase) -> Error {
+pub(super) fn from_ureq(cause: ::ureq::Error, phase: RequestPhase, has_proxy_credentials: bool) -> Error {
     use ::ureq::Error as E;
-    let is_connecting = phase == RequestPhase::Connecting;
     let error = match cause {
-        E::Timeout(timeout) => error(ErrorKind::Timeout, timeout_message(timeout, phase)),
-        E::HostNotFound => error(ErrorKind::Unavailable, "DNS lookup failed"),
-        // A failed handshake: invalid data, usually a certificate.
-        E::Io(cause) if is_connecting && cause.kind() == std::io::ErrorKind::InvalidData => tls_error(cause),
-        E::Io(cause) if is_connecting => {
-            error(ErrorKind::Unavailable, "connection failed").with_source(cause)
-        }
-        E::Io(cause) => error(ErrorKind::Transport, "connection lost").with_source(cause),
+        E::Timeout(Timeout::Connect | Timeout::Resolve) => return connect_timeout(),
+        E::Timeout(Timeout::PerRead) => return silence_timeout(phase),
+        E::Timeout(Timeout::PerWrite) => return write_timeout(phase),
+        E::Timeout(_) => return deadline_error(phase),
+        E::HostNotFound => return dns_error(),
+        E::Io(cause) => return io_error(cause, phase),
+        E::Rustls(cause) => return tls_error(cause, phase),
         E::ConnectionFailed => error(ErrorKind::Unavailable, "connection failed"),
-        E::ConnectProxyFailed(_) => error(ErrorKind::Unavailable, "the proxy rejected the connection"),
-        E::Tls(_) | E::Rustls(_) => tls_error(cause),
+        E::ConnectProxyFailed(reason) => return proxy_error(proxy_status(&reason), has_proxy_credentials),
         E::BadUri(_) | E::Http(_) => {
             return error(ErrorKind::InvalidInput, "invalid URL or header").not_sent();
         }
@@ -92,27 +36,8 @@ pub(super) fn from_ureq(cause: ::ureq::Error, phase: RequestPhase) -> Error {
     error.with_outcome(phase.outcome())
 }
 
-/// Not retryable: the certificate stays the same.
-fn tls_error(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-    error(ErrorKind::Transport, "TLS handshake failed; is the certificate valid for this host?")
-        .with_source(cause)
-        .with_retryable(false)
-}
-
-fn timeout_message(timeout: Timeout, phase: RequestPhase) -> &'static str {
-    match (timeout, phase) {
-        (Timeout::Connect | Timeout::Resolve, _) => "connecting took longer than http.connect_timeout",
-        (Timeout::PerRead, RequestPhase::Body) => "no body data within http.read_timeout",
-        (Timeout::PerRead, _) => "no response within http.read_timeout",
-        (Timeout::PerWrite, _) => "sending stalled for longer than http.write_timeout",
-        (_, phase) => deadline_message(phase),
-    }
-}
-
-fn deadline_message(phase: RequestPhase) -> &'static str {
-    match phase {
-        RequestPhase::Connecting => "timed out while connecting",
-        RequestPhase::Response => "timed out while waiting for the response",
-        RequestPhase::Body => "timed out while reading the body",
-    }
+/// The status in ureq's "proxy server responded 407/Proxy Authentication Required"; 502 for a proxy without one.
+fn proxy_status(reason: &str) -> u16 {
+    let mut numbers = reason.split(|c: char| !c.is_ascii_digit());
+    numbers.find(|number| number.len() == 3).and_then(|number| number.parse().ok()).unwrap_or(502)
 }

@@ -8,59 +8,55 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Instant;
 
-use ::http::{HeaderMap, Method, Request, Response, StatusCode};
+use ::http::{Method, Request, Response};
 use ::ureq::Body;
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
 
-use super::agent_pool::ActiveCall;
-use super::errors::{RequestPhase, error, from_ureq, shut_down_error, timed_out};
-use crate::{Error, ErrorKind, Result};
-
-/// Chunks of a body that are read ahead of the caller.
-pub(super) const BODY_BUFFER_CHUNKS: usize = 4;
+use super::connection::PooledAgent;
+use super::errors::from_ureq;
+use crate::backends::http::connection_pool::ActiveCall;
+use crate::backends::http::errors::{RequestPhase, shut_down_error, timed_out};
+use crate::backends::http::exchange::{Head, ResponseSender};
+use crate::{Error, Result};
 
 /// Maximum size of a chunk.
 const CHUNK_BYTES: usize = 16 << 10;
-
-/// The head of a response.
-pub(super) struct Head {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-}
 
 /// A request, and where its response goes.
 pub(super) struct RequestJob {
     pub(super) request: Request<Bytes>,
     pub(super) deadline: Instant,
-    pub(super) call: ActiveCall,
-    pub(super) head: oneshot::Sender<Head>,
-    pub(super) chunks: mpsc::Sender<Bytes>,
+    pub(super) call: ActiveCall<PooledAgent>,
+    pub(super) response: ResponseSender,
 }
 
 impl RequestJob {
     /// Sends the request, delivers the head, then the body as it is read. `Ok` means that the body is complete.
     pub(super) fn run(self) -> Result<()> {
-        let Self { request, deadline, call, head, chunks } = self;
+        let Self { request, deadline, call, mut response } = self;
         if call.is_aborted() {
             return Err(shut_down_error(RequestPhase::Connecting));
         }
         let (parts, body) = send(&call, request, deadline)?.into_parts();
-        head.send(Head { status: parts.status, headers: parts.headers }).map_err(|_| dropped_error())?;
-        stream_body(&call, body, &chunks, deadline)?;
+        response.head(Head { status: parts.status, headers: parts.headers })?;
+        stream_body(&call, body, &mut response, deadline)?;
         call.complete();
         Ok(())
     }
 }
 
-fn send(call: &ActiveCall, request: Request<Bytes>, deadline: Instant) -> Result<Response<Body>> {
+fn send(
+    call: &ActiveCall<PooledAgent>,
+    request: Request<Bytes>,
+    deadline: Instant,
+) -> Result<Response<Body>> {
     let left = deadline.saturating_duration_since(Instant::now());
     let (parts, body) = request.into_parts();
     let bytes = body.len();
     call.pool.counters.sent(bytes);
     // Unless a new connection has to be made, which sets the phase again.
     call.phase().set(RequestPhase::Response);
-    let agent = call.agent();
+    let agent = &call.connection().agent;
     let response = if bytes == 0 && !matches!(parts.method, Method::POST | Method::PUT | Method::PATCH) {
         let request = Request::from_parts(parts, ());
         agent.run(agent.configure_request(request).timeout_global(Some(left)).build())
@@ -72,10 +68,14 @@ fn send(call: &ActiveCall, request: Request<Bytes>, deadline: Instant) -> Result
 }
 
 /// Reads the body to its end and sends it in chunks, waiting for the caller to read them.
-fn stream_body(call: &ActiveCall, body: Body, chunks: &mpsc::Sender<Bytes>, deadline: Instant) -> Result<()> {
+fn stream_body(
+    call: &ActiveCall<PooledAgent>,
+    body: Body,
+    response: &mut ResponseSender,
+    deadline: Instant,
+) -> Result<()> {
     call.phase().set(RequestPhase::Body);
-    let limit = call.pool.settings.max_body_bytes;
-    let (mut reader, mut buffer, mut total) = (body.into_reader(), vec![0; CHUNK_BYTES], 0_u64);
+    let (mut reader, mut buffer) = (body.into_reader(), vec![0; CHUNK_BYTES]);
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     loop {
         let read = reader.read(&mut buffer).map_err(|cause| map_error(call, cause.into()))?;
@@ -84,26 +84,18 @@ fn stream_body(call: &ActiveCall, body: Body, chunks: &mpsc::Sender<Bytes>, dead
             return if call.is_aborted() { Err(shut_down_error(RequestPhase::Body)) } else { Ok(()) };
         }
         call.pool.counters.received(read);
-        total += read as u64;
-        if total > limit {
-            let message = "the decoded body exceeds http.max_body_bytes";
-            return Err(error(ErrorKind::TooLarge, message).with_context("limit", limit));
-        }
-        let sending = chunks.send(Bytes::copy_from_slice(&buffer[..read]));
-        match block_on_until(deadline, &waker, sending) {
-            Some(sent) => sent.map_err(|_| dropped_error())?,
-            None => return Err(timed_out(RequestPhase::Body, deadline.elapsed())),
-        }
+        let sending = response.chunk(Bytes::copy_from_slice(&buffer[..read]));
+        block_on_until(deadline, &waker, sending)
+            .unwrap_or_else(|| Err(timed_out(RequestPhase::Body, deadline.elapsed())))?;
     }
 }
 
-fn map_error(call: &ActiveCall, cause: ::ureq::Error) -> Error {
+fn map_error(call: &ActiveCall<PooledAgent>, cause: ::ureq::Error) -> Error {
     let phase = call.phase().get();
-    if call.is_aborted() { shut_down_error(phase) } else { from_ureq(cause, phase) }
-}
-
-fn dropped_error() -> Error {
-    error(ErrorKind::Cancelled, "response dropped by the caller")
+    if call.is_aborted() {
+        return shut_down_error(phase);
+    }
+    from_ureq(cause, phase, call.pool.settings.has_proxy_credentials())
 }
 
 struct Unpark(Thread);

@@ -4,97 +4,101 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use ::ureq::Agent;
-use ::ureq::unversioned::transport::DefaultConnector;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::connector::{CachingResolver, PhaseTrackingConnector};
 use super::counters::Counters;
-use super::dns_cache::DnsCache;
 use super::errors::{AtomicRequestPhase, RequestPhase, shut_down_error};
 use super::settings::Settings;
+use crate::Result;
 use crate::support::{IdleStack, ResizableSemaphore};
-use crate::{Clock, Result};
 
 /// Connections beyond `pool.max_idle` are kept this long for the next call of a burst. Callers that return and take
 /// connections all the time would otherwise open one call in six anew (measured: 20 callers, 8 kept idle).
 const BURST_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
-/// A ureq agent with at most one connection, all to one origin.
-pub(super) struct PooledAgent {
-    origin: Arc<str>,
-    agent: Agent,
-    phase: Arc<AtomicRequestPhase>,
+/// A connection to one origin, which connects when it is used first.
+pub(super) trait PooledConnection: Send + 'static {
+    /// Closes the connection from another thread.
+    type Abort: Fn() + Send + Sync + 'static;
+
+    fn abort_handle(&self) -> Self::Abort;
+
+    /// The phase of the request that uses the connection.
+    fn phase(&self) -> &Arc<AtomicRequestPhase>;
 }
 
-/// The agents of a transport. The permits of `permits` limit the active ones; idle ones count against its limit too.
-pub(super) struct AgentPool {
-    pub(super) settings: Settings,
+/// Requests with equal keys can share a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PoolKey {
+    pub(super) origin: Arc<str>,
+    /// The tokio runtime that the connection belongs to, if it does.
+    pub(super) runtime: Option<tokio::runtime::Id>,
+}
+
+/// The connections of a transport. The permits of `permits` limit the active ones; idle ones count against its limit
+/// too.
+pub(super) struct ConnectionPool<C: PooledConnection> {
+    pub(super) settings: Arc<Settings>,
     pub(super) counters: Counters,
     permits: ResizableSemaphore,
-    connector: Arc<DefaultConnector>,
-    dns: Arc<DnsCache>,
-    state: Mutex<AgentPoolState>,
-    /// Wakes the reaper when there is an idle agent again.
+    state: Mutex<PoolState<C>>,
+    /// Wakes the reaper when there is an idle connection again.
     idle_added: Arc<Notify>,
 }
 
-#[derive(Default)]
-struct AgentPoolState {
-    idle: IdleStack<Arc<str>, PooledAgent>,
-    active: Vec<Arc<CallAbortHandle>>,
+struct PoolState<C: PooledConnection> {
+    idle: IdleStack<PoolKey, C>,
+    active: Vec<Arc<CallAbortHandle<C>>>,
     reaper_parked: bool,
     closed: bool,
 }
 
-impl AgentPool {
-    pub(super) fn new(settings: Settings, permits: ResizableSemaphore, clock: Arc<dyn Clock>) -> Self {
+impl<C: PooledConnection> ConnectionPool<C> {
+    pub(super) fn new(settings: Arc<Settings>, permits: ResizableSemaphore) -> Self {
+        let state =
+            PoolState { idle: IdleStack::new(), active: Vec::new(), reaper_parked: false, closed: false };
         Self {
             settings,
             counters: Counters::default(),
             permits,
-            connector: Arc::default(),
-            dns: Arc::new(DnsCache::new(clock)),
-            state: Mutex::default(),
+            state: Mutex::new(state),
             idle_added: Arc::default(),
         }
     }
 
-    /// Starts a call to `origin` on an idle agent if there is one, else on a new one. The caller holds a permit.
-    pub(super) fn checkout(self: &Arc<Self>, origin: String) -> Result<ActiveCall> {
-        let origin = Arc::from(origin);
+    /// Starts a call on an idle connection if there is one, else on a new one. The caller holds a permit.
+    pub(super) fn checkout(
+        self: &Arc<Self>,
+        key: PoolKey,
+        new: impl FnOnce(&PoolKey) -> C,
+    ) -> Result<ActiveCall<C>> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(shut_down_error(RequestPhase::Connecting));
         }
         self.evict_idle(&mut state);
-        let agent = state.idle.pop(&origin).map_or_else(|| self.new_agent(origin), |(agent, _)| agent);
-        agent.phase.set(RequestPhase::Connecting);
+        let connection = state.idle.pop(&key).map_or_else(|| new(&key), |(connection, _)| connection);
+        connection.phase().set(RequestPhase::Connecting);
         let abort =
-            Arc::new(CallAbortHandle { agent: agent.agent.clone(), finished: AtomicBool::new(false) });
+            Arc::new(CallAbortHandle { abort: connection.abort_handle(), finished: AtomicBool::new(false) });
         state.active.push(Arc::clone(&abort));
         // Under the lock, so that no connection is opened before those in its stead are closed.
         self.evict_idle(&mut state);
         drop(state);
-        Ok(ActiveCall { agent: Some(agent), abort, is_complete: false, pool: Arc::clone(self) })
+        Ok(ActiveCall {
+            connection: Some(connection),
+            key,
+            abort,
+            is_complete: false,
+            pool: Arc::clone(self),
+        })
     }
 
-    fn new_agent(&self, origin: Arc<str>) -> PooledAgent {
-        let phase = Arc::new(AtomicRequestPhase::new(RequestPhase::Connecting));
-        let connector = PhaseTrackingConnector {
-            connector: Arc::clone(&self.connector),
-            dns: Arc::clone(&self.dns),
-            phase: Arc::clone(&phase),
-        };
-        let resolver = CachingResolver { dns: Arc::clone(&self.dns), phase: Arc::clone(&phase) };
-        PooledAgent { origin, agent: Agent::with_parts(self.settings.agent(), connector, resolver), phase }
-    }
-
-    /// Closes, oldest first, the idle agents that expired, that exceed `pool.max_idle` after a burst, or that exceed
-    /// the limit together with the active ones.
-    fn evict_idle(&self, state: &mut AgentPoolState) {
+    /// Closes, oldest first, the idle connections that expired, that exceed `pool.max_idle` after a burst, or that
+    /// exceed the limit together with the active ones.
+    fn evict_idle(&self, state: &mut PoolState<C>) {
         let len = state.idle.len();
         let unneeded =
             state.idle.count_idle_for(BURST_KEEP_ALIVE).min(len.saturating_sub(self.settings.max_idle));
@@ -102,12 +106,14 @@ impl AgentPool {
         drop(state.idle.trim(self.settings.idle_timeout, room.min(len - unneeded)));
     }
 
-    /// Ends a call; its agent becomes idle if it is given.
-    fn finish_call(&self, call: &Arc<CallAbortHandle>, reusable: Option<PooledAgent>) {
+    /// Ends a call; its connection becomes idle if it is given.
+    fn finish_call(&self, call: &Arc<CallAbortHandle<C>>, reusable: Option<(PoolKey, C)>) {
         let mut state = self.state.lock();
-        state.active.retain(|other| !Arc::ptr_eq(other, call));
-        if let Some(agent) = reusable.filter(|_| !state.closed && self.settings.max_idle > 0) {
-            state.idle.push(Arc::clone(&agent.origin), agent);
+        if let Some(at) = state.active.iter().position(|other| Arc::ptr_eq(other, call)) {
+            state.active.swap_remove(at);
+        }
+        if let Some((key, connection)) = reusable.filter(|_| !state.closed && self.settings.max_idle > 0) {
+            state.idle.push(key, connection);
             if std::mem::take(&mut state.reaper_parked) {
                 self.idle_added.notify_one();
             }
@@ -115,9 +121,9 @@ impl AgentPool {
         self.evict_idle(&mut state);
     }
 
-    /// Closes idle agents when they expire, for as long as the pool lives.
-    pub(super) fn reap(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<> {
-        async fn run(pool: Weak<AgentPool>, idle_added: Arc<Notify>) {
+    /// Closes idle connections when they expire, for as long as the pool lives.
+    pub(super) fn reap(self: &Arc<Self>) -> impl Future<Output = ()> + Send + use<C> {
+        async fn run<C: PooledConnection>(pool: Weak<ConnectionPool<C>>, idle_added: Arc<Notify>) {
             while let Some(next) = pool.upgrade().map(|pool| pool.close_expired()) {
                 match next {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -128,7 +134,7 @@ impl AgentPool {
         run(Arc::downgrade(self), Arc::clone(&self.idle_added))
     }
 
-    /// Returns when to look again; `None` while no agent is idle.
+    /// Returns when to look again; `None` while no connection is idle.
     fn close_expired(&self) -> Option<Instant> {
         let mut state = self.state.lock();
         self.evict_idle(&mut state);
@@ -142,7 +148,7 @@ impl AgentPool {
         self.state.lock().idle.len()
     }
 
-    /// Changes the limit. Idle agents beyond it are closed now, active ones when their call ends.
+    /// Changes the limit. Idle connections beyond it are closed now, active ones when their call ends.
     pub(super) fn set_max_connections(&self, max: usize) {
         self.permits.set_max(max);
         self.evict_idle(&mut self.state.lock());
@@ -160,31 +166,33 @@ impl AgentPool {
 }
 
 /// A call in progress. Dropping it closes its connection, unless it is [complete](Self::complete).
-pub(super) struct ActiveCall {
-    agent: Option<PooledAgent>,
-    abort: Arc<CallAbortHandle>,
+pub(super) struct ActiveCall<C: PooledConnection> {
+    connection: Option<C>,
+    key: PoolKey,
+    abort: Arc<CallAbortHandle<C>>,
     is_complete: bool,
-    pub(super) pool: Arc<AgentPool>,
+    pub(super) pool: Arc<ConnectionPool<C>>,
 }
 
-impl ActiveCall {
-    fn pooled(&self) -> &PooledAgent {
-        self.agent.as_ref().expect("a call has its agent until it is dropped")
+impl<C: PooledConnection> ActiveCall<C> {
+    pub(super) fn connection(&self) -> &C {
+        self.connection.as_ref().expect("a call has its connection until it is dropped")
     }
 
-    pub(super) fn agent(&self) -> &Agent {
-        &self.pooled().agent
+    #[cfg(feature = "hyper")]
+    pub(super) fn connection_mut(&mut self) -> &mut C {
+        self.connection.as_mut().expect("a call has its connection until it is dropped")
     }
 
     pub(super) fn phase(&self) -> &Arc<AtomicRequestPhase> {
-        &self.pooled().phase
+        self.connection().phase()
     }
 
     pub(super) fn is_aborted(&self) -> bool {
         self.abort.finished.load(Ordering::Acquire)
     }
 
-    pub(super) fn abort_on_drop(&self) -> AbortOnDrop {
+    pub(super) fn abort_on_drop(&self) -> AbortOnDrop<C> {
         AbortOnDrop(Arc::clone(&self.abort))
     }
 
@@ -194,39 +202,39 @@ impl ActiveCall {
     }
 }
 
-impl Drop for ActiveCall {
+impl<C: PooledConnection> Drop for ActiveCall<C> {
     fn drop(&mut self) {
         if !self.is_complete {
             self.abort.abort();
         }
-        // From here on an abort has no effect: the agent may serve another call.
+        // From here on an abort has no effect: the connection may serve another call.
         let is_reusable = !self.abort.finished.swap(true, Ordering::AcqRel);
-        let agent = self.agent.take().filter(|_| is_reusable);
-        self.pool.finish_call(&self.abort, agent);
+        let connection = self.connection.take().filter(|_| is_reusable);
+        self.pool.finish_call(&self.abort, connection.map(|connection| (self.key.clone(), connection)));
     }
 }
 
 /// Aborts a call from another thread.
-struct CallAbortHandle {
-    agent: Agent,
+struct CallAbortHandle<C: PooledConnection> {
+    abort: C::Abort,
     finished: AtomicBool,
 }
 
-impl CallAbortHandle {
+impl<C: PooledConnection> CallAbortHandle<C> {
     /// Closes the call's connection unless the call has finished; returns whether it did.
     fn abort(&self) -> bool {
         let aborted = !self.finished.swap(true, Ordering::AcqRel);
         if aborted {
-            self.agent.clone().shutdown();
+            (self.abort)();
         }
         aborted
     }
 }
 
 /// Aborts a call when dropped.
-pub(super) struct AbortOnDrop(Arc<CallAbortHandle>);
+pub(super) struct AbortOnDrop<C: PooledConnection>(Arc<CallAbortHandle<C>>);
 
-impl Drop for AbortOnDrop {
+impl<C: PooledConnection> Drop for AbortOnDrop<C> {
     fn drop(&mut self) {
         self.0.abort();
     }
