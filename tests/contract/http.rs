@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arshai::BuildContext;
-use arshai::backends::http::UreqTransport;
+use arshai::backends::http::{HyperTransport, UreqTransport};
 use arshai::contract::http::{Setup, suite};
 use arshai::http::HttpTransport;
 
@@ -13,6 +13,10 @@ async fn ureq(setup: Setup) -> Arc<dyn HttpTransport> {
 
 async fn legacy(setup: Setup) -> Arc<dyn HttpTransport> {
     Arc::new(UreqTransport::legacy(&BuildContext::new(setup.config)).expect("valid settings"))
+}
+
+async fn hyper(setup: Setup) -> Arc<dyn HttpTransport> {
+    Arc::new(HyperTransport::from_context(&BuildContext::new(setup.config)).expect("valid settings"))
 }
 
 #[tokio::test]
@@ -28,4 +32,14 @@ async fn ureq_keeps_the_contract_on_many_threads() {
 #[tokio::test]
 async fn the_legacy_transport_keeps_the_contract() {
     suite(legacy).await;
+}
+
+#[tokio::test]
+async fn hyper_keeps_the_contract() {
+    suite(hyper).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn hyper_keeps_the_contract_on_many_threads() {
+    suite(hyper).await;
 }

@@ -1,6 +1,6 @@
 //! The contract suites, run over every backend, its legacy implementation, and through `Arc<dyn Trait>`.
 
-#[cfg(feature = "ureq")]
+#[cfg(all(feature = "ureq", feature = "hyper"))]
 mod http;
 mod memory;
 mod pool;

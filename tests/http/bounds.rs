@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arshai::BuildContext;
 use arshai::backends::http::UreqTransport;
-use arshai::http::HttpTransport;
-use arshai::{BuildContext, Component};
 use tokio::task::JoinSet;
 
 use crate::server::{Event, Reply, Server};
@@ -18,28 +17,30 @@ async fn advance(by: Duration) {
     tokio::time::resume();
 }
 
+over_each_transport! {
+
 #[tokio::test(flavor = "multi_thread")]
-async fn fifty_callers_never_open_more_connections_than_allowed() {
+async fn two_hundred_callers_never_open_more_connections_than_allowed() {
     let server = Server::start(|_| Reply::ok("hello"));
     let transport = transport(|config| {
-        config.pool.max_connections = 4;
-        config.pool.max_idle = 4;
+        config.pool.max_connections = 20;
+        config.pool.max_idle = 20;
     });
     let mut callers = JoinSet::new();
-    for _ in 0..50 {
+    for _ in 0..200 {
         let (transport, url) = (Arc::clone(&transport), server.url("/"));
         callers.spawn(async move {
-            for _ in 0..10 {
-                let response = fetch(&transport, within(post(&url, "{}"), LONG)).await;
+            for _ in 0..5 {
+                let response = fetch(&*transport, within(post(&url, "{}"), LONG)).await;
                 assert_eq!(response.expect("a response"), "hello");
             }
         });
     }
     callers.join_all().await;
-    assert!(server.accepted() <= 4, "{} connections", server.accepted());
-    let (used, peak) = connections(&transport);
-    assert_eq!((used, transport.stats().responses), (0, 500));
-    assert!(peak <= 4, "{peak}");
+    assert!(server.accepted() <= 20, "{} connections", server.accepted());
+    let (used, peak) = connections(&*transport);
+    assert_eq!((used, transport.stats().responses), (0, 1_000));
+    assert!(peak <= 20, "{peak}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,7 +56,7 @@ async fn callers_that_give_up_leave_every_connection_free() {
         let (transport, url) = (Arc::clone(&transport), server.url("/"));
         callers.spawn(async move {
             let body = ["{}", "{ }", "{  }", "{   }"][n % 4];
-            let mut call = Box::pin(fetch(&transport, within(post(&url, body), LONG)));
+            let mut call = Box::pin(fetch(&*transport, within(post(&url, body), LONG)));
             // Dropped after a number of polls that differs from caller to caller.
             for _ in 0..n % 7 {
                 if futures_util::poll!(&mut call).is_ready() {
@@ -66,10 +67,10 @@ async fn callers_that_give_up_leave_every_connection_free() {
         });
     }
     callers.join_all().await;
-    until(|| connections(&transport).0 == 0).await;
-    assert!(connections(&transport).1 <= 3);
-    assert_eq!(limit(&transport, "http.max_waiting").used, 0);
-    assert_eq!(fetch(&transport, post(&server.url("/"), "{ }")).await.expect("a response"), "hello");
+    until(|| connections(&*transport).0 == 0).await;
+    assert!(connections(&*transport).1 <= 3);
+    assert_eq!(limit(&*transport, "http.max_waiting").used, 0);
+    assert_eq!(fetch(&*transport, post(&server.url("/"), "{ }")).await.expect("a response"), "hello");
 }
 
 #[tokio::test]
@@ -77,7 +78,7 @@ async fn a_connection_is_reused_and_closed_after_its_idle_timeout_without_traffi
     let mut server = Server::start(|_| Reply::ok("hello"));
     let transport = transport(|config| config.pool.idle_timeout = Duration::from_secs(15));
     for _ in 0..5 {
-        fetch(&transport, get(&server.url("/"))).await.expect("a response");
+        fetch(&*transport, get(&server.url("/"))).await.expect("a response");
         assert_eq!(server.event().await, Event::Request);
     }
     assert_eq!((server.accepted(), transport.stats().idle_connections), (1, 1));
@@ -86,7 +87,7 @@ async fn a_connection_is_reused_and_closed_after_its_idle_timeout_without_traffi
     advance(Duration::from_secs(1)).await;
     assert_eq!(server.event().await, Event::Closed);
     assert_eq!(transport.stats().idle_connections, 0);
-    fetch(&transport, get(&server.url("/"))).await.expect("a response");
+    fetch(&*transport, get(&server.url("/"))).await.expect("a response");
     assert_eq!(server.accepted(), 2);
 }
 
@@ -99,7 +100,7 @@ async fn more_connections_than_max_idle_survive_a_burst_and_are_closed_after_it(
     });
     let transport = transport(|config| config.pool.max_idle = 2);
     for _ in 0..5 {
-        let burst = (0..4).map(|_| fetch(&transport, get(&server.url("/burst"))));
+        let burst = (0..4).map(|_| fetch(&*transport, get(&server.url("/burst"))));
         futures_util::future::try_join_all(burst).await.expect("responses");
     }
     assert_eq!((server.accepted(), transport.stats().idle_connections), (4, 4));
@@ -112,9 +113,9 @@ async fn idle_connections_to_other_hosts_count_against_the_limit() {
     let mut first = Server::start(|_| Reply::ok("first"));
     let second = Server::start(|_| Reply::ok("second"));
     let transport = transport(|config| config.pool.max_connections = 1);
-    fetch(&transport, get(&first.url("/"))).await.expect("a response");
+    fetch(&*transport, get(&first.url("/"))).await.expect("a response");
     assert_eq!(first.event().await, Event::Request);
-    fetch(&transport, get(&second.url("/"))).await.expect("a response");
+    fetch(&*transport, get(&second.url("/"))).await.expect("a response");
     assert_eq!(first.event().await, Event::Closed);
 }
 
@@ -122,7 +123,7 @@ async fn idle_connections_to_other_hosts_count_against_the_limit() {
 async fn lowering_the_limit_closes_idle_connections_beyond_it() {
     let mut server = Server::start(|_| Reply::ok("hello"));
     let transport = transport(|_| ());
-    let both = (0..2).map(|_| fetch(&transport, get(&server.url("/"))));
+    let both = (0..2).map(|_| fetch(&*transport, get(&server.url("/"))));
     futures_util::future::try_join_all(both).await.expect("responses");
     let opened = server.accepted() as u64;
     assert_eq!(transport.stats().idle_connections, opened);
@@ -134,6 +135,8 @@ async fn lowering_the_limit_closes_idle_connections_beyond_it() {
     if opened == 2 {
         assert_eq!(server.event().await, Event::Closed);
     }
+}
+
 }
 
 #[test]

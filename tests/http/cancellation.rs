@@ -1,12 +1,11 @@
 //! Bodies and transports that are dropped.
 
 use arshai::ErrorKind;
-use arshai::backends::http::UreqTransport;
-use arshai::http::HttpTransport;
-use arshai::{BuildContext, Config};
 
 use crate::server::{Event, Reply, Server};
 use crate::support::*;
+
+over_each_transport! {
 
 #[tokio::test]
 async fn dropping_a_body_after_its_end_leaves_the_connection_to_the_next_call() {
@@ -28,8 +27,7 @@ async fn dropping_the_transport_aborts_bodies_that_are_being_read() {
     // Without a length, an aborted connection looks like the end of the body.
     for reply in [HALF_A_BODY, b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhalf"] {
         let mut server = Server::start(move |_| Reply::Stall(reply.to_vec()));
-        let transport = UreqTransport::from_context(&BuildContext::new(Config::default()));
-        let transport = transport.expect("valid settings");
+        let transport = transport(|_| ());
         let response = transport.send(get(&server.url("/"))).await.expect("a head");
         assert_eq!(server.event().await, Event::Request);
         drop(transport);
@@ -37,4 +35,6 @@ async fn dropping_the_transport_aborts_bodies_that_are_being_read() {
         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
         assert_eq!(server.event().await, Event::Closed);
     }
+}
+
 }

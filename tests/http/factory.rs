@@ -9,7 +9,7 @@ use arshai::{Arshai, Config, ErrorKind, Limits, Registry};
 use http::Response;
 use serde_json::json;
 
-use crate::support::{config, everything, transport};
+use crate::support::{config, everything, ureq_transport as transport};
 
 const SENTINEL: &str = "sk-sentinel-77a0";
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::server::{Event, Reply, Server};
-use crate::support::{LONG, SHORT, connections, everything, transport, until};
+use crate::support::{LONG, SHORT, connections, everything, over_each_transport, until};
 
 const SENTINEL: &str = "sk-sentinel-77a0";
 
@@ -51,6 +51,8 @@ fn asking_for(seconds: u64) -> Response<String> {
     response
 }
 
+over_each_transport! {
+
 #[tokio::test]
 async fn a_request_is_answered_over_a_real_socket() {
     let server = Server::start(|request| {
@@ -82,7 +84,7 @@ async fn dropping_the_request_closes_its_connection() {
         event = server.event() => assert_eq!(event, Event::Request),
     }
     assert_eq!(server.event().await, Event::Closed);
-    until(|| connections(&transport).0 == 0).await;
+    until(|| connections(&*transport).0 == 0).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -245,4 +247,6 @@ async fn a_transport_gets_the_deadline_of_the_request() {
     let deadline = Deadline::after(Duration::from_secs(7));
     client(&transport).chat(hello().with_deadline(Some(deadline))).await.expect("a response");
     assert_eq!(transport.take_requests()[0].deadline, Some(deadline));
+}
+
 }

@@ -81,6 +81,25 @@ impl Server {
         Self { address, accepted, stop, events }
     }
 
+    /// A server that accepts connections and never reads.
+    pub(crate) fn start_deaf() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let address = listener.local_addr().expect("bound");
+        let (_, events) = mpsc::unbounded_channel();
+        let (accepted, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let stopped = Arc::clone(&stop);
+        std::thread::spawn(move || {
+            let mut connections = Vec::new();
+            for stream in listener.incoming() {
+                if stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                connections.push(stream);
+            }
+        });
+        Self { address, accepted, stop, events }
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }

@@ -4,7 +4,6 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arshai::backends::http::UreqTransport;
 use arshai::config::OpenAiConfig;
 use arshai::contract::doubles::ScriptedTransport;
 use arshai::llm::{
@@ -17,7 +16,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::server::{Event, Reply, Server};
-use crate::support::{LONG, SHORT, connections, everything, transport, until};
+use crate::support::{LONG, SHORT, Transport, connections, everything, over_each_transport, until};
 
 const SENTINEL: &str = "sk-sentinel-77a0";
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
@@ -26,7 +25,7 @@ fn hello() -> ChatRequest {
     ChatRequest::new(vec![Message::user("hello")]).with_deadline(Some(Deadline::after(LONG)))
 }
 
-fn client(server: &Server, transport: &Arc<UreqTransport>) -> Retry<OpenAiCompatibleClient> {
+fn client(server: &Server, transport: &Transport) -> Retry<OpenAiCompatibleClient> {
     let mut config = OpenAiConfig::default();
     config.api_key = Some(SENTINEL.into());
     config.base_url = Some(server.url("/v1"));
@@ -74,6 +73,8 @@ async fn all(mut stream: ChatStream) -> Result<Vec<ChatEvent>> {
     }
     Ok(events)
 }
+
+over_each_transport! {
 
 #[tokio::test]
 async fn a_response_with_text_tools_and_usage_is_read_as_it_arrives() {
@@ -128,10 +129,10 @@ async fn an_event_is_returned_before_the_next_one_is_sent() {
     let transport = transport(|_| ());
     let mut stream = client(&server, &transport).stream(hello()).await.expect("a head");
     assert_eq!(stream.next().await.expect("it came"), Some(ChatEvent::Text("now".into())));
-    assert_eq!((server.event().await, connections(&transport).0), (Event::Request, 1));
+    assert_eq!((server.event().await, connections(&*transport).0), (Event::Request, 1));
     drop(stream);
     assert_eq!(server.event().await, Event::Closed);
-    until(|| connections(&transport).0 == 0).await;
+    until(|| connections(&*transport).0 == 0).await;
 }
 
 #[tokio::test]
@@ -146,7 +147,7 @@ async fn a_stream_that_stalls_fails_at_the_deadline_and_closes_its_connection() 
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(stream.next().await.expect("nothing more").is_none());
     assert_eq!((server.event().await, server.event().await), (Event::Request, Event::Closed));
-    until(|| connections(&transport).0 == 0).await;
+    until(|| connections(&*transport).0 == 0).await;
 }
 
 #[tokio::test]
@@ -157,13 +158,13 @@ async fn an_endless_stream_ends_at_the_deadline_or_the_size_limit() {
     let small = transport(|config| config.http.max_body_bytes = 1 << 20);
     let error = all(client(&server, &small).stream(hello()).await.expect("a head")).await;
     assert_eq!(error.expect_err("the cap").kind(), ErrorKind::TooLarge);
-    until(|| connections(&small).0 == 0).await;
+    until(|| connections(&*small).0 == 0).await;
 
     let large = transport(|config| config.http.max_body_bytes = 1 << 40);
     let request = hello().with_deadline(Some(Deadline::after(SHORT)));
     let error = all(client(&server, &large).stream(request).await.expect("a head")).await;
     assert_eq!(error.expect_err("the deadline").kind(), ErrorKind::Timeout);
-    until(|| connections(&large).0 == 0).await;
+    until(|| connections(&*large).0 == 0).await;
 }
 
 #[tokio::test]
@@ -328,4 +329,6 @@ async fn no_log_contains_a_key_a_header_or_the_conversation() {
     for secret in [SENTINEL, "tenant-secret", "private"] {
         assert!(!logged.contains(secret) && !shown.contains(secret), "{secret}: {logged} {shown}");
     }
+}
+
 }

@@ -4,9 +4,9 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arshai::backends::http::UreqTransport;
+use arshai::backends::http::{HyperTransport, UreqTransport};
 use arshai::http::{HttpRequest, HttpTransport};
-use arshai::{BuildContext, Component, Config, Deadline, Error, LimitUsage, Result};
+use arshai::{BuildContext, Config, Deadline, Error, LimitUsage, Result};
 use bytes::Bytes;
 
 /// Only a broken promise takes this long.
@@ -23,10 +23,45 @@ pub(crate) fn config(change: impl FnOnce(&mut Config)) -> Config {
     config
 }
 
-pub(crate) fn transport(change: impl FnOnce(&mut Config)) -> Arc<UreqTransport> {
-    let context = BuildContext::new(config(change));
-    Arc::new(UreqTransport::from_context(&context).expect("valid settings"))
+pub(crate) type Transport = Arc<dyn HttpTransport>;
+
+pub(crate) fn ureq(config: Config) -> Result<Transport> {
+    Ok(Arc::new(UreqTransport::from_context(&BuildContext::new(config))?))
 }
+
+pub(crate) fn hyper(config: Config) -> Result<Transport> {
+    Ok(Arc::new(HyperTransport::from_context(&BuildContext::new(config))?))
+}
+
+pub(crate) fn ureq_transport(change: impl FnOnce(&mut Config)) -> Transport {
+    ureq(config(change)).expect("valid settings")
+}
+
+pub(crate) fn hyper_transport(change: impl FnOnce(&mut Config)) -> Transport {
+    hyper(config(change)).expect("valid settings")
+}
+
+/// Runs tests over each transport, which they build with `transport` and `build`.
+macro_rules! over_each_transport {
+    ($($tests:tt)*) => {
+        mod over_ureq {
+            #[allow(unused_imports)]
+            use super::*;
+            #[allow(unused_imports)]
+            use crate::support::{ureq as build, ureq_transport as transport};
+            $($tests)*
+        }
+        mod over_hyper {
+            #[allow(unused_imports)]
+            use super::*;
+            #[allow(unused_imports)]
+            use crate::support::{hyper as build, hyper_transport as transport};
+            $($tests)*
+        }
+    };
+}
+
+pub(crate) use over_each_transport;
 
 pub(crate) fn get(url: &str) -> HttpRequest {
     HttpRequest::new(http::Request::get(url).body(Bytes::new()).expect("a URL"))
@@ -41,17 +76,17 @@ pub(crate) fn within(request: HttpRequest, timeout: Duration) -> HttpRequest {
 }
 
 /// Sends the request and reads the whole body.
-pub(crate) async fn fetch(transport: &UreqTransport, request: HttpRequest) -> Result<Bytes> {
+pub(crate) async fn fetch(transport: &dyn HttpTransport, request: HttpRequest) -> Result<Bytes> {
     transport.send(request).await?.body.bytes().await
 }
 
 /// Connections in use, and the peak.
-pub(crate) fn connections(transport: &UreqTransport) -> (u64, u64) {
+pub(crate) fn connections(transport: &dyn HttpTransport) -> (u64, u64) {
     let usage = limit(transport, "pool.max_connections");
     (usage.used, usage.peak)
 }
 
-pub(crate) fn limit(transport: &UreqTransport, key: &str) -> LimitUsage {
+pub(crate) fn limit(transport: &dyn HttpTransport, key: &str) -> LimitUsage {
     transport.limits().into_iter().find(|limit| limit.key == key).expect("it is reported")
 }
 

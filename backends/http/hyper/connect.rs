@@ -88,21 +88,23 @@ pub(super) async fn connect(uri: &Uri, proxy: Option<&Proxy>, settings: &Setting
     connected.unwrap_or_else(|_| Err(connect_timeout())).map_err(crate::Error::not_sent)
 }
 
-/// Tries the addresses of a host in turn. Each but the last gets half of the time that is left.
 async fn tcp(uri: &Uri, deadline: Deadline) -> Result<Io> {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let found = tokio::net::lookup_host((host, port(uri))).await.map_err(|_| dns_error())?;
-    let addresses: Vec<SocketAddr> = found.collect();
+    let stream = connect_to_any(&found.collect::<Vec<_>>(), deadline).await?;
+    // Not worth failing for.
+    let _ = stream.set_nodelay(true);
+    Ok(Box::new(stream))
+}
+
+/// Tries the addresses of a host in turn. Each but the last gets half of the time that is left.
+async fn connect_to_any(addresses: &[SocketAddr], deadline: Deadline) -> Result<TcpStream> {
     let mut failed = dns_error();
     for (n, address) in addresses.iter().enumerate() {
         let is_last = n + 1 == addresses.len();
         let budget = if is_last { deadline.remaining() } else { deadline.remaining() / 2 };
         match tokio::time::timeout(budget, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                // Not worth failing for.
-                let _ = stream.set_nodelay(true);
-                return Ok(Box::new(stream));
-            }
+            Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(cause)) => failed = io_error(cause, RequestPhase::Connecting),
             Err(_) => failed = connect_timeout(),
         }
@@ -162,4 +164,37 @@ async fn tunnel(io: Io, uri: &Uri, proxy: &Proxy) -> Result<Io> {
         return Err(error(ErrorKind::Protocol, "the proxy sent data before the tunnel was used"));
     }
     Ok(parts.io.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_addresses_of_a_host_are_tried_in_turn() {
+        let refused = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let refused_address = refused.local_addr().expect("bound");
+        drop(refused);
+        let server = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = server.local_addr().expect("bound");
+        let deadline = Deadline::after(Duration::from_secs(20));
+        let stream = connect_to_any(&[refused_address, address], deadline).await.expect("the second address");
+        assert_eq!(stream.peer_addr().expect("connected"), address);
+        let error = connect_to_any(&[refused_address; 2], deadline).await.expect_err("both are refused");
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+    }
+
+    #[test]
+    fn credentials_are_decoded_and_an_invalid_proxy_does_not_repeat_them() {
+        let proxy = Proxy::parse(&"http://us%40er:p%23ss@proxy:3128".into()).expect("a proxy");
+        // us@er:p#ss
+        assert_eq!(proxy.authorization.expect("credentials"), "Basic dXNAZXI6cCNzcw==");
+        let error = Proxy::parse(&"gopher://user:hunter2@proxy".into()).err().expect("not a proxy");
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
 }
