@@ -48,7 +48,7 @@ fn secret_keys() -> Vec<String> {
     let defaults = Config::default().explain();
     let keys = defaults.values.into_iter().map(|value| value.key.into_owned());
     let is_secret = |key: &String| {
-        ["api_key", "token", "url", "endpoint", "proxy"].iter().any(|ending| key.ends_with(ending))
+        ["api_key", "token", "url", "endpoint", ".proxy"].iter().any(|ending| key.ends_with(ending))
     };
     keys.filter(is_secret).chain(["backends.theirs.password".to_owned()]).collect()
 }
