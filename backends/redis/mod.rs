@@ -10,6 +10,7 @@ mod connection_manager;
 mod errors;
 mod fred_connection;
 mod in_flight;
+mod multiplexed;
 mod settings;
 mod value;
 

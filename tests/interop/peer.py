@@ -2,7 +2,8 @@
 
 Reads one JSON request a line, {"op": …, …}, and answers each with {"ok": …} or {"error": type, "message": …}:
 
-    store, update, retrieve, delete    conversation_id, memory_type, data (list of texts), metadata, ttl
+    store, update, retrieve, delete    conversation_id, memory_type, data (list of texts), metadata, ttl;
+                                       data_json and metadata_json give either as a text of Python's JSON
     set_key                            key, value, expire
     get_key                            key
 
@@ -25,6 +26,8 @@ from arshai.memory.working_memory.redis_memory_manager import RedisWorkingMemory
 
 
 def memory_input(request):
+    # As texts of JSON, for what only Python's `json` reads.
+    request |= {name: json.loads(request[f"{name}_json"]) for name in ("data", "metadata") if f"{name}_json" in request}
     texts = request.get("data")
     kind = request.get("memory_type")
     return IMemoryInput(
