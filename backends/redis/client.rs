@@ -101,28 +101,31 @@ pub struct RedisStats {
 }
 
 impl RedisClient {
-    /// Builds a client from the configuration and registers it as a component of the runtime.
+    /// The client of the runtime that `context` belongs to: the first call builds it from the configuration and
+    /// registers it as a component, and all others share it.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for an invalid URL, without echoing it; [`ErrorKind::UnknownBackend`] for an unknown
     /// pool.
     pub fn from_context(context: &BuildContext) -> Result<Self> {
+        context.get_or_register(|| Self::build(context)).map(|client| Self::clone(&client))
+    }
+
+    fn build(context: &BuildContext) -> Result<Self> {
         let redis = &context.config.redis;
         let mut pool = PoolSettings::new(COMPONENT, &context.config.pool);
         // Connecting is part of a command.
         pool.connect_timeout = redis.connect_timeout.min(redis.command_timeout);
         let connector = RedisConnector::new(Settings::new(&context.config)?);
         let pool = context.build_pool(Arc::new(connector), pool)?;
-        let client = Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Inner {
             shared: ConnectionManager::new(Arc::clone(&pool), redis.command_timeout),
             pool,
             in_flight: InFlightLimit::new(redis.max_pending_commands, redis.max_pending_bytes),
             command_timeout: redis.command_timeout,
             max_value_bytes: redis.max_value_bytes,
             counters: Counters::default(),
-        }));
-        context.register(Arc::new(client.clone()));
-        Ok(client)
+        })))
     }
 
     /// Sets a key, with an expiry if `expire` is given (Python: `set_key`).
