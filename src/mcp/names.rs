@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::search::SEARCH_TOOLS;
+
 /// The longest name that all providers accept.
 const MAX_NAME_LEN: usize = 64;
 
