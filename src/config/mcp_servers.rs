@@ -9,10 +9,11 @@ use figment::value::{Dict, Value};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::McpConfig;
+use super::mcp_guards::{self, McpGuardOverrides};
 use super::setting::{Setting, ValueError};
 use super::spec::Spec;
 
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "name",
     "url",
     "command",
@@ -29,6 +30,7 @@ pub(super) const KEYS: [&str; 16] = [
     "prefix",
     "allow_tools",
     "deny_tools",
+    "guards",
 ];
 
 /// One MCP server.
@@ -67,6 +69,8 @@ pub struct McpServerConfig {
     pub allow_tools: Option<Vec<String>>,
     /// Tools that are not offered.
     pub deny_tools: Vec<String>,
+    /// Limits on what it may send, instead of those for all servers, by name: `max_tools`.
+    pub guards: McpGuardOverrides,
 }
 
 /// The environment that every child process gets besides its own `env`: by default `PATH`, `HOME`, `LANG`, `TMPDIR`,
@@ -132,6 +136,7 @@ impl McpServerConfig {
             prefix: None,
             allow_tools: None,
             deny_tools: Vec::new(),
+            guards: BTreeMap::new(),
         }
     }
 }
@@ -159,9 +164,17 @@ impl Setting for Vec<McpServerConfig> {
         Ok(())
     }
 
-    /// Only names: URLs, arguments and environments may hold tokens.
+    fn is_valid(&self, _: &Spec) -> bool {
+        self.iter().all(|server| mcp_guards::are_valid(&server.guards))
+    }
+
+    /// Only names and guards: URLs, arguments and environments may hold tokens.
     fn display(&self, spec: &Spec) -> String {
-        self.iter().map(|server| server.name.clone()).collect::<Vec<_>>().display(spec)
+        let server = |server: &McpServerConfig| {
+            let guards = mcp_guards::display(&server.guards);
+            if guards.is_empty() { server.name.clone() } else { format!("{} ({guards})", server.name) }
+        };
+        self.iter().map(server).collect::<Vec<_>>().display(spec)
     }
 
     fn expected(&self, _: &Spec) -> String {
@@ -187,7 +200,7 @@ impl Setting for Vec<McpServerConfig> {
                 "{:?}{:?}{:?}",
                 (name, url, command, args, timeout, max_retries, description),
                 (protocol, max_concurrency, required, prefix, allow_tools, deny_tools),
-                (secrets, token)
+                (secrets, token, &server.guards)
             )
         };
         self.iter().map(server).collect()
@@ -195,12 +208,17 @@ impl Setting for Vec<McpServerConfig> {
 }
 
 /// The keys of servers in this list that are not known: index and key.
-pub(super) fn unknown_keys(servers: &Value) -> impl Iterator<Item = (usize, &str)> {
+pub(super) fn unknown_keys(servers: &Value) -> impl Iterator<Item = (usize, String)> {
     let servers = servers.as_array().unwrap_or_default().iter().enumerate();
     servers.filter_map(|(index, server)| Some((index, server.as_dict()?))).flat_map(|(index, server)| {
-        let unknown = server.keys().map(String::as_str).filter(|key| !KEYS.contains(key));
-        unknown.map(move |key| (index, key))
+        let unknown = server.keys().filter(|key| !KEYS.contains(&key.as_str())).cloned();
+        unknown.chain(mcp_guards::unknown_keys(server)).map(move |key| (index, key))
     })
+}
+
+/// Every key of a server.
+pub(super) fn known_keys() -> impl Iterator<Item = String> {
+    KEYS.into_iter().map(str::to_owned).chain(mcp_guards::known_keys())
 }
 
 fn parse_server(value: &Value, spec: &Spec) -> Result<McpServerConfig, ValueError> {
@@ -235,6 +253,7 @@ fn parse_server(value: &Value, spec: &Spec) -> Result<McpServerConfig, ValueErro
         prefix: read(dict, "prefix", "a non-empty string", &Spec::NEW)?,
         allow_tools: read(dict, "allow_tools", strings, &Spec::NEW)?,
         deny_tools: read(dict, "deny_tools", strings, &Spec::NEW)?.unwrap_or_default(),
+        guards: mcp_guards::parse(dict)?,
         ..McpServerConfig::named(name)
     })
 }

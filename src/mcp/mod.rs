@@ -8,6 +8,7 @@ mod call;
 mod guards;
 mod names;
 mod result;
+mod search;
 mod status;
 mod tool;
 
@@ -18,12 +19,13 @@ use async_trait::async_trait;
 use crate::component::Component;
 use crate::deadline::Deadline;
 use crate::error::Result;
-use crate::tasks::Functions;
+use crate::tasks::{FunctionProvider, Functions};
 
 pub use call::{McpCall, ProgressListener};
-pub use guards::McpGuards;
+pub use guards::{McpGuardUsage, McpGuards};
 pub use names::ToolNames;
 pub use result::{McpContent, McpToolResult};
+pub use search::ToolBudget;
 pub use status::{McpServerHealth, McpServerStatus};
 pub use tool::McpTool;
 
@@ -85,6 +87,11 @@ pub trait McpServerManager: Component {
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown name; the error of the attempt otherwise.
     async fn reconnect(&self, server: &str, deadline: Deadline) -> Result<()>;
 
+    /// Which tools [`functions`] offers directly. Default: all.
+    fn tool_budget(&self) -> ToolBudget {
+        ToolBudget::default()
+    }
+
     /// Names of the connected servers.
     fn connected_servers(&self) -> Vec<String> {
         let connected = self.servers().into_iter().filter(|server| server.health == McpServerHealth::Healthy);
@@ -98,11 +105,20 @@ pub trait McpServerManager: Component {
 }
 
 /// The tools of all connected servers as functions of the task executor, under their exposed names. The list is a
-/// snapshot: ask again at each turn, so that servers that connected or changed since are seen.
+/// snapshot: ask again at each turn, so that servers that connected or changed since are seen; an agent does so with the
+/// manager as its [`FunctionProvider`].
+///
+/// When all definitions together are larger than the manager's [budget](McpServerManager::tool_budget), only the tools
+/// that are always offered are offered directly, and besides them the function `search_tools`. It finds tools by words,
+/// returns their definitions and offers them from the next request on. Every tool can be called, found or not.
 #[must_use]
 pub fn functions(manager: &Arc<dyn McpServerManager>) -> Functions {
-    manager
-        .get_all_available_tools()
-        .into_iter()
-        .fold(Functions::new(), |functions, tool| functions.with(tool.into_function(Arc::clone(manager))))
+    search::offer(manager, manager.get_all_available_tools())
+}
+
+/// The [functions](functions()) of the moment.
+impl FunctionProvider for Arc<dyn McpServerManager> {
+    fn functions(&self) -> Functions {
+        functions(self)
+    }
 }

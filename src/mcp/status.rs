@@ -18,6 +18,8 @@ pub struct McpServerStatus {
     pub next_attempt: Option<Duration>,
     /// The protocol revision that was agreed on.
     pub protocol_version: Option<String>,
+    /// Its purpose, as the configuration describes it.
+    pub description: Option<String>,
     /// Number of tools it offers.
     pub tools: usize,
     /// Times it was connected.
@@ -34,6 +36,7 @@ impl McpServerStatus {
             error: None,
             next_attempt: None,
             protocol_version: None,
+            description: None,
             tools: 0,
             connects: 0,
         }
