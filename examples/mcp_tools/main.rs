@@ -55,9 +55,15 @@ async fn main() -> arshai::Result<()> {
 
     println!("\ncalls with a deadline of their own");
     let slow = McpCall::new("python", "slow").with_arguments(object(json!({ "seconds": 60 })));
-    print_result("slow", manager.call_tool(slow.with_deadline(Deadline::after(Duration::from_millis(500)))).await);
+    print_result(
+        "slow",
+        manager.call_tool(slow.with_deadline(Deadline::after(Duration::from_millis(500)))).await,
+    );
     print_result("search on a server that is down", manager.call_tool(McpCall::new("wiki", "search")).await);
-    print_result("exit", manager.call_tool(McpCall::new("python", "exit").with_arguments(object(json!({ "code": 1 })))).await);
+    print_result(
+        "exit",
+        manager.call_tool(McpCall::new("python", "exit").with_arguments(object(json!({ "code": 1 })))).await,
+    );
 
     watch(manager.as_ref()).await;
     let report = runtime.shutdown(after(5)).await;

@@ -22,6 +22,8 @@ pub struct McpServerStatus {
     pub description: Option<String>,
     /// Number of tools it offers.
     pub tools: usize,
+    /// Tools whose definitions differ from those they had first, or that were accepted since.
+    pub changed_tools: Vec<McpToolChange>,
     /// Times it was connected.
     pub connects: u64,
 }
@@ -38,8 +40,37 @@ impl McpServerStatus {
             protocol_version: None,
             description: None,
             tools: 0,
+            changed_tools: Vec::new(),
             connects: 0,
         }
+    }
+}
+
+/// A tool that a server changed under the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct McpToolChange {
+    /// Its name on the server.
+    pub tool: String,
+    /// The fingerprint that was accepted.
+    pub accepted: String,
+    /// The present fingerprint.
+    pub fingerprint: String,
+    /// Whether it is neither offered nor called until the change is accepted.
+    pub refused: bool,
+}
+
+impl McpToolChange {
+    /// The tool `tool` had the fingerprint `accepted`, and now has another.
+    #[must_use]
+    pub fn new(
+        tool: impl Into<String>,
+        accepted: impl Into<String>,
+        fingerprint: impl Into<String>,
+        refused: bool,
+    ) -> Self {
+        let (tool, accepted, fingerprint) = (tool.into(), accepted.into(), fingerprint.into());
+        Self { tool, accepted, fingerprint, refused }
     }
 }
 

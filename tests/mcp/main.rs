@@ -1,7 +1,10 @@
 //! MCP servers that others wrote, under one manager: the npm package `server-everything` and a server of the official
 //! Python SDK, over HTTP and as child processes; and servers that misbehave.
 
+mod agents;
+mod fake;
 mod faults;
 mod http;
+mod manager;
 mod servers;
 mod support;

@@ -34,11 +34,19 @@ pub(crate) fn everything(name: &str) -> McpServerConfig {
 }
 
 pub(crate) fn runtime(servers: impl IntoIterator<Item = McpServerConfig>) -> Arshai {
+    runtime_with(servers, |_| {})
+}
+
+fn runtime_with(
+    servers: impl IntoIterator<Item = McpServerConfig>,
+    change: impl FnOnce(&mut Config),
+) -> Arshai {
     let mut config = Config::default();
     config.mcp.enabled = true;
     config.mcp.connection_timeout = Duration::from_secs(20);
     config.mcp.servers = servers.into_iter().collect();
     config.mcp.inherited_env = [("PATH".to_owned(), std::env::var("PATH").expect("there is a path"))].into();
+    change(&mut config);
     Arshai::builder(config).build().expect("the configuration is valid")
 }
 
@@ -49,7 +57,15 @@ pub(crate) fn soon() -> Deadline {
 pub(crate) async fn connected(
     servers: impl IntoIterator<Item = McpServerConfig>,
 ) -> (Arshai, Arc<dyn McpServerManager>) {
-    let runtime = runtime(servers);
+    connected_with(servers, |_| {}).await
+}
+
+/// The same, with more of the configuration.
+pub(crate) async fn connected_with(
+    servers: impl IntoIterator<Item = McpServerConfig>,
+    change: impl FnOnce(&mut Config),
+) -> (Arshai, Arc<dyn McpServerManager>) {
+    let runtime = runtime_with(servers, change);
     let manager = Arc::clone(runtime.mcp().expect("compiled in"));
     manager.initialize(soon()).await.expect("no server is required");
     (runtime, manager)

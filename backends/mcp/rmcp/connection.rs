@@ -10,10 +10,11 @@ use rmcp::service::{PeerRequestOptions, RequestHandle, RunningService, Subscript
 use rmcp::{Peer, RoleClient};
 use serde_json::{Map, Value};
 
+use super::catalog::Catalog;
 use super::errors::{call_error, is_session_lost};
 use super::handler::Handler;
 use super::stdio::ServerProcess;
-use crate::mcp::{McpCall, McpGuards, McpToolResult};
+use crate::mcp::{McpCall, McpToolResult};
 use crate::{Deadline, Error, ErrorKind, Result};
 
 pub(super) type Service = RunningService<RoleClient, Handler>;
@@ -75,7 +76,7 @@ impl Connection {
         &self,
         call: McpCall,
         deadline: Deadline,
-        guards: &McpGuards,
+        catalog: &Catalog,
     ) -> Result<McpToolResult> {
         let McpCall { server, tool, arguments, idle_timeout, meta, progress, .. } = call;
         let params = CallToolRequestParams::new(tool).with_arguments(arguments);
@@ -106,10 +107,7 @@ impl Connection {
         let result = answered.map_err(|error| call_error(&server, error))?;
         let json = result_json(&server, &result)?;
         let bytes = serde_json::to_vec(&json).map_or(0, |json| json.len());
-        if bytes > guards.max_result_bytes {
-            let message = format!("result of {bytes} bytes exceeds {}", guards.max_result_bytes);
-            return Err(Error::new(ErrorKind::TooLarge, format!("mcp:{server}"), message));
-        }
+        catalog.check_result(bytes)?;
         if json.contains_key("inputRequests") {
             let message = "the tool asks for input, which this client does not provide";
             return Err(Error::new(ErrorKind::Unsupported, format!("mcp:{server}"), message));

@@ -7,15 +7,17 @@ use serde_json::Value;
 
 use super::connection::{Connection, result_json};
 use super::errors::call_error;
+use super::fingerprint::fingerprint;
 use crate::mcp::{McpGuards, McpTool};
 use crate::{Error, ErrorKind, Result};
 
 impl Connection {
-    /// Fetches the tool list page by page. A tool that breaks a limit is left out with a warning.
-    pub(super) async fn list_tools(&self, server: &str, guards: &McpGuards) -> Result<Vec<McpTool>> {
+    /// Fetches the tool list page by page; returns also the number of pages. A tool that breaks a limit is left out with a
+    /// warning.
+    pub(super) async fn list_tools(&self, server: &str, guards: &McpGuards) -> Result<(usize, Vec<McpTool>)> {
         let (mut tools, mut names, mut cursors) = (Vec::new(), HashSet::new(), HashSet::new());
         let mut cursor: Option<String> = None;
-        for _ in 0..guards.max_pages {
+        for pages in 1..=guards.max_pages {
             let (page, next) = self.list_page(server, cursor).await?;
             for tool in page {
                 if tools.len() == guards.max_tools {
@@ -24,10 +26,12 @@ impl Connection {
                         limit = guards.max_tools,
                         "too many tools; the rest is ignored"
                     );
-                    return Ok(tools);
+                    return Ok((pages, tools));
                 }
                 match guards.check_tool(server, &tool) {
-                    Ok(tool) if names.insert(tool.original_name.clone()) => tools.push(tool),
+                    Ok(checked) if names.insert(checked.original_name.clone()) => {
+                        tools.push(checked.with_fingerprint(fingerprint(tool)));
+                    }
                     Ok(tool) => tracing::warn!(
                         mcp.server = server,
                         tool = tool.original_name,
@@ -37,19 +41,19 @@ impl Connection {
                 }
             }
             match next.filter(|next| !next.is_empty()) {
-                None => return Ok(tools),
+                None => return Ok((pages, tools)),
                 Some(next) if !cursors.insert(next.clone()) => {
                     tracing::warn!(
                         mcp.server = server,
                         "repeated cursor; the rest of the tool list is ignored"
                     );
-                    return Ok(tools);
+                    return Ok((pages, tools));
                 }
                 next => cursor = next,
             }
         }
         tracing::warn!(mcp.server = server, limit = guards.max_pages, "too many pages; the rest is ignored");
-        Ok(tools)
+        Ok((guards.max_pages, tools))
     }
 
     /// One page as raw JSON, so that one odd tool does not lose the others.

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::catalog::Catalog;
 use super::connection::Connection;
 use super::connector::Connector;
 use super::state::State;
 use crate::config::McpServerConfig;
-use crate::mcp::{McpCall, McpServerHealth, McpServerStatus, McpTool, McpToolResult, ToolNames};
-use crate::support::{LazyTask, ResizableSemaphore};
+use crate::mcp::{McpCall, McpServerHealth, McpServerStatus, McpTool, McpToolResult};
+use crate::support::{LazyTask, OwnedPermit, ResizableSemaphore};
 use crate::{
     CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase,
     unsupported_limit_error,
@@ -30,13 +30,22 @@ pub(super) struct Server {
     pub(super) config: McpServerConfig,
     pub(super) connector: Connector,
     pub(super) connect_timeout: Duration,
-    pub(super) names: Arc<Mutex<ToolNames>>,
+    pub(super) catalog: Catalog,
     calls: ResizableSemaphore,
     pub(super) state: watch::Sender<State>,
     /// Wakes the supervisor to drop the connection and reconnect.
     pub(super) reconnect: Notify,
+    /// Wakes the supervisor to fetch the tool list.
+    pub(super) relist: Notify,
     pub(super) stop: CancellationToken,
     supervisor: LazyTask,
+}
+
+/// A call that may be sent.
+pub(super) struct Admission {
+    connection: Arc<Connection>,
+    deadline: Deadline,
+    _permit: OwnedPermit,
 }
 
 impl Server {
@@ -44,16 +53,17 @@ impl Server {
         config: McpServerConfig,
         connector: Connector,
         connect_timeout: Duration,
-        names: Arc<Mutex<ToolNames>>,
+        catalog: Catalog,
     ) -> Self {
         Self {
             calls: ResizableSemaphore::new("mcp.max_concurrency", "calls", config.max_concurrency),
             config,
             connector,
             connect_timeout,
-            names,
+            catalog,
             state: watch::Sender::new(State::default()),
             reconnect: Notify::new(),
+            relist: Notify::new(),
             stop: CancellationToken::new(),
             supervisor: LazyTask::default(),
         }
@@ -124,16 +134,23 @@ impl Server {
         self.state.send_replace(State::default());
     }
 
-    pub(super) async fn call(&self, call: McpCall) -> Result<McpToolResult> {
+    /// Waits for a permit for `call`. Dropping the future leaves the queue.
+    pub(super) async fn admit(&self, call: &McpCall) -> Result<Admission> {
+        self.catalog.check_call(&call.tool)?;
         let own = Deadline::after(self.config.timeout);
         let deadline = call.deadline.map_or(own, |deadline| deadline.min(own));
         let connection = self.connection()?;
         let waiting = deadline.run("mcp", "waiting for a call permit", self.calls.acquire_owned()).await;
-        let _permit =
+        let permit =
             waiting.map_err(|error| error.with_context("setting", "mcp.max_concurrency").not_sent())??;
+        Ok(Admission { connection, deadline, _permit: permit })
+    }
+
+    pub(super) async fn call(&self, call: McpCall, admission: Admission) -> Result<McpToolResult> {
+        let Admission { connection, deadline, _permit } = admission;
         // rmcp ends the call at the deadline and notifies the server; this limit is for a connection that hangs.
         let hard = Deadline::after(deadline.remaining() + Duration::from_millis(50));
-        let called = connection.call_tool(call, deadline, &self.connector.guards);
+        let called = connection.call_tool(call, deadline, &self.catalog);
         let result = hard.run("mcp", "calling the tool", called).await.and_then(|result| result);
         if result.is_err() && connection.is_closed() && self.is_current(&connection) {
             self.reconnect.notify_one();
@@ -146,7 +163,20 @@ impl Server {
     }
 
     pub(super) fn status(&self) -> McpServerStatus {
-        self.state.borrow().status(&self.config.name)
+        let mut status = self.state.borrow().status(&self.config.name);
+        status.description.clone_from(&self.config.description);
+        status.changed_tools = self.catalog.changed();
+        status
+    }
+
+    /// Accepts the present definition of a tool that has changed.
+    pub(super) fn accept(&self, tool: &str) -> Result<()> {
+        let accepted = self.catalog.accept(tool)?;
+        self.state.send_modify(|state| {
+            let others = state.tools.iter().filter(|tool| tool.original_name != accepted.original_name);
+            state.tools = others.cloned().chain([accepted.clone()]).collect();
+        });
+        Ok(())
     }
 
     /// Checks whether the server responds.
@@ -173,7 +203,8 @@ impl Component for Server {
     }
 
     fn limits(&self) -> Vec<LimitUsage> {
-        vec![self.calls.usage()]
+        let calls = self.calls.usage();
+        [calls].into_iter().chain(self.catalog.limits()).collect()
     }
 
     fn counters(&self) -> Value {
@@ -191,6 +222,10 @@ impl Component for Server {
     }
 
     fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        if self.catalog.set_guard(key, max) {
+            self.relist.notify_one();
+            return Ok(());
+        }
         if key != self.calls.key() {
             return Err(unsupported_limit_error(self.name().into_owned(), key));
         }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::connection::Connection;
+use super::connector::Connector;
 use super::server::{Server, TICK};
 use super::state::LastError;
-use crate::config::{McpProtocol, McpServerConfig};
+use crate::config::McpProtocol;
 use crate::mcp::McpTool;
 use crate::support::Backoff;
 use crate::{Deadline, Error, ErrorKind, Result};
@@ -51,7 +52,9 @@ impl Server {
         let deadline = Deadline::after(self.connect_timeout);
         let protocol = self.state.borrow().protocol.unwrap_or(self.config.protocol);
         let connected = async {
-            let connection = self.connector.connect(&self.config, protocol, deadline).await?;
+            // Limits that were changed since apply to the new connection.
+            let connector = Connector { guards: self.catalog.guards(), ..self.connector.clone() };
+            let connection = connector.connect(&self.config, protocol, deadline).await?;
             let tools = deadline.run("mcp", "listing tools", self.list(&connection)).await??;
             Ok::<_, Error>((Arc::new(connection), tools))
         };
@@ -87,15 +90,8 @@ impl Server {
     }
 
     async fn list(&self, connection: &Connection) -> Result<Arc<[McpTool]>> {
-        let tools = connection.list_tools(&self.config.name, &self.connector.guards).await?;
-        let mut names = self.names.lock();
-        let allowed = tools.into_iter().filter(|tool| is_allowed(&self.config, &tool.original_name));
-        let named = allowed.map(|mut tool| {
-            tool.name = names.assign(&self.config.name, self.config.prefix.as_deref(), &tool.original_name);
-            tool.server_url.clone_from(&self.config.url);
-            tool
-        });
-        Ok(named.collect())
+        let (pages, tools) = connection.list_tools(&self.config.name, &self.catalog.guards()).await?;
+        Ok(self.catalog.update(pages, tools))
     }
 
     /// Refreshes the tool list as it changes, until the connection ends; the error says why it ended.
@@ -107,6 +103,7 @@ impl Server {
                     return Error::new(ErrorKind::Unavailable, component, "reconnecting");
                 }
                 () = connection.tools_changed() => self.refresh(connection).await,
+                () = self.relist.notified() => self.refresh(connection).await,
                 () = tokio::time::sleep(TICK) => {}
             }
             if connection.is_closed() {
@@ -130,11 +127,6 @@ impl Server {
     fn error_kind(&self) -> Option<ErrorKind> {
         self.state.borrow().error.as_ref().map(|error| error.kind)
     }
-}
-
-fn is_allowed(config: &McpServerConfig, tool: &str) -> bool {
-    let listed = |list: &[String]| list.iter().any(|name| name == tool);
-    config.allow_tools.as_deref().is_none_or(listed) && !listed(&config.deny_tools)
 }
 
 /// Closes a connection that calls may still hold: the last of them drops it.
