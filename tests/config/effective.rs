@@ -27,6 +27,7 @@ fn sample(key: &str) -> Option<(&'static str, &'static str)> {
         ("redis://host/1", "\"redis://host/1\""),
         ("text", "\"text\""),
         ("text", "[\"text\"]"),
+        ("refuse", "\"refuse\""),
     ];
     if key.ends_with(".backend") {
         // Any other name would have to be registered.
