@@ -2,8 +2,8 @@
 # Runs every test of every feature. This is the README's one test command.
 #
 # Needs Rust and a C toolchain. What the tests stand on besides is installed where it is missing: redis-server from
-# the system's packages, Python arshai and MCP's Python SDK, a
-# server of models and an MCP server from npm, pinned, into target/. A thing that cannot be installed fails this
+# the system's packages; Python arshai, MCP's Python SDK and two Milvus servers from PyPI, a server of models and an
+# MCP server from npm, pinned, into target/. A thing that cannot be installed fails this
 # script: it never skips in silence. Where all is there it only looks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -40,10 +40,11 @@ redis=$(redis-server --version | sed -nE 's/.* v=([0-9]+)\..*/\1/p')
     fail "redis-server 7 or newer is needed, this is: $(redis-server --version); see https://redis.io/downloads"
 
 # --- Python arshai, the reference for what both read and write.
-peer='arshai[redis]==1.15.0'
+# It imports pkg_resources, which setuptools 81 no longer has.
+peer=('arshai[redis,vector-db]==1.15.0' 'pymilvus==2.6.17' 'setuptools<81')
 peer_works() {
-    target/python/bin/python -c 'import importlib.metadata as installed, redis, sys
-sys.exit(installed.version("arshai") != "1.15.0")' 2>/dev/null
+    target/python/bin/python -c 'import importlib.metadata as installed, pkg_resources, pymilvus, redis, sys
+sys.exit((installed.version("arshai"), installed.version("pymilvus")) != ("1.15.0", "2.6.17"))' 2>/dev/null
 }
 # A version manager may put names on the path that run nothing, so each candidate is run.
 find_python() {
@@ -57,20 +58,21 @@ sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then
     done
     return 1
 }
-# Installs the package $2 into a new virtual environment in $1.
+# Installs packages into a new virtual environment in $1.
 install_python() {
-    local python
+    local python environment=$1
+    shift
+    echo "tests/all.sh: installing $* into $environment"
     python=$(find_python) || { system_install python3 python3-venv >&2 && python=$(find_python); } ||
         fail "Python 3.11 or 3.12 with venv is missing and could not be installed; on Debian 12: apt-get install python3-venv"
-    rm -rf "$1"
-    "$python" -m venv "$1"
-    "$1/bin/pip" install --quiet --disable-pip-version-check "$2" ||
-        fail "pip could not install $2; it needs a package index (PyPI, or the one that pip's configuration names)"
+    rm -rf "$environment"
+    "$python" -m venv "$environment"
+    "$environment/bin/pip" install --quiet --disable-pip-version-check "$@" ||
+        fail "pip could not install $*; it needs a package index (PyPI, or the one that pip's configuration names)"
 }
 if ! peer_works; then
-    echo "tests/all.sh: installing $peer into target/python"
-    install_python target/python "$peer"
-    peer_works || fail "$peer is installed in target/python and does not work; remove that folder and try again"
+    install_python target/python "${peer[@]}"
+    peer_works || fail "${peer[*]} are installed in target/python and do not work; remove that folder and try again"
 fi
 
 # --- The official Python SDK of MCP, for a server.
@@ -80,10 +82,22 @@ mcp_sdk_works() {
 sys.exit(installed.version("mcp") != "2.3.0")' 2>/dev/null
 }
 if ! mcp_sdk_works; then
-    echo "tests/all.sh: installing $mcp_sdk into target/mcp-python"
     install_python target/mcp-python "$mcp_sdk"
     mcp_sdk_works || fail "$mcp_sdk is installed in target/mcp-python and does not work; remove that folder and try again"
 fi
+
+# --- Two Milvus servers: a small one with sparse vectors, and the full one.
+milvus_works() {
+    "target/$1/bin/python" -c 'import importlib.metadata as installed, sys
+sys.exit(installed.version(sys.argv[1]) != sys.argv[2])' "$2" "$3" 2>/dev/null
+}
+install_milvus() {
+    milvus_works "$@" && return
+    install_python "target/$1" "$2==$3"
+    milvus_works "$@" || fail "$2==$3 is installed in target/$1 and does not work; remove that folder and try again"
+}
+install_milvus milvus-lite milvus-lite 2.5.1
+install_milvus milvus-server milvus 2.3.5
 
 # --- An independent server of models and an MCP server, from npm.
 npm_packages=('@copilotkit/aimock@1.43.0' '@modelcontextprotocol/server-everything@2026.8.31')
