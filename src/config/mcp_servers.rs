@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use figment::value::{Dict, Value};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
 
 use super::McpConfig;
+use super::mcp_auth::McpAuth;
 use super::mcp_guards::{self, McpGuardOverrides};
 use super::mcp_tool_changes::{McpToolChanges, is_fingerprint};
 use super::setting::{Setting, ValueError};
 use super::spec::Spec;
 use crate::error::{Error, ErrorKind};
 
-pub(super) const KEYS: [&str; 19] = [
+pub(super) const KEYS: [&str; 20] = [
     "name",
     "url",
     "command",
@@ -26,6 +28,7 @@ pub(super) const KEYS: [&str; 19] = [
     "description",
     "headers",
     "token",
+    "auth",
     "protocol",
     "max_concurrency",
     "required",
@@ -61,6 +64,8 @@ pub struct McpServerConfig {
     pub headers: BTreeMap<String, SecretString>,
     /// Bearer token.
     pub token: Option<SecretString>,
+    /// Authorization by OAuth, instead of a fixed bearer token.
+    pub auth: Option<McpAuth>,
     /// Protocol era.
     pub protocol: McpProtocol,
     /// Maximum number of concurrent calls.
@@ -96,8 +101,9 @@ pub(super) fn inherited_env(vars: &[(OsString, OsString)]) -> InheritedEnv {
 }
 
 /// How a connection to a server begins.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum McpProtocol {
     /// Tries the stateless era first, then the handshake of earlier revisions, and remembers which one worked.
     #[default]
@@ -138,6 +144,7 @@ impl McpServerConfig {
             description: None,
             headers: BTreeMap::new(),
             token: None,
+            auth: None,
             protocol: McpProtocol::Auto,
             max_concurrency: 16,
             required: false,
@@ -213,11 +220,12 @@ impl McpServerConfig {
             } = server;
             let secrets = (exposed(&server.env), exposed(&server.headers));
             let token = server.token.as_ref().map(|token| token.expose_secret());
+            let auth = server.auth.as_ref().map(McpAuth::exposed);
             format!(
                 "{:?}{:?}{:?}",
                 (name, url, command, args, timeout, max_retries, description),
                 (protocol, max_concurrency, required, prefix, allow_tools, deny_tools),
-                (secrets, token, &server.guards, server.tool_changes, &server.pins)
+                (secrets, token, auth, &server.guards, server.tool_changes, &server.pins)
             )
         };
         server(self)
@@ -294,6 +302,12 @@ fn parse_server(value: &Value, spec: &Spec) -> Result<McpServerConfig, ValueErro
     if url.is_some() == command.is_some() {
         return Err(ValueError::new(format!("MCP server {name:?}: set exactly one of `url` and `command`")));
     }
+    let auth = dict.get("auth").map(|auth| McpAuth::parse(auth).map_err(|error| error.at_key("auth")));
+    let auth = auth.transpose()?;
+    if auth.is_some() && (dict.contains_key("token") || command.is_some()) {
+        let message = "is for an HTTP server without a fixed `token`";
+        return Err(ValueError::new(message).at_key("auth"));
+    }
     let retries = Spec { min: 0, max: 100, ..Spec::NEW };
     let strings = "a list of strings";
     Ok(McpServerConfig {
@@ -307,6 +321,7 @@ fn parse_server(value: &Value, spec: &Spec) -> Result<McpServerConfig, ValueErro
         description: read(dict, "description", "a non-empty string", &Spec::NEW)?,
         headers: table(dict, "headers")?,
         token: read::<Option<SecretString>>(dict, "token", "a non-empty string", &Spec::NEW)?.flatten(),
+        auth,
         protocol: protocol(dict)?,
         max_concurrency: read(dict, "max_concurrency", "a whole number, at least 1", &Spec::NEW)?
             .unwrap_or(16),

@@ -183,6 +183,10 @@ sections! {
         always_offer: Vec<String> = Vec::new(), example: "search,read_file";
         /// Response to a server that changes a tool under the same name: `ignore`, `report` or `refuse`.
         tool_changes: McpToolChanges = McpToolChanges::Report;
+        /// Maximum number of streams that stay open to hear from HTTP servers, besides `pool.max_connections`.
+        max_streams: usize = 64;
+        /// Whether HTTP servers at private addresses are refused, loopback included.
+        deny_private_addresses: bool = false;
         /// MCP servers. The variable is the URL of a server named `default`, where MCP is enabled and none are listed.
         servers: Vec<McpServerConfig> = Vec::new(), env: "MCP_SERVER_URL", schemes: HTTP,
             example: "[{ name = \"search\", url = \"https://mcp.example.com\" }]";

@@ -5,6 +5,7 @@
 //! deadline. `mcp.backend` selects the implementation (`rmcp`).
 
 mod call;
+mod credentials;
 mod guards;
 mod names;
 mod result;
@@ -23,6 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::tasks::{FunctionProvider, Functions};
 
 pub use call::{McpCall, ProgressListener};
+pub use credentials::{InMemoryMcpCredentials, McpCredentialStore};
 pub use guards::{McpGuardUsage, McpGuards};
 pub use names::ToolNames;
 pub use result::{McpContent, McpToolResult};
@@ -119,6 +121,41 @@ pub trait McpServerManager: Component {
     /// Which tools [`functions`] offers directly. Default: all.
     fn tool_budget(&self) -> ToolBudget {
         ToolBudget::default()
+    }
+
+    /// Starts the authorization of a server by a user, and returns the URL to open in the user's browser. The
+    /// authorization server then redirects to `redirect_url` with parameters; pass the whole URL to
+    /// [`complete_authorization`](Self::complete_authorization). Starting again replaces what was started before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where no such authorization is configured,
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown server,
+    /// [`ErrorKind::Authentication`](crate::ErrorKind::Authentication) where the authorization server refuses the client.
+    async fn begin_authorization(
+        &self,
+        server: &str,
+        redirect_url: &str,
+        deadline: Deadline,
+    ) -> Result<String> {
+        let _ = (server, redirect_url, deadline);
+        Err(unsupported("authorization by a user"))
+    }
+
+    /// Ends an authorization with the URL that the browser was redirected to, keeps the credentials, and reconnects.
+    /// Dropping the future does not stop an exchange that has begun.
+    ///
+    /// # Errors
+    /// As [`begin_authorization`](Self::begin_authorization) and [`reconnect`](Self::reconnect);
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where none was begun. A URL that does not belong to
+    /// it is an error and changes nothing.
+    async fn complete_authorization(
+        &self,
+        server: &str,
+        callback_url: &str,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let _ = (server, callback_url, deadline);
+        Err(unsupported("authorization by a user"))
     }
 
     /// Names of the connected servers.

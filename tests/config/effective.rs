@@ -20,7 +20,7 @@ const FLAGS: [Option<&str>; 4] = [
 
 /// A value that each key takes: in a variable, and in a file.
 fn sample(key: &str) -> Option<(&'static str, &'static str)> {
-    const SAMPLES: [(&str, &str); 6] = [
+    const SAMPLES: [(&str, &str); 7] = [
         ("7", "7"),
         ("true", "true"),
         ("https://host.example/1", "\"https://host.example/1\""),

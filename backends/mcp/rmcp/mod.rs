@@ -1,17 +1,26 @@
 //! MCP servers over `rmcp`: HTTP over the runtime's own transport, and child processes.
 
+mod authorization;
+mod calls;
 mod catalog;
 mod connection;
 mod connector;
 mod errors;
 mod fingerprint;
 mod handler;
+mod headers;
 mod http_client;
+mod http_response;
 mod listing;
+#[cfg(feature = "mcp-oauth")]
+mod oauth;
 mod replace;
+mod resume;
 mod server;
 mod state;
 mod stdio;
+mod streams;
+mod subscription;
 mod supervisor;
 
 use std::borrow::Cow;
@@ -24,16 +33,18 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{McpConfig, McpServerConfig};
+use crate::http::HttpTransport;
 use crate::mcp::{
-    McpCall, McpServerHealth, McpServerManager, McpServerStatus, McpTool, McpToolResult, ToolBudget,
-    ToolNames,
+    InMemoryMcpCredentials, McpCall, McpCredentialStore, McpServerHealth, McpServerManager, McpServerStatus,
+    McpTool, McpToolResult, ToolBudget, ToolNames,
 };
 use crate::{
     BuildContext, CloseReport, Component, ComponentRegistrar, Deadline, Error, ErrorKind, Health, LimitUsage,
     Result, ShutdownPhase,
 };
 use catalog::Catalog;
-use connector::{Connector, http_headers};
+use connector::Connector;
+use http_client::HttpSettings;
 use server::Server;
 
 const COMPONENT: &str = "mcp";
@@ -42,16 +53,17 @@ const COMPONENT: &str = "mcp";
 ///
 /// Both eras of the protocol are spoken: the stateless one (revision 2026-07-28) and the handshake of earlier revisions,
 /// detected for each server and remembered.
-#[derive(Debug)]
 pub struct RmcpServerManager {
     config: McpConfig,
     connector: Connector,
+    credentials: Arc<dyn McpCredentialStore>,
     names: Arc<Mutex<ToolNames>>,
     servers: RwLock<Arc<[Arc<Server>]>>,
     /// Held while the servers are replaced.
     replacing: tokio::sync::Mutex<()>,
     registrar: ComponentRegistrar,
     closed: CancellationToken,
+    streams: Option<Arc<dyn HttpTransport>>,
 }
 
 impl RmcpServerManager {
@@ -65,18 +77,26 @@ impl RmcpServerManager {
     /// [`ErrorKind::Config`] for a header or token that HTTP does not allow.
     pub fn from_context(context: &BuildContext) -> Result<Self> {
         let config = context.config.mcp.clone();
-        let connector = Connector {
-            http: context.http.clone(),
-            inherited: Arc::new(config.inherited_env.clone()),
-            guards: config.guards.clone(),
-        };
+        let streams = streams::transport(context)?;
+        let http = context.http.clone().map(|calls| HttpSettings {
+            streams: streams.clone().unwrap_or_else(|| Arc::clone(&calls)),
+            calls,
+            authorization: None,
+            call_timeout: config.connection_timeout,
+            max_bytes: usize::MAX,
+            deny_private_addresses: config.deny_private_addresses,
+        });
+        let inherited = Arc::new(config.inherited_env.clone());
+        let credentials = context.mcp_credentials.clone();
         let manager = Self {
-            connector,
+            connector: Connector { http, inherited, guards: config.guards.clone() },
+            credentials: credentials.unwrap_or_else(|| Arc::new(InMemoryMcpCredentials::default())),
             names: Arc::default(),
             servers: RwLock::new(Arc::default()),
             replacing: tokio::sync::Mutex::default(),
             registrar: context.registrar(),
             closed: CancellationToken::new(),
+            streams,
             config,
         };
         let configs = manager.config.servers.iter().filter(|_| manager.config.enabled);
@@ -90,11 +110,10 @@ impl RmcpServerManager {
 
     /// A server that is not connected yet.
     fn build(&self, config: McpServerConfig) -> Result<Arc<Server>> {
-        http_headers(&config)?;
         let guards = self.config.guards.with_overrides(&config.guards);
         let catalog = Catalog::new(&config, self.config.tool_changes, guards, Arc::clone(&self.names));
         let (connector, timeout) = (self.connector.clone(), self.config.connection_timeout);
-        Ok(Arc::new(Server::new(config, connector, timeout, catalog)))
+        Ok(Arc::new(Server::new(config, connector, timeout, catalog, &self.credentials)?))
     }
 
     /// Attempts to connect that are waited for.
@@ -154,21 +173,7 @@ impl McpServerManager for RmcpServerManager {
     }
 
     async fn call_tool(&self, call: McpCall) -> Result<McpToolResult> {
-        let mut server = self.server(&call.server)?;
-        let admission = loop {
-            match server.admit(&call).await {
-                // It was replaced while the call waited.
-                Err(error) if error.kind() == ErrorKind::Closed => {
-                    let successor = self.server(&call.server)?;
-                    if Arc::ptr_eq(&server, &successor) {
-                        return Err(error);
-                    }
-                    server = successor;
-                }
-                admitted => break admitted?,
-            }
-        };
-        server.call(call, admission).await
+        self.call(call).await
     }
 
     async fn health_check(&self, deadline: Deadline) -> Vec<McpServerStatus> {
@@ -196,6 +201,26 @@ impl McpServerManager for RmcpServerManager {
     fn tool_budget(&self) -> ToolBudget {
         ToolBudget::new(self.config.max_offered_bytes, self.config.always_offer.clone())
     }
+
+    async fn begin_authorization(
+        &self,
+        server: &str,
+        redirect_url: &str,
+        deadline: Deadline,
+    ) -> Result<String> {
+        self.server(server)?.begin_authorization(redirect_url, deadline).await
+    }
+
+    async fn complete_authorization(
+        &self,
+        server: &str,
+        callback_url: &str,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let server = self.server(server)?;
+        server.start();
+        server.complete_authorization(callback_url, deadline).await
+    }
 }
 
 /// The servers are components of their own; this one only closes them where there is no runtime to do it.
@@ -210,7 +235,7 @@ impl Component for RmcpServerManager {
     }
 
     fn limits(&self) -> Vec<LimitUsage> {
-        Vec::new()
+        self.streams.iter().filter_map(|streams| streams::usage(&**streams)).collect()
     }
 
     fn counters(&self) -> Value {
@@ -229,6 +254,9 @@ impl Component for RmcpServerManager {
             Arc::clone(&servers)
         };
         let reports = join_all(servers.iter().map(|server| server.close(deadline))).await;
+        if let Some(streams) = &self.streams {
+            streams.close(deadline).await;
+        }
         let sum = |count: fn(&CloseReport) -> usize| reports.iter().map(count).sum();
         CloseReport::new(sum(|report| report.finished), sum(|report| report.aborted), Vec::new())
     }
@@ -237,5 +265,11 @@ impl Component for RmcpServerManager {
 impl Drop for RmcpServerManager {
     fn drop(&mut self) {
         self.current().iter().for_each(|server| server.stop());
+    }
+}
+
+impl std::fmt::Debug for RmcpServerManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RmcpServerManager").field("servers", &self.current()).finish_non_exhaustive()
     }
 }
