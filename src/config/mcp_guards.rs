@@ -6,7 +6,7 @@ use figment::value::{Dict, Value};
 
 use super::key::Key;
 use super::sections::KEYS;
-use super::setting::ValueError;
+use super::setting::{ValueError, parse_whole_number};
 use super::{Config, McpGuards};
 
 /// Guards that one server sets for itself, by name: `max_tools`.
@@ -55,10 +55,9 @@ pub(super) fn parse(server: &Dict) -> Result<McpGuardOverrides, ValueError> {
     let table = table.as_dict().ok_or_else(|| ValueError::new("expected a table").at_key("guards"))?;
     let guards = keys().filter_map(|(name, key)| Some((name, key, table.get(name)?)));
     let number = |(name, key, value): (&str, &Key, &Value)| {
-        let is_valid = key.parse_value(&mut Config::default(), value).is_ok();
-        let number = value.to_u128().and_then(|number| u64::try_from(number).ok()).filter(|_| is_valid);
-        let error = || ValueError::new(key.expected()).at_key(name).nested_under(".guards");
-        Ok((name.to_owned(), number.ok_or_else(error)?))
+        let valid = key.parse_value(&mut Config::default(), value).and_then(|()| parse_whole_number(value));
+        let error = |_| ValueError::new(key.expected()).at_key(name).nested_under(".guards");
+        Ok((name.to_owned(), valid.map_err(error)?))
     };
     guards.map(number).collect()
 }

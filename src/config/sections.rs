@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use super::backends::BackendSections;
 use super::key::{Key, sections};
 use super::mcp_servers::{InheritedEnv, McpServerConfig};
+use super::mcp_tool_changes::McpToolChanges;
 use super::provenance::Provenance;
 use super::setting::Setting;
 use super::spec::Legacy::{HttpPool, NotUsed, Optimization, Unlimited};
@@ -180,6 +181,12 @@ sections! {
         max_offered_bytes: usize = 64 << 10, unit: "bytes";
         /// Tools that are offered even then, by the names they are offered under.
         always_offer: Vec<String> = Vec::new(), example: "search,read_file";
+        /// Response to a server that changes a tool under the same name: `ignore`, `report` or `refuse`.
+        tool_changes: McpToolChanges = McpToolChanges::Report;
+        /// Maximum number of streams that stay open to hear from HTTP servers, besides `pool.max_connections`.
+        max_streams: usize = 64;
+        /// Whether HTTP servers at private addresses are refused, loopback included.
+        deny_private_addresses: bool = false;
         /// MCP servers. The variable is the URL of a server named `default`, where MCP is enabled and none are listed.
         servers: Vec<McpServerConfig> = Vec::new(), env: "MCP_SERVER_URL", schemes: HTTP,
             example: "[{ name = \"search\", url = \"https://mcp.example.com\" }]";

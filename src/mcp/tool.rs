@@ -21,6 +21,9 @@ pub struct McpTool {
     /// The JSON schema of its arguments.
     #[serde(rename = "inputSchema")]
     pub input_schema: Value,
+    /// Identifies its definition on the server: `sha256:` and the hash of its JSON, without `_meta` and with sorted keys.
+    /// Empty where the implementation takes none.
+    pub fingerprint: String,
     /// The server's name.
     pub server_name: String,
     /// The server's URL; `None` for a child process.
@@ -42,9 +45,17 @@ impl McpTool {
             original_name,
             description: description.into(),
             input_schema,
+            fingerprint: String::new(),
             server_name: server_name.into(),
             server_url: None,
         }
+    }
+
+    /// Sets the fingerprint.
+    #[must_use]
+    pub fn with_fingerprint(mut self, fingerprint: impl Into<String>) -> Self {
+        self.fingerprint = fingerprint.into();
+        self
     }
 
     /// This tool as a function of the task executor. A result that the server marks as an error fails the call with its

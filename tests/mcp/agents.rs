@@ -51,7 +51,8 @@ fn small_budget(config: &mut Config) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_many_tools_are_found_by_search_and_called() {
-    let many = (0..300).map(|number| tool(&format!("tool.{number}"), "Does one of many things to a row of a table."));
+    let many = (0..300)
+        .map(|number| tool(&format!("tool.{number}"), "Does one of many things to a row of a table."));
     let rest = [tool("clock", "Tells the time."), tool("invoice.total", "Adds up the items of an invoice.")];
     let (server, mut config) = FakeServer::start("books", many.chain(rest).collect()).await;
     config.description = Some("bookkeeping".to_owned());

@@ -34,7 +34,8 @@ async fn guards_are_of_all_servers_or_of_one_and_change_at_run_time() {
     let (runtime, manager) = connected_with([a, b], |config| config.mcp.guards.max_tools = 3).await;
     assert_eq!(tools(&manager), ["a_tool0", "a_tool1", "b_tool0", "b_tool1", "b_tool2"]);
     let stats = runtime.stats();
-    let limit = stats.get("mcp:a").and_then(|stats| stats.limit("mcp.guards.max_tools")).expect("it is listed");
+    let limit =
+        stats.get("mcp:a").and_then(|stats| stats.limit("mcp.guards.max_tools")).expect("it is listed");
     assert_eq!((limit.used, limit.limit), (2, Some(2)));
     runtime.set_limits(Limits::unchanged().set("mcp.guards.max_tools", 4)).expect("it can change");
     until("the lists are fetched anew", || tools(&manager).len() == 8).await;
@@ -75,7 +76,8 @@ async fn a_tool_that_is_excluded_cannot_be_called_either() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tool_of_a_server_that_comes_later_takes_no_name_from_another() {
     let (first, config) = FakeServer::start("first", vec![tool("search", "")]).await;
-    let (second, late) = FakeServer::start("second", vec![tool("search", ""), tool("search_tools", "")]).await;
+    let (second, late) =
+        FakeServer::start("second", vec![tool("search", ""), tool("search_tools", "")]).await;
     let (_runtime, manager) = connected([config.clone()]).await;
     manager.set_servers(vec![late, config], soon()).await.expect("both are valid");
     assert_eq!(tools(&manager), ["second_search", "second_search_tools", "search"]);
@@ -122,7 +124,8 @@ async fn servers_are_replaced_while_calls_are_in_flight() {
         caller.await.expect("every call succeeded");
     }
     assert_eq!(slow.await.expect("no panic").expect("it drained").first_text(), Some("done"));
-    let connects: Vec<_> = manager.servers().into_iter().map(|server| (server.name, server.connects)).collect();
+    let connects: Vec<_> =
+        manager.servers().into_iter().map(|server| (server.name, server.connects)).collect();
     assert_eq!(connects, [("kept".to_owned(), 1), ("changed".to_owned(), 1)], "kept was never reconnected");
     let stats = runtime.stats();
     let components: Vec<_> = stats.components.iter().filter(|stats| stats.name.starts_with("mcp:")).collect();

@@ -90,14 +90,16 @@ impl Catalog {
         let mut definitions = self.definitions.lock();
         for tool in tools {
             let pinned = self.config.pins.get(&tool.original_name).unwrap_or(&tool.fingerprint);
-            let accepted = definitions.accepted.entry(tool.original_name.clone()).or_insert_with(|| pinned.clone());
+            let accepted =
+                definitions.accepted.entry(tool.original_name.clone()).or_insert_with(|| pinned.clone());
             if *accepted == tool.fingerprint {
                 definitions.changed.remove(&tool.original_name);
                 continue;
             }
             let is_refused = self.changes == McpToolChanges::Refuse;
             let change = McpToolChange::new(&tool.original_name, &**accepted, &tool.fingerprint, is_refused);
-            let before = definitions.changed.insert(tool.original_name.clone(), (change.clone(), tool.clone()));
+            let before =
+                definitions.changed.insert(tool.original_name.clone(), (change.clone(), tool.clone()));
             if before.is_none_or(|(before, _)| before != change) {
                 tracing::warn!(
                     mcp.server = self.config.name,

@@ -22,10 +22,11 @@ impl RmcpServerManager {
     /// See [`McpServerManager::set_servers`](crate::mcp::McpServerManager::set_servers).
     pub(super) async fn replace(&self, configs: Vec<McpServerConfig>, deadline: Deadline) -> Result<()> {
         let configs = self.config.validated_servers(configs)?;
-        let waiting = self.replacing.lock();
-        let _alone = deadline.run(COMPONENT, "waiting for another replacement", waiting).await?;
-        let old = self.servers();
-        let kept = |config: &McpServerConfig| old.iter().find(|server| server.config.is_same(config)).cloned();
+        let _alone =
+            deadline.run(COMPONENT, "waiting for another replacement", self.replacing.lock()).await?;
+        let old = self.current();
+        let kept =
+            |config: &McpServerConfig| old.iter().find(|server| server.config.is_same(config)).cloned();
         let new = configs.into_iter().map(|config| match kept(&config) {
             Some(server) => Ok((server, false)),
             None => Ok((self.build(config)?, true)),
@@ -55,7 +56,7 @@ impl RmcpServerManager {
         {
             let mut servers = self.servers.write();
             // Closing takes the lock too: what it does not find here does not come later.
-            if self.is_closed() {
+            if self.closed.is_cancelled() {
                 return Err(Error::new(ErrorKind::Closed, COMPONENT, "closed").not_sent());
             }
             *servers = Arc::clone(&new);
