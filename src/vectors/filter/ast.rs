@@ -230,7 +230,7 @@ impl Expr {
 }
 
 impl Operand {
-    fn collect_paths<'a>(&'a self, paths: &mut Vec<&'a FieldPath>) {
+    pub(super) fn collect_paths<'a>(&'a self, paths: &mut Vec<&'a FieldPath>) {
         match self {
             Self::Literal(_) => {}
             Self::Field(path) | Self::ArrayLength(path) => paths.push(path),

@@ -6,6 +6,7 @@ mod fields;
 mod lexer;
 mod like;
 mod literals;
+mod milvus;
 mod parser;
 #[cfg(test)]
 mod tests;
@@ -15,10 +16,12 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
+use super::CollectionConfig;
 use crate::error::{Error, ErrorKind, Result};
 
 pub use ast::{ArithmeticOp, CompareOp, Expr, FieldPath, Operand, PathSegment};
 pub use fields::{FieldValue, Fields};
+pub use milvus::MilvusDialect;
 
 /// Maximum length of a filter's text in bytes.
 pub const MAX_FILTER_BYTES: usize = 64 * 1024;
@@ -120,6 +123,16 @@ impl Filter {
             escaped.push(c);
         }
         escaped
+    }
+
+    /// The filter's text for a Milvus server, with bound values as escaped literals. It selects the rows of the
+    /// collection there for which [`matches`](Self::matches) is true here.
+    ///
+    /// # Errors
+    /// `Unsupported`, naming what the server cannot evaluate or evaluates differently; `InvalidInput` for an unknown
+    /// field. Nothing was sent.
+    pub fn to_milvus(&self, config: &CollectionConfig, dialect: &MilvusDialect) -> Result<String> {
+        milvus::print(&self.root, config, dialect)
     }
 
     /// Whether `word` is a keyword of the language, which cannot name a field.
