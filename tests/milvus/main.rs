@@ -1,3 +1,3 @@
 //! Vectors in Milvus, against real servers.
 
-mod contract;
+mod unreachable;

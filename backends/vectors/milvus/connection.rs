@@ -81,7 +81,7 @@ impl Connection {
         let result = tokio::select! {
             biased;
             () = stop.cancelled() => Err(closed_error()),
-            result = deadline.run(COMPONENT, R::STEP, self.attempts(request, deadline)) => result.flatten(),
+            result = deadline.run(COMPONENT, R::STEP, self.attempts(request, deadline)) => result.and_then(|result| result),
         };
         result.map_err(|error| error.with_context("operation", R::STEP))
     }

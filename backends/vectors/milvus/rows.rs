@@ -99,7 +99,8 @@ pub(super) fn id_strings(ids: Option<IDs>) -> Result<Vec<String>> {
 
 fn rows(fields: Vec<FieldData>, number: usize) -> Result<Vec<Map<String, Value>>> {
     let mut rows = vec![Map::new(); number];
-    for field in fields {
+    // Columns without rows have any type.
+    for field in fields.into_iter().filter(|_| number > 0) {
         let name = field.field_name.clone();
         let values = values(field)?;
         if values.len() != number {
@@ -129,11 +130,8 @@ fn values_len(field: &FieldData) -> usize {
 
 fn values(field: FieldData) -> Result<Vec<Value>> {
     use scalar_field::Data;
-    let scalars = match field.field {
-        Some(field_data::Field::Scalars(scalars)) => scalars,
-        // Without rows.
-        None => return Ok(Vec::new()),
-        Some(_) => return Err(malformed("a column is no scalar")),
+    let Some(field_data::Field::Scalars(scalars)) = field.field else {
+        return Err(malformed("a column is no scalar"));
     };
     let mut values: Vec<Value> = match scalars.data {
         None => Vec::new(),
