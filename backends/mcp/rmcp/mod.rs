@@ -1,10 +1,15 @@
 //! MCP servers over `rmcp`: HTTP over the runtime's own transport, and child processes.
 
 mod connection;
+mod connector;
 mod errors;
+mod handler;
 mod http_client;
+mod listing;
 mod server;
+mod state;
 mod stdio;
+mod supervisor;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,7 +27,7 @@ use crate::{
     BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
     ShutdownPhase,
 };
-use connection::{Connector, http_headers};
+use connector::{Connector, http_headers};
 use server::Server;
 
 const COMPONENT: &str = "mcp";
