@@ -295,7 +295,7 @@ impl MilvusCollection {
         let scored = hits.iter().enumerate().map(|(i, hit)| (i, hit.score)).collect();
         let ranked = request.ranker.merge(self.schema.config.metric, scored, Vec::new(), request.limit);
         let mut hits: Vec<Option<Hit>> = hits.into_iter().map(Some).collect();
-        let take = |(i, score): (usize, f32)| hits[i].take().map(|hit| Hit { score, ..hit });
+        let take = |(i, score): (usize, f32)| hits[i].take().map(|hit| Hit::new(hit.id, score, hit.fields));
         Ok(ranked.into_iter().filter_map(take).collect())
     }
 }

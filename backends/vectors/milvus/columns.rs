@@ -94,7 +94,7 @@ impl<'a> Column<'a> {
             FieldType::Int64 => Values::Longs(Vec::with_capacity(rows)),
             FieldType::Float => Values::Floats(Vec::with_capacity(rows)),
             FieldType::Bool => Values::Bools(Vec::with_capacity(rows)),
-            FieldType::Json => Values::Json(Vec::with_capacity(rows)),
+            _ => Values::Json(Vec::with_capacity(rows)),
         };
         Self { name, data }
     }

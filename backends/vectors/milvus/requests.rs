@@ -120,11 +120,12 @@ pub(super) fn hybrid_search(
 
 /// With `norm_score`, as pymilvus asks for it: scores of different metrics are normalised before they are weighted.
 fn rank_params(ranker: Ranker, limit: usize) -> Vec<KeyValuePair> {
-    let (strategy, params) = match ranker {
-        Ranker::ReciprocalRank { k } => ("rrf", json!({"k": k})),
-        Ranker::Weighted { dense, sparse } => {
-            ("weighted", json!({"weights": [dense, sparse], "norm_score": true}))
-        }
+    let (strategy, params) = if let Ranker::ReciprocalRank { k } = ranker {
+        ("rrf", json!({"k": k}))
+    } else {
+        let weights =
+            if let Ranker::Weighted { dense, sparse } = ranker { [dense, sparse] } else { [0.5, 0.5] };
+        ("weighted", json!({"weights": weights, "norm_score": true}))
     };
     vec![
         pair("strategy", strategy),

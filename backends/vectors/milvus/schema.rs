@@ -30,7 +30,7 @@ pub(super) fn new_schema(config: &CollectionConfig) -> CollectionSchema {
         FieldType::Int64 => field(&extra.name, DataType::Int64, None),
         FieldType::Float => field(&extra.name, DataType::Float, None),
         FieldType::Bool => field(&extra.name, DataType::Bool, None),
-        FieldType::Json => field(&extra.name, DataType::Json, None),
+        _ => field(&extra.name, DataType::Json, None),
     }));
     CollectionSchema { name: config.collection_name.clone(), fields, ..CollectionSchema::default() }
 }
