@@ -190,6 +190,10 @@ sections! {
         connection_timeout: Duration = Duration::from_secs(30), unit: "s";
         /// Number of attempts to connect to a server that sets no `max_retries`.
         default_max_retries: u32 = 3, max: 100;
+        /// Maximum number of streams that stay open to hear from HTTP servers, besides `pool.max_connections`.
+        max_streams: usize = 64;
+        /// Whether HTTP servers at private addresses are refused, loopback included.
+        deny_private_addresses: bool = false;
         /// MCP servers. The variable is the URL of a server named `default`, where MCP is enabled and none are listed.
         servers: Vec<McpServerConfig> = Vec::new(), env: "MCP_SERVER_URL", schemes: HTTP,
             example: "[{ name = \"search\", url = \"https://mcp.example.com\" }]";
