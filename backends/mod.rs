@@ -11,7 +11,6 @@ pub mod pool;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod tasks;
-#[cfg(feature = "embedded")]
 pub mod vectors;
 
 use crate::Registry;
@@ -31,8 +30,5 @@ pub fn register_builtins(registry: &mut Registry) {
     registry.http.register_unavailable("ureq", "ureq");
     #[cfg(not(feature = "hyper"))]
     registry.http.register_unavailable("hyper", "hyper");
-    #[cfg(feature = "embedded")]
     vectors::register(registry);
-    #[cfg(not(feature = "embedded"))]
-    registry.vectors.register_unavailable("embedded", "embedded");
 }

@@ -5,11 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
-use crate::component::{Component, Components};
+use crate::component::{Component, ComponentRegistrar, Components};
 use crate::config::{Config, closest_match};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
-use crate::mcp::McpServerManager;
+use crate::mcp::{McpCredentialStore, McpServerManager};
 use crate::memory::{EvictionListener, MemoryManager};
 use crate::pool::{ConnectionPool, Connector, PoolFactory, PoolSettings};
 use crate::tasks::{BackgroundFailureListener, TaskExecutor};
@@ -27,6 +27,8 @@ pub struct BuildContext {
     pub eviction_listener: Option<EvictionListener>,
     /// Called for every background task that fails.
     pub background_failure_listener: Option<BackgroundFailureListener>,
+    /// Where MCP servers' credentials are kept; in memory if `None`.
+    pub mcp_credentials: Option<Arc<dyn McpCredentialStore>>,
     /// The backends to choose from, for backends that are built on others.
     pub registry: Arc<Registry>,
     /// The runtime's transport, once it is built: for backends that speak HTTP.
@@ -45,6 +47,7 @@ impl BuildContext {
             clock: Arc::new(SystemClock::new()),
             eviction_listener: None,
             background_failure_listener: None,
+            mcp_credentials: None,
             registry: Arc::new(registry),
             http: None,
             components: Components::default(),
@@ -83,9 +86,24 @@ impl BuildContext {
         self.components.register(component);
     }
 
+    /// The registered component of type `T`, or else the one that `build` gives, registered: for parts that the whole
+    /// runtime shares.
+    ///
+    /// # Errors
+    /// Those of `build`. Nothing is registered then.
+    pub fn get_or_register<T: Component>(&self, build: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        self.components.get_or_register(build)
+    }
+
     /// Removes a component that was [registered](Self::register), without closing it.
     pub fn unregister(&self, component: &Arc<dyn Component>) {
         self.components.unregister(component);
+    }
+
+    /// A handle with which a component registers others while the runtime runs.
+    #[must_use]
+    pub fn registrar(&self) -> ComponentRegistrar {
+        self.components.registrar()
     }
 
     pub(crate) fn components(&self) -> Components {

@@ -35,6 +35,8 @@ pub(super) struct PoolKey {
     pub(super) origin: Arc<str>,
     /// The tokio runtime that the connection belongs to, if it does.
     pub(super) runtime: Option<tokio::runtime::Id>,
+    /// Whether it was checked not to go to a private address.
+    pub(super) deny_private: bool,
 }
 
 /// The connections of a transport. The permits of `permits` limit the active ones; idle ones count against its limit

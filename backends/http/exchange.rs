@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::connection_pool::{AbortOnDrop, ActiveCall, ConnectionPool, PoolKey, PooledConnection};
 use super::errors::{AtomicRequestPhase, COMPONENT, body_too_large, dropped_error, error, timed_out};
 use super::settings::Settings;
-use crate::http::{HttpBody, HttpRequest, HttpResponse, HttpStats};
+use crate::http::{HttpBody, HttpRequest, HttpResponse, HttpStats, check_public_host};
 use crate::support::{LazyTask, OwnedPermit, PermitQueue, ResizableSemaphore};
 use crate::{CloseReport, Deadline, ErrorKind, Health, LimitUsage, Result, unsupported_limit_error};
 
@@ -54,6 +54,10 @@ impl<C: PooledConnection> Exchange<C> {
     ) -> Result<Admitted<C>> {
         let settings = &self.pool.settings;
         let origin = settings.checked_origin(&request.request)?;
+        let deny_private = request.deny_private_addresses;
+        if deny_private {
+            check_public_host(COMPONENT, request.request.uri())?;
+        }
         let total = Deadline::after(settings.total_timeout);
         let (deadline, queue_deadline) = match request.deadline {
             Some(deadline) => (deadline.min(total), deadline.min(total)),
@@ -65,7 +69,7 @@ impl<C: PooledConnection> Exchange<C> {
                 self.pool.counters.rejected();
             }
         })?;
-        let call = self.pool.checkout(PoolKey { origin: origin.into(), runtime }, new)?;
+        let call = self.pool.checkout(PoolKey { origin: origin.into(), runtime, deny_private }, new)?;
         Ok(Admitted { call, permit, deadline })
     }
 

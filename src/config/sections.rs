@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use super::backends::BackendSections;
 use super::key::{Key, sections};
 use super::mcp_servers::{InheritedEnv, McpServerConfig};
+use super::mcp_tool_changes::McpToolChanges;
 use super::provenance::Provenance;
 use super::setting::Setting;
 use super::spec::Legacy::{HttpPool, NotUsed, Optimization, Unlimited};
@@ -104,6 +105,10 @@ sections! {
         backend: String = "embedded".into(), env: "ARSHAI_VECTOR_BACKEND";
         /// Maximum memory of the embedded store; by default at most a quarter of the container's limit.
         max_memory_mb: u64 = 1_024, unit: "MiB";
+        /// Maximum number of threads of the embedded store for large searches and queries.
+        search_threads: usize = 4;
+        /// Maximum number of threads of the embedded store for large writes.
+        write_threads: usize = 2;
     }
 
     /// HTTP.
@@ -168,12 +173,26 @@ sections! {
         port: u16 = 19_530, env: "MILVUS_PORT", max: 65_535;
         /// Milvus database.
         db_name: String = "default".into(), env: "MILVUS_DB_NAME";
-        /// Timeout for connecting.
-        connect_timeout: Duration = Duration::from_secs(30), unit: "s";
-        /// Number of entities per insert.
-        batch_size: usize = 1_000, env: "MILVUS_BATCH_SIZE", legacy: Optimization("50");
-        /// Milvus token.
+        /// Milvus token: an API key, or `user:password`.
         token: Option<SecretString> = None, env: "MILVUS_TOKEN";
+        /// Whether to connect with TLS.
+        tls: bool = false;
+        /// Certificates (PEM) trusted for TLS instead of the system's.
+        ca_file: Option<String> = None, example: "/etc/ssl/milvus-ca.pem";
+        /// Timeout for connecting, within that of the request that needs the connection.
+        connect_timeout: Duration = Duration::from_secs(30), unit: "s";
+        /// Timeout of a request, connecting and retries included.
+        request_timeout: Duration = Duration::from_secs(30), unit: "s";
+        /// Timeout for loading a collection, and for flushing one.
+        load_timeout: Duration = Duration::from_secs(120), unit: "s";
+        /// Number of entities per insert of a bulk insert.
+        batch_size: usize = 1_000, env: "MILVUS_BATCH_SIZE", legacy: Optimization("50");
+        /// Maximum number of pending requests; further requests fail immediately.
+        max_pending_requests: usize = 1_000;
+        /// Maximum size of a response.
+        max_response_bytes: usize = 64 << 20, unit: "bytes";
+        /// Whether floats at the top level of the metadata are written as strings, as Python arshai writes them.
+        python_floats: bool = false;
     }
 
     /// MCP servers.
@@ -186,12 +205,42 @@ sections! {
         connection_timeout: Duration = Duration::from_secs(30), unit: "s";
         /// Number of attempts to connect to a server that sets no `max_retries`.
         default_max_retries: u32 = 3, max: 100;
+        /// Maximum size of all tool definitions together; beyond it tools are offered by the function `search_tools`.
+        max_offered_bytes: usize = 64 << 10, unit: "bytes";
+        /// Tools that are offered even then, by the names they are offered under.
+        always_offer: Vec<String> = Vec::new(), example: "search,read_file";
+        /// Response to a server that changes a tool under the same name: `ignore`, `report` or `refuse`.
+        tool_changes: McpToolChanges = McpToolChanges::Report;
+        /// Maximum number of streams that stay open to hear from HTTP servers, besides `pool.max_connections`.
+        max_streams: usize = 64;
+        /// Whether HTTP servers at private addresses are refused, loopback included.
+        deny_private_addresses: bool = false;
         /// MCP servers. The variable is the URL of a server named `default`, where MCP is enabled and none are listed.
         servers: Vec<McpServerConfig> = Vec::new(), env: "MCP_SERVER_URL", schemes: HTTP,
             example: "[{ name = \"search\", url = \"https://mcp.example.com\" }]";
         sections:
+        /// Limits on what one server may send.
+        pub guards: McpGuards;
         /// Variables that child processes inherit.
         pub inherited_env: InheritedEnv;
+    }
+
+    /// Limits on what one MCP server may send; what exceeds them is left out with a warning, or fails alone.
+    McpGuards (mcp.guards) {
+        /// Maximum number of pages of a server's tool list.
+        max_pages: usize = 100;
+        /// Maximum number of tools of a server.
+        max_tools: usize = 1_000;
+        /// Maximum size of a tool's name.
+        max_name_bytes: usize = 256, unit: "bytes";
+        /// Maximum size of a tool's description; longer ones are truncated.
+        max_description_bytes: usize = 8 << 10, unit: "bytes";
+        /// Maximum size of a tool's schema.
+        max_schema_bytes: usize = 64 << 10, unit: "bytes";
+        /// Maximum nesting of a tool's schema.
+        max_schema_depth: usize = 64;
+        /// Maximum size of a result as JSON.
+        max_result_bytes: usize = 4 << 20, unit: "bytes";
     }
 
     /// Model providers.

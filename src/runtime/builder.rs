@@ -10,7 +10,7 @@ use crate::config::{Config, PASSED_BY_VALUE};
 use crate::error::Result;
 use crate::http::HttpTransport;
 use crate::llm::HttpClientFactory;
-use crate::mcp::McpServerManager;
+use crate::mcp::{McpCredentialStore, McpServerManager};
 use crate::memory::{MemoryManager, RemovedEntry};
 use crate::registry::{BackendRegistry, BuildContext, Registry};
 use crate::tasks::{BackgroundFailure, TaskExecutor};
@@ -74,6 +74,12 @@ impl ArshaiBuilder {
     /// Uses this manager of MCP servers, regardless of the configuration.
     pub fn mcp(mut self, mcp: Arc<dyn McpServerManager>) -> Self {
         self.mcp = Some(mcp);
+        self
+    }
+
+    /// Keeps the credentials of authorized MCP servers in this store, instead of in memory.
+    pub fn mcp_credentials(mut self, store: Arc<dyn McpCredentialStore>) -> Self {
+        self.context.mcp_credentials = Some(store);
         self
     }
 
@@ -161,22 +167,11 @@ impl ArshaiBuilder {
         if let Some(mcp) = &mcp {
             context.register(Arc::clone(mcp) as Arc<dyn Component>);
         }
-        let components = context.components();
-        let mut client_factory = HttpClientFactory::from_context(context);
+        let mut client_factory = HttpClientFactory::from_context(context.clone());
         if let Some(http) = &http {
             client_factory = client_factory.with_transport(Arc::clone(http));
         }
-        Ok(Arshai(Arc::new(Inner {
-            config,
-            registry,
-            memory,
-            tasks,
-            http,
-            vectors,
-            mcp,
-            client_factory,
-            components,
-        })))
+        Ok(Arshai(Arc::new(Inner { context, memory, tasks, http, vectors, mcp, client_factory })))
     }
 
     /// Adds a component of the application: it appears in statistics and health, follows limits and is closed with

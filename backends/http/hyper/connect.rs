@@ -18,8 +18,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::errors::from_hyper;
-use crate::backends::http::errors::{RequestPhase, connect_timeout, dns_error, error, io_error, proxy_error};
+use crate::backends::http::errors::{
+    COMPONENT, RequestPhase, connect_timeout, dns_error, error, io_error, proxy_error,
+};
 use crate::backends::http::settings::{self, Settings, invalid_proxy, port};
+use crate::http::check_public_addresses;
 use crate::{Deadline, ErrorKind, Result};
 
 /// A socket, or TLS over one.
@@ -28,6 +31,13 @@ pub(super) type Io = Box<dyn Stream>;
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// How a server is reached.
+pub(super) struct Route {
+    pub(super) proxy: Option<Arc<Proxy>>,
+    /// Whether private addresses are refused.
+    pub(super) deny_private: bool,
+}
 
 /// The proxy of `http.proxy`.
 pub(super) struct Proxy {
@@ -73,11 +83,14 @@ fn basic(credentials: &str) -> Result<HeaderValue> {
 ///
 /// # Errors
 /// As [`HttpTransport::send`](crate::http::HttpTransport::send), each of them not sent.
-pub(super) async fn connect(uri: &Uri, proxy: Option<&Proxy>, settings: &Settings) -> Result<Io> {
+pub(super) async fn connect(uri: &Uri, route: &Route, settings: &Settings) -> Result<Io> {
     let deadline = Deadline::after(settings.connect_timeout);
     let connecting = async {
-        let io = tcp(proxy.map_or(uri, |proxy| &proxy.uri), deadline).await?;
-        let Some(proxy) = proxy else { return secured(io, uri, settings).await };
+        let Some(proxy) = route.proxy.as_deref() else {
+            return secured(tcp(uri, route.deny_private, deadline).await?, uri, settings).await;
+        };
+        // The proxy resolves the name by itself.
+        let io = tcp(&proxy.uri, false, deadline).await?;
         let io = secured(io, &proxy.uri, settings).await?;
         if uri.scheme_str() != Some("https") {
             return Ok(io);
@@ -88,10 +101,14 @@ pub(super) async fn connect(uri: &Uri, proxy: Option<&Proxy>, settings: &Setting
     connected.unwrap_or_else(|_| Err(connect_timeout())).map_err(crate::Error::not_sent)
 }
 
-async fn tcp(uri: &Uri, deadline: Deadline) -> Result<Io> {
+async fn tcp(uri: &Uri, deny_private: bool, deadline: Deadline) -> Result<Io> {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let found = tokio::net::lookup_host((host, port(uri))).await.map_err(|_| dns_error())?;
-    let stream = connect_to_any(&found.collect::<Vec<_>>(), deadline).await?;
+    let addresses: Vec<SocketAddr> = found.collect();
+    if deny_private {
+        check_public_addresses(COMPONENT, addresses.iter().map(SocketAddr::ip))?;
+    }
+    let stream = connect_to_any(&addresses, deadline).await?;
     // Not worth failing for.
     let _ = stream.set_nodelay(true);
     Ok(Box::new(stream))

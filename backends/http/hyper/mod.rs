@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use self::connect::Proxy;
+use self::connect::{Proxy, Route};
 use self::connection::PooledConnection;
 use self::request_job::RequestJob;
 use super::errors::{COMPONENT, RequestPhase, error, shut_down_error};
@@ -72,9 +72,10 @@ impl HyperTransport {
             self.exchange.admit(&request, Some(runtime.id()), new_connection).await?;
         let (sender, receiver) = response_channel(&call, deadline);
         let proxy = self.proxy.clone().filter(|_| call.pool.settings.is_proxied(request.request.uri()));
+        let route = Route { proxy, deny_private: request.deny_private_addresses };
         let phase = Arc::clone(call.phase());
         let job =
-            RequestJob { request: request.request, deadline, call, response: sender, proxy, _permit: permit };
+            RequestJob { request: request.request, deadline, call, response: sender, route, _permit: permit };
         let job = runtime.spawn(job.run());
         receiver
             .response(Box::pin(

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::connect::{Proxy, connect};
+use super::connect::{Proxy, Route, connect};
 use super::connection::{OpenConnection, PooledConnection};
 use super::errors::from_hyper;
 use super::gzip::GzipDecoder;
@@ -27,20 +27,20 @@ pub(super) struct RequestJob {
     pub(super) deadline: Deadline,
     pub(super) call: ActiveCall<PooledConnection>,
     pub(super) response: ResponseSender,
-    pub(super) proxy: Option<Arc<Proxy>>,
+    pub(super) route: Route,
     pub(super) _permit: OwnedPermit,
 }
 
 impl RequestJob {
     /// Sends the request, delivers the head, then the body as it is read. `Ok` means that the body is complete.
     pub(super) async fn run(self) -> Result<()> {
-        let Self { request, deadline, mut call, mut response, proxy, _permit } = self;
+        let Self { request, deadline, mut call, mut response, route, _permit } = self;
         let (aborted, phase) = (call.connection().aborted.clone(), Arc::clone(call.phase()));
         let began = Instant::now();
         let result = tokio::select! {
             biased;
             () = aborted.cancelled() => Err(shut_down_error(phase.get())),
-            result = exchange(&mut call, request, proxy.as_deref(), &mut response) => result,
+            result = exchange(&mut call, request, &route, &mut response) => result,
             () = tokio::time::sleep_until(deadline.instant()) => Err(timed_out(phase.get(), began.elapsed())),
         };
         if result? {
@@ -54,7 +54,7 @@ impl RequestJob {
 async fn exchange(
     call: &mut ActiveCall<PooledConnection>,
     request: Request<Bytes>,
-    proxy: Option<&Proxy>,
+    route: &Route,
     sender: &mut ResponseSender,
 ) -> Result<bool> {
     let pool = Arc::clone(&call.pool);
@@ -62,11 +62,12 @@ async fn exchange(
     pool.counters.sent(request.body().len());
     let decodes = !request.headers().contains_key(ACCEPT_ENCODING);
     let uri = request.uri().clone();
+    let proxy = route.proxy.as_deref();
     let request = prepared(request, proxy)?;
     let mut silence = pin!(tokio::time::sleep(settings.first_byte_timeout));
 
     let open = &mut call.connection_mut().open;
-    let response = send(open, request, &uri, proxy, settings, &phase, silence.as_mut()).await?;
+    let response = send(open, request, &uri, route, settings, &phase, silence.as_mut()).await?;
     let (parts, body) = response.into_parts();
     if let Some(proxy) = proxy.filter(|_| parts.status == StatusCode::PROXY_AUTHENTICATION_REQUIRED) {
         return Err(proxy.rejection(parts.status));
@@ -110,7 +111,7 @@ async fn send(
     open: &mut Option<OpenConnection>,
     mut request: Request<Full<Bytes>>,
     uri: &Uri,
-    proxy: Option<&Proxy>,
+    route: &Route,
     settings: &Settings,
     phase: &crate::backends::http::errors::AtomicRequestPhase,
     mut silence: Pin<&mut Sleep>,
@@ -122,7 +123,7 @@ async fn send(
         let is_reused = open.is_some();
         let OpenConnection { sender, driver } = match open {
             Some(open) => open,
-            None => open.insert(OpenConnection::new(connect(uri, proxy, settings).await?).await?),
+            None => open.insert(OpenConnection::new(connect(uri, route, settings).await?).await?),
         };
         driver.activity.touch();
         phase.set(RequestPhase::Response);

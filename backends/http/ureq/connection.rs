@@ -75,7 +75,7 @@ impl AgentFactory {
         })
     }
 
-    pub(super) fn agent(&self, uri: &::http::Uri) -> PooledAgent {
+    pub(super) fn agent(&self, uri: &::http::Uri, deny_private: bool) -> PooledAgent {
         let is_proxied = self.settings.is_proxied(uri);
         let phase = Arc::new(AtomicRequestPhase::new(RequestPhase::Connecting));
         let connector = PhaseTrackingConnector {
@@ -84,6 +84,7 @@ impl AgentFactory {
             phase: Arc::clone(&phase),
             first_byte_timeout: self.settings.first_byte_timeout,
             is_proxied,
+            deny_private,
         };
         let resolver = CachingResolver { dns: Arc::clone(&self.dns), phase: Arc::clone(&phase) };
         let config = if is_proxied { &self.proxied } else { &self.direct };

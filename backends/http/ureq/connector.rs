@@ -12,8 +12,9 @@ use ::ureq::unversioned::transport::{
 
 use super::dns_cache::DnsCache;
 use super::tls::TlsConnector;
-use crate::backends::http::errors::{AtomicRequestPhase, RequestPhase};
+use crate::backends::http::errors::{AtomicRequestPhase, COMPONENT, RequestPhase};
 use crate::backends::http::settings::Settings;
+use crate::http::check_public_addresses;
 
 /// Through the proxy if the agent has one, else directly; then TLS.
 pub(super) type ConnectorChain = dyn Connector<(), Out = Box<dyn Transport>>;
@@ -30,6 +31,8 @@ pub(super) struct PhaseTrackingConnector {
     pub(super) phase: Arc<AtomicRequestPhase>,
     pub(super) first_byte_timeout: Duration,
     pub(super) is_proxied: bool,
+    /// Whether private addresses are refused. A proxy resolves names by itself.
+    pub(super) deny_private: bool,
 }
 
 impl Connector for PhaseTrackingConnector {
@@ -41,6 +44,10 @@ impl Connector for PhaseTrackingConnector {
         chained: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
         self.phase.set(RequestPhase::Connecting);
+        if self.deny_private && !self.is_proxied {
+            check_public_addresses(COMPONENT, details.addrs.iter().map(|address| address.ip()))
+                .map_err(|error| Error::Other(Box::new(error)))?;
+        }
         let connected = self.chain.connect(details, chained).inspect_err(|_| self.dns.remove(details.uri))?;
         // The connection to a proxy is only the first step to the server.
         if self.is_proxied && details.config.proxy().is_none() {

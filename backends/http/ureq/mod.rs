@@ -23,6 +23,7 @@ use serde_json::Value;
 
 use self::connection::{AgentFactory, PooledAgent};
 use self::request_job::RequestJob;
+use super::connection_pool::PoolKey;
 use super::exchange::{Admitted, Exchange, response_channel};
 use super::settings::Settings;
 use crate::http::{HttpRequest, HttpResponse, HttpStats, HttpTransport};
@@ -85,7 +86,7 @@ impl UreqTransport {
     }
 
     async fn send_request(&self, request: HttpRequest) -> Result<HttpResponse> {
-        let new_agent = |_: &_| self.agents.agent(request.request.uri());
+        let new_agent = |key: &PoolKey| self.agents.agent(request.request.uri(), key.deny_private);
         let Admitted { call, permit, deadline } = self.exchange.admit(&request, None, new_agent).await?;
         let (sender, receiver) = response_channel(&call, deadline);
         let deadline = std::time::Instant::now() + deadline.remaining();

@@ -1,88 +1,82 @@
-//! One supervised server: connected, reconnected and refreshed in the background.
+//! One server of the configuration: a component of its own.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, Connector};
-use crate::config::{McpProtocol, McpServerConfig};
-use crate::mcp::{McpCall, McpServerHealth, McpServerStatus, McpTool, McpToolResult, ToolNames};
-use crate::support::{Backoff, LazyTask, ResizableSemaphore};
+use super::authorization::{authorization, not_configured};
+use super::catalog::Catalog;
+use super::connection::Connection;
+use super::connector::Connector;
+use super::errors::CHALLENGE;
+use super::headers::{CallHeaders, server_headers};
+use super::state::State;
+use crate::config::McpServerConfig;
+use crate::mcp::{McpCall, McpCredentialStore, McpServerHealth, McpServerStatus, McpTool, McpToolResult};
+use crate::support::{LazyTask, OwnedPermit, ResizableSemaphore};
 use crate::{
     CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase,
     unsupported_limit_error,
 };
 
-/// Delays between attempts to connect.
-const RECONNECT: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-/// How often the supervisor looks whether the connection still lives, and the shortest time between two listings.
-const TICK: Duration = Duration::from_millis(500);
+/// Keys of `_meta` that the protocol sets: a call must not claim another revision or another call's progress.
+const RESERVED_META: [&str; 2] = ["progressToken", "io.modelcontextprotocol/"];
 
 /// A server of the configuration. The supervisor task holds it and ends with `stop`.
 pub(super) struct Server {
     pub(super) config: McpServerConfig,
-    connector: Connector,
-    connect_timeout: Duration,
-    names: Arc<Mutex<ToolNames>>,
+    pub(super) connector: Connector,
+    pub(super) connect_timeout: Duration,
+    pub(super) catalog: Catalog,
     calls: ResizableSemaphore,
-    state: watch::Sender<State>,
+    pub(super) state: watch::Sender<State>,
     /// Wakes the supervisor to drop the connection and reconnect.
-    reconnect: Notify,
-    stop: CancellationToken,
+    pub(super) reconnect: Notify,
+    /// Wakes the supervisor to fetch the tool list.
+    pub(super) relist: Notify,
+    pub(super) stop: CancellationToken,
     supervisor: LazyTask,
 }
 
-#[derive(Default)]
-struct State {
-    connection: Option<Arc<Connection>>,
-    tools: Arc<[McpTool]>,
-    /// The last error, while not connected.
-    error: Option<LastError>,
-    next_attempt: Option<Instant>,
-    attempts: u64,
-    connects: u64,
-    /// The era that worked, so that it is not probed again.
-    protocol: Option<McpProtocol>,
-}
-
-#[derive(Clone)]
-struct LastError {
-    kind: ErrorKind,
-    message: String,
-    retry_after: Option<Duration>,
-}
-
-impl From<&Error> for LastError {
-    fn from(error: &Error) -> Self {
-        Self { kind: error.kind(), message: error.to_string(), retry_after: error.retry_after() }
-    }
+/// A call that may be sent.
+pub(super) struct Admission {
+    connection: Arc<Connection>,
+    headers: CallHeaders,
+    deadline: Deadline,
+    _permit: OwnedPermit,
 }
 
 impl Server {
     pub(super) fn new(
         config: McpServerConfig,
-        connector: Connector,
+        mut connector: Connector,
         connect_timeout: Duration,
-        names: Arc<Mutex<ToolNames>>,
-    ) -> Self {
-        Self {
+        catalog: Catalog,
+        credentials: &Arc<dyn McpCredentialStore>,
+    ) -> Result<Self> {
+        server_headers(&config)?;
+        let stop = CancellationToken::new();
+        if let Some(http) = &mut connector.http {
+            http.call_timeout = config.timeout;
+            http.authorization = authorization(&config, http, credentials, &stop)?;
+        }
+        Ok(Self {
             calls: ResizableSemaphore::new("mcp.max_concurrency", "calls", config.max_concurrency),
             config,
             connector,
             connect_timeout,
-            names,
+            catalog,
             state: watch::Sender::new(State::default()),
             reconnect: Notify::new(),
-            stop: CancellationToken::new(),
+            relist: Notify::new(),
+            stop,
             supervisor: LazyTask::default(),
-        }
+        })
     }
 
     /// Ensures that the supervisor runs. Needs a tokio runtime.
@@ -94,122 +88,11 @@ impl Server {
         });
     }
 
-    async fn supervise(&self) {
-        let mut failed = 0;
-        loop {
-            let delay = match self.connect_once().await {
-                Ok(connection) => {
-                    failed = 0;
-                    let lost = self.watch(&connection).await;
-                    self.state.send_modify(|state| {
-                        state.connection = None;
-                        state.error = Some(LastError::from(&lost));
-                    });
-                    connection_end(connection).await;
-                    Duration::ZERO
-                }
-                Err(error) => {
-                    failed += 1;
-                    RECONNECT.delay_at_least(failed, error.retry_after)
-                }
-            };
-            // Authorization does not come by asking again.
-            let needs_authorization = self.error_kind() == Some(ErrorKind::Authentication);
-            let next = (!needs_authorization).then(|| Instant::now() + delay);
-            self.state.send_modify(|state| state.next_attempt = next);
-            tokio::select! {
-                () = sleep_until(next) => {}
-                () = self.reconnect.notified() => {}
-            }
-        }
-    }
-
-    async fn connect_once(&self) -> Result<Arc<Connection>, LastError> {
-        let deadline = Deadline::after(self.connect_timeout);
-        let protocol = self.state.borrow().protocol.unwrap_or(self.config.protocol);
-        let connected = async {
-            let connection = self.connector.connect(&self.config, protocol, deadline).await?;
-            let tools = deadline.run("mcp", "listing tools", self.list(&connection)).await??;
-            Ok::<_, Error>((Arc::new(connection), tools))
-        };
-        match connected.await {
-            Ok((connection, tools)) => {
-                tracing::info!(mcp.server = self.config.name, tools = tools.len(), "connected");
-                self.state.send_modify(|state| {
-                    state.protocol = Some(match connection.is_stateless() {
-                        true => McpProtocol::Stateless,
-                        false => McpProtocol::Initialize,
-                    });
-                    state.connection = Some(Arc::clone(&connection));
-                    state.tools = tools;
-                    state.error = None;
-                    state.next_attempt = None;
-                    state.attempts += 1;
-                    state.connects += 1;
-                });
-                Ok(connection)
-            }
-            Err(error) => {
-                tracing::warn!(mcp.server = self.config.name, %error, "failed to connect");
-                let error = LastError::from(&error);
-                self.state.send_modify(|state| {
-                    state.attempts += 1;
-                    state.error = Some(error.clone());
-                    // A server that was replaced by one of another era is probed anew.
-                    state.protocol = None;
-                });
-                Err(error)
-            }
-        }
-    }
-
-    async fn list(&self, connection: &Connection) -> Result<Arc<[McpTool]>> {
-        let tools = connection.list_tools(&self.config.name, &self.connector.guards).await?;
-        let mut names = self.names.lock();
-        let allowed = tools.into_iter().filter(|tool| is_allowed(&self.config, &tool.original_name));
-        let named = allowed.map(|mut tool| {
-            tool.name = names.assign(&self.config.name, self.config.prefix.as_deref(), &tool.original_name);
-            tool.server_url.clone_from(&self.config.url);
-            tool
-        });
-        Ok(named.collect())
-    }
-
-    /// Refreshes the tool list as it changes, until the connection ends; the error says why it ended.
-    async fn watch(&self, connection: &Connection) -> Error {
-        let component = format!("mcp:{}", self.config.name);
-        loop {
-            tokio::select! {
-                () = self.reconnect.notified() => {
-                    return Error::new(ErrorKind::Unavailable, component, "reconnecting");
-                }
-                () = connection.tools_changed() => self.refresh(connection).await,
-                () = tokio::time::sleep(TICK) => {}
-            }
-            if connection.is_closed() {
-                return Error::new(ErrorKind::Unavailable, component, "connection lost");
-            }
-        }
-    }
-
-    async fn refresh(&self, connection: &Connection) {
-        let deadline = Deadline::after(self.connect_timeout);
-        match deadline.run("mcp", "listing tools", self.list(connection)).await.and_then(|tools| tools) {
-            Ok(tools) => self.state.send_modify(|state| state.tools = tools),
-            Err(error) => {
-                tracing::warn!(mcp.server = self.config.name, %error, "failed to refresh the tool list")
-            }
-        }
-        // A storm of notifications costs at most two listings a second.
-        tokio::time::sleep(TICK).await;
-    }
-
     /// Waits until the server is connected or has made `attempts` attempts.
     pub(super) async fn settled(&self, attempts: u64) {
         let mut state = self.state.subscribe();
         let settled = |state: &State| {
-            let stuck = state.error.as_ref().is_some_and(|error| error.kind == ErrorKind::Authentication);
-            state.connection.is_some() || state.attempts >= attempts || stuck
+            state.connection.is_some() || state.attempts >= attempts || state.needs_authorization()
         };
         // The sender lives as long as `self`.
         let _ = state.wait_for(settled).await;
@@ -227,6 +110,22 @@ impl Server {
         self.connection().map(drop)
     }
 
+    /// Starts an authorization by a user; see
+    /// [`McpServerManager::begin_authorization`](crate::mcp::McpServerManager::begin_authorization).
+    pub(super) async fn begin_authorization(&self, redirect_url: &str, deadline: Deadline) -> Result<String> {
+        let authorization = self.connector.http.as_ref().and_then(|http| http.authorization.as_ref());
+        let authorization = authorization.ok_or_else(|| not_configured(&self.config.name))?;
+        let challenge = self.state.borrow().challenge.clone();
+        authorization.begin(redirect_url, challenge.as_deref(), deadline).await
+    }
+
+    pub(super) async fn complete_authorization(&self, callback_url: &str, deadline: Deadline) -> Result<()> {
+        let authorization = self.connector.http.as_ref().and_then(|http| http.authorization.as_ref());
+        let authorization = authorization.ok_or_else(|| not_configured(&self.config.name))?;
+        authorization.complete(callback_url, deadline).await?;
+        self.reconnect(deadline).await
+    }
+
     pub(super) fn tools(&self) -> Arc<[McpTool]> {
         let state = self.state.borrow();
         match state.connection {
@@ -235,6 +134,7 @@ impl Server {
         }
     }
 
+    /// The connection, or why there is none.
     fn connection(&self) -> Result<Arc<Connection>> {
         let state = self.state.borrow();
         let component = || format!("mcp:{}", self.config.name);
@@ -247,11 +147,38 @@ impl Server {
                 _ => ErrorKind::Unavailable,
             };
             let reason = state.error.as_ref().map_or("not connected yet", |error| error.message.as_str());
-            let next = state.next_attempt.map(|next| next.saturating_duration_since(Instant::now()));
-            Error::new(kind, component(), format!("not connected: {reason}"))
+            let next =
+                state.next_attempt.map(|next| next.saturating_duration_since(tokio::time::Instant::now()));
+            let error = Error::new(kind, component(), format!("not connected: {reason}"))
                 .with_retry_after(next)
-                .not_sent()
+                .not_sent();
+            match state.error.as_ref().and_then(|error| error.challenge.clone()) {
+                Some(challenge) => error.with_context(CHALLENGE, challenge),
+                None => error,
+            }
         })
+    }
+
+    /// The connection. One that was lost just now is waited for, so that one recovery serves all callers.
+    async fn recovered(&self, deadline: Deadline) -> Result<Arc<Connection>> {
+        if self.state.borrow().is_recovering() && !self.stop.is_cancelled() {
+            self.notice_loss();
+            let mut state = self.state.subscribe();
+            let recovered = async {
+                let _ = state.wait_for(|state| !state.is_recovering()).await;
+            };
+            let waited = deadline.run("mcp", "reconnecting", recovered).await;
+            waited.map_err(|error| error.with_context("server", &self.config.name).not_sent())?;
+        }
+        self.connection()
+    }
+
+    /// Wakes the supervisor if the connection it watches is lost.
+    fn notice_loss(&self) {
+        let is_lost = |state: &State| state.connection.as_ref().is_some_and(|current| current.is_closed());
+        if is_lost(&self.state.borrow()) {
+            self.reconnect.notify_one();
+        }
     }
 
     /// Ends the supervisor. What it holds is dropped with it.
@@ -260,49 +187,68 @@ impl Server {
         self.state.send_replace(State::default());
     }
 
-    fn error_kind(&self) -> Option<ErrorKind> {
-        self.state.borrow().error.as_ref().map(|error| error.kind)
-    }
-
-    pub(super) async fn call(&self, call: McpCall) -> Result<McpToolResult> {
+    /// Waits until `call` may be sent. A server that is known to be down fails the call before it waits for a permit.
+    /// Dropping the future leaves the queue.
+    pub(super) async fn admit(&self, call: &McpCall) -> Result<Admission> {
+        let headers = self.check_call(call)?;
         let own = Deadline::after(self.config.timeout);
         let deadline = call.deadline.map_or(own, |deadline| deadline.min(own));
-        let connection = self.connection()?;
+        self.recovered(deadline).await?;
         let waiting = deadline.run("mcp", "waiting for a call permit", self.calls.acquire_owned()).await;
-        let _permit =
+        let permit =
             waiting.map_err(|error| error.with_context("setting", "mcp.max_concurrency").not_sent())??;
+        let connection = self.recovered(deadline).await?;
+        Ok(Admission { connection, headers, deadline, _permit: permit })
+    }
+
+    pub(super) async fn call_tool(&self, call: McpCall, admission: Admission) -> Result<McpToolResult> {
+        let Admission { connection, headers, deadline, _permit } = admission;
+        tracing::Span::current().record("mcp.protocol.version", connection.protocol_version());
         // rmcp ends the call at the deadline and notifies the server; this limit is for a connection that hangs.
         let hard = Deadline::after(deadline.remaining() + Duration::from_millis(50));
-        let called = connection.call_tool(call, deadline, &self.connector.guards);
+        let called = connection.call_tool(call, headers, deadline, &self.catalog);
         let result = hard.run("mcp", "calling the tool", called).await.and_then(|result| result);
-        if result.is_err() && connection.is_closed() && self.is_current(&connection) {
-            self.reconnect.notify_one();
+        if let Err(error) = &result {
+            if let Some((_, challenge)) = error.context().find(|(name, _)| *name == CHALLENGE) {
+                self.state.send_modify(|state| state.challenge = Some(challenge.to_owned()));
+            }
+            self.notice_loss();
         }
         result
     }
 
-    fn is_current(&self, connection: &Arc<Connection>) -> bool {
-        self.state.borrow().connection.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection))
+    /// What a call adds to its request must not reach into the protocol.
+    fn check_call(&self, call: &McpCall) -> Result<CallHeaders> {
+        self.catalog.check_call(&call.tool)?;
+        let invalid = |message: String| {
+            Err(Error::new(ErrorKind::InvalidInput, format!("mcp:{}", self.config.name), message).not_sent())
+        };
+        let is_reserved = |key: &&String| RESERVED_META.iter().any(|reserved| key.starts_with(reserved));
+        if let Some(key) = call.meta.keys().find(is_reserved) {
+            return invalid(format!("_meta key {key:?} belongs to the protocol and cannot be set"));
+        }
+        let headers = CallHeaders::new(call)?;
+        if self.config.url.is_none() && !headers.is_empty() {
+            return invalid("a server that is a child process has no HTTP headers; use _meta".to_owned());
+        }
+        Ok(headers)
     }
 
     pub(super) fn status(&self) -> McpServerStatus {
-        let state = self.state.borrow();
-        let health = match (&state.connection, &state.error) {
-            (Some(_), _) => McpServerHealth::Healthy,
-            (None, Some(error)) if error.kind == ErrorKind::Authentication => {
-                McpServerHealth::NeedsAuthorization
-            }
-            (None, Some(_)) => McpServerHealth::Error,
-            (None, None) => McpServerHealth::Disconnected,
-        };
-        let mut status = McpServerStatus::new(&self.config.name, health);
-        status.error = state.error.as_ref().map(|error| error.message.clone());
-        status.next_attempt = state.next_attempt.map(|next| next.saturating_duration_since(Instant::now()));
-        status.protocol_version =
-            state.connection.as_ref().and_then(|connection| connection.protocol_version());
-        status.tools = state.connection.as_ref().map_or(0, |_| state.tools.len());
-        status.connects = state.connects;
+        let mut status = self.state.borrow().status(&self.config.name);
+        status.description.clone_from(&self.config.description);
+        status.changed_tools = self.catalog.changed();
         status
+    }
+
+    /// Accepts the present definition of a tool that has changed.
+    pub(super) fn accept(&self, tool: &str) -> Result<()> {
+        let accepted = self.catalog.accept(tool)?;
+        self.state.send_modify(|state| {
+            let others = state.tools.iter().filter(|tool| tool.original_name != accepted.original_name);
+            state.tools = others.cloned().chain([accepted.clone()]).collect();
+        });
+        Ok(())
     }
 
     /// Checks whether the server responds.
@@ -313,27 +259,9 @@ impl Server {
         if let Err(error) = answered.and_then(|answered| answered) {
             status.health = McpServerHealth::Unhealthy;
             status.error = Some(error.to_string());
+            self.notice_loss();
         }
         status
-    }
-}
-
-fn is_allowed(config: &McpServerConfig, tool: &str) -> bool {
-    let listed = |list: &[String]| list.iter().any(|name| name == tool);
-    config.allow_tools.as_deref().is_none_or(listed) && !listed(&config.deny_tools)
-}
-
-/// Closes a connection that calls may still hold: the last of them drops it.
-async fn connection_end(connection: Arc<Connection>) {
-    if let Some(connection) = Arc::into_inner(connection) {
-        connection.close(Deadline::after(Duration::from_secs(3))).await;
-    }
-}
-
-async fn sleep_until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -348,7 +276,8 @@ impl Component for Server {
     }
 
     fn limits(&self) -> Vec<LimitUsage> {
-        vec![self.calls.usage()]
+        let calls = self.calls.usage();
+        [calls].into_iter().chain(self.catalog.limits()).collect()
     }
 
     fn counters(&self) -> Value {
@@ -366,6 +295,10 @@ impl Component for Server {
     }
 
     fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        if self.catalog.set_guard(key, max) {
+            self.relist.notify_one();
+            return Ok(());
+        }
         if key != self.calls.key() {
             return Err(unsupported_limit_error(self.name().into_owned(), key));
         }
@@ -373,6 +306,7 @@ impl Component for Server {
         Ok(())
     }
 
+    /// Calls that run may end by the deadline; only then is the connection closed under them.
     async fn close(&self, deadline: Deadline) -> CloseReport {
         self.calls.close();
         let before = self.calls.used();
@@ -380,8 +314,8 @@ impl Component for Server {
         let aborted = self.calls.used();
         self.stop.cancel();
         let connection = self.state.send_replace(State::default()).connection;
-        if let Some(connection) = connection.and_then(Arc::into_inner) {
-            connection.close(Deadline::after(deadline.remaining().max(TICK))).await;
+        if let Some(connection) = connection {
+            connection.close(deadline).await;
         }
         CloseReport::new(before.saturating_sub(aborted), aborted, Vec::new())
     }
