@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
 use crate::limits::{Health, LimitUsage};
 use crate::llm::{HttpClientFactory, LlmClient};
-use crate::mcp::McpServerManager;
+use crate::mcp::{McpClientHandler, McpServerManager};
 use crate::memory::{MemoryManager, RemovedEntry};
 use crate::registry::{BackendRegistry, BuildContext, Registry};
 use crate::support::panic_message;
@@ -330,6 +330,12 @@ impl ArshaiBuilder {
         listener: impl Fn(BackgroundFailure) + Send + Sync + 'static,
     ) -> Self {
         self.context.background_failure_listener = Some(Arc::new(listener));
+        self
+    }
+
+    /// Answers what MCP servers ask of the application: input of the user, an answer of a language model, folders.
+    pub fn mcp_handler(mut self, handler: Arc<dyn McpClientHandler>) -> Self {
+        self.context.mcp_handler = Some(handler);
         self
     }
 

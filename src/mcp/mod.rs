@@ -5,6 +5,7 @@
 //! deadline. `mcp.backend` selects the implementation (`rmcp`).
 
 mod call;
+mod client_handler;
 mod guards;
 mod names;
 mod result;
@@ -21,6 +22,9 @@ use crate::error::Result;
 use crate::tasks::Functions;
 
 pub use call::{McpCall, ProgressListener};
+pub use client_handler::{
+    McpClientCapabilities, McpClientHandler, McpElicitation, McpElicitationResult, McpRoot,
+};
 pub use guards::McpGuards;
 pub use names::ToolNames;
 pub use result::{McpContent, McpToolResult};

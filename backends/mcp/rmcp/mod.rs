@@ -3,6 +3,7 @@
 mod connection;
 mod errors;
 mod http_client;
+mod input;
 mod server;
 mod stdio;
 
