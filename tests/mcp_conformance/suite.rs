@@ -97,7 +97,9 @@ fn outcome(checks: &[Value]) -> Outcome {
         }
         match text("status") {
             "SUCCESS" => outcome.successes += 1,
-            "FAILURE" | "WARNING" => outcome.failures.push(format!("{}: {}", text("id"), text("errorMessage"))),
+            "FAILURE" | "WARNING" => {
+                outcome.failures.push(format!("{}: {}", text("id"), text("errorMessage")))
+            }
             _ => {}
         }
     }

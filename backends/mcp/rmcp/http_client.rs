@@ -15,6 +15,7 @@ use rmcp::transport::streamable_http_client::{
     StreamableHttpError, StreamableHttpPostResponse, StreamableHttpResponseLimits,
 };
 use sse_stream::{Sse, SseStream};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::http::{HttpBody, HttpRequest, HttpResponse, HttpTransport};
@@ -36,11 +37,27 @@ pub(super) struct TransportClient {
     /// Longest a POST may take, its whole response included.
     post_timeout: Duration,
     last_opened: Arc<Mutex<Option<Instant>>>,
+    /// Whether a session began, and whether its listening stream was asked for and answered.
+    session: Arc<watch::Sender<Session>>,
+}
+
+#[derive(Default)]
+struct Session {
+    has_begun: bool,
+    is_listening: bool,
 }
 
 impl TransportClient {
     pub(super) fn new(http: Arc<dyn HttpTransport>, post_timeout: Duration) -> Self {
-        Self { http, post_timeout, last_opened: Arc::default() }
+        Self { http, post_timeout, last_opened: Arc::default(), session: Arc::default() }
+    }
+
+    /// Waits until the session's listening stream is open or refused, so that no change of the tools is missed between
+    /// listing them and listening. Returns at once without a session.
+    pub(super) async fn listening(&self) {
+        let mut session = self.session.subscribe();
+        // The sender lives as long as `self`.
+        let _ = session.wait_for(|session| !session.has_begun || session.is_listening).await;
     }
 
     async fn send(
@@ -144,6 +161,9 @@ impl StreamableHttpClient for TransportClient {
             _ => {}
         }
         let session_id = text_header(&response.headers, &SESSION_ID).map(str::to_owned);
+        if session_id.is_some() {
+            self.session.send_if_modified(|session| !std::mem::replace(&mut session.has_begun, true));
+        }
         if is_media_type(&response.headers, EVENT_STREAM) {
             let stream = event_stream(response.body, limits.max_sse_event_size);
             return Ok(StreamableHttpPostResponse::Sse(stream, session_id));
@@ -204,7 +224,9 @@ impl StreamableHttpClient for TransportClient {
         if let Some(id) = last_event_id {
             request.headers_mut().insert(LAST_EVENT_ID, header_value(&id)?);
         }
-        let response = self.send(request, None).await?;
+        let response = self.send(request, None).await;
+        self.session.send_modify(|session| session.is_listening = true);
+        let response = response?;
         check_authorization(&response)?;
         match response.status {
             StatusCode::METHOD_NOT_ALLOWED => Err(StreamableHttpError::ServerDoesNotSupportSse),

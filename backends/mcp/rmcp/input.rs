@@ -42,7 +42,6 @@ impl Input {
     }
 
     /// The handler's capabilities as the protocol announces them.
-    #[expect(deprecated, reason = "sampling and roots are deprecated and still in use")]
     pub(super) fn capabilities(&self) -> ClientCapabilities {
         let supported = self.supported();
         let mut elicitation = ElicitationCapability::new();

@@ -1,11 +1,16 @@
 //! MCP servers over `rmcp`: HTTP over the runtime's own transport, and child processes.
 
 mod connection;
+mod connector;
 mod errors;
+mod handler;
 mod http_client;
 mod input;
+mod listing;
 mod server;
+mod state;
 mod stdio;
+mod supervisor;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,7 +28,7 @@ use crate::{
     BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
     ShutdownPhase,
 };
-use connection::{Connector, http_headers};
+use connector::{Connector, http_headers};
 use server::Server;
 
 const COMPONENT: &str = "mcp";
@@ -56,6 +61,7 @@ impl RmcpServerManager {
             http: context.http.clone(),
             inherited: Arc::new(config.inherited_env.clone()),
             guards: McpGuards::default(),
+            handler: context.mcp_handler.clone(),
         };
         let names = Arc::new(Mutex::new(ToolNames::default()));
         let connect_timeout = config.connection_timeout;
