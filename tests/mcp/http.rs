@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use crate::support::{arguments, connected, everything, python, soon};
 
 /// A real server on a free port. Dropping it kills it.
-struct HttpServer(Child, String);
+pub(crate) struct HttpServer(Child, pub(crate) String);
 
 impl HttpServer {
-    async fn start(command: impl FnOnce(u16) -> Command) -> Self {
+    pub(crate) async fn start(command: impl FnOnce(u16) -> Command) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .expect("a free port")
             .local_addr()
@@ -50,7 +50,7 @@ impl Drop for HttpServer {
 }
 
 /// The command of a configured child process, for HTTP.
-fn command(config: &McpServerConfig, args: &[&str]) -> Command {
+pub(crate) fn command(config: &McpServerConfig, args: &[&str]) -> Command {
     let mut command = Command::new(config.command.as_deref().expect("a program"));
     command.arg(&config.args[0]).args(args);
     command

@@ -3,5 +3,8 @@
 
 mod faults;
 mod http;
+mod seed;
 mod servers;
+mod stdio;
 mod support;
+mod third_party;

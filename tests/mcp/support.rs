@@ -34,12 +34,16 @@ pub(crate) fn everything(name: &str) -> McpServerConfig {
 }
 
 pub(crate) fn runtime(servers: impl IntoIterator<Item = McpServerConfig>) -> Arshai {
+    Arshai::builder(config(servers)).build().expect("the configuration is valid")
+}
+
+pub(crate) fn config(servers: impl IntoIterator<Item = McpServerConfig>) -> Config {
     let mut config = Config::default();
     config.mcp.enabled = true;
     config.mcp.connection_timeout = Duration::from_secs(20);
     config.mcp.servers = servers.into_iter().collect();
     config.mcp.inherited_env = [("PATH".to_owned(), std::env::var("PATH").expect("there is a path"))].into();
-    Arshai::builder(config).build().expect("the configuration is valid")
+    config
 }
 
 pub(crate) fn soon() -> Deadline {

@@ -18,7 +18,7 @@ use super::errors::{connect_error, is_final};
 use super::handler::Handler;
 use super::http_client::TransportClient;
 use super::input::Input;
-use super::stdio::{LineLimit, ServerProcess};
+use super::stdio::ServerProcess;
 use crate::config::{McpProtocol, McpServerConfig};
 use crate::http::HttpTransport;
 use crate::mcp::{McpClientHandler, McpGuards};
@@ -82,10 +82,10 @@ impl Connector {
                 (served, None)
             }
             None => {
-                let (process, stdout, stdin) = ServerProcess::spawn(config, &self.inherited)?;
                 // A longer line would be dropped, and the call that it answers would wait for its deadline: the
                 // connection ends instead. A result may be there twice, as text and structured, with escapes.
-                let stdout = LineLimit::new(stdout, self.guards.max_result_bytes.saturating_mul(4));
+                let max_line = self.guards.max_result_bytes.saturating_mul(4);
+                let (process, stdout, stdin) = ServerProcess::spawn(config, &self.inherited, max_line)?;
                 let transport = AsyncRwTransport::new_client(stdout, stdin).with_max_line_length(usize::MAX);
                 let serving = serve_client_with_lifecycle(handler, transport, lifecycle);
                 (deadline.run("mcp", "connecting", serving).await, Some(process))

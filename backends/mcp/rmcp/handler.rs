@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rmcp::model::{
     ClientConfig, ElicitRequestParams, ElicitResult, ErrorCode, Implementation, ProgressNotificationParam,
-    ProgressToken,
+    ProgressToken, ProtocolVersion,
 };
 #[expect(deprecated, reason = "sampling and roots are deprecated and still in use")]
 use rmcp::model::{CreateMessageRequestParams, CreateMessageResult, ListRootsResult};
@@ -84,6 +84,8 @@ impl Drop for Listening {
 impl ClientHandler for Handler {
     fn get_info(&self) -> ClientConfig {
         let mut config = ClientConfig::default();
+        // For the handshake, which the stateless era does not have.
+        config.protocol_version = ProtocolVersion::LATEST_WITH_INITIALIZE;
         config.capabilities = self.input.capabilities();
         config.client_info = Implementation::new("arshai", env!("CARGO_PKG_VERSION"));
         config
