@@ -1,5 +1,6 @@
 //! The one lifecycle of every part of a runtime.
 
+use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::limits::{Health, LimitUsage};
 ///   returns by the deadline (plus scheduling). Closing twice is fine: the second report covers what is left by then.
 ///   Work offered afterwards fails with [`ErrorKind::Closed`].
 #[async_trait]
-pub trait Component: fmt::Debug + Send + Sync + 'static {
+pub trait Component: Any + fmt::Debug + Send + Sync {
     /// The name, with its instance where there are several: `memory`, `redis`, `mcp:weather`, `llm:gpt-4o`.
     fn name(&self) -> Cow<'_, str>;
 
@@ -136,7 +137,28 @@ impl Components {
         self.0.lock().retain(|other| !Arc::ptr_eq(other, component));
     }
 
+    /// The component of type `T`; if there is none, the one that `build` gives, which may itself register components.
+    pub(crate) fn get_or_register<T: Component>(&self, build: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        if let Some(component) = find(&self.0.lock()) {
+            return Ok(component);
+        }
+        let built = Arc::new(build()?);
+        let mut components = self.0.lock();
+        // Another thread may have been first.
+        if let Some(component) = find(&components) {
+            return Ok(component);
+        }
+        components.push(Arc::clone(&built) as Arc<dyn Component>);
+        Ok(built)
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<dyn Component>> {
         self.0.lock().clone()
     }
+}
+
+fn find<T: Component>(components: &[Arc<dyn Component>]) -> Option<Arc<T>> {
+    components
+        .iter()
+        .find_map(|component| Arc::downcast(Arc::clone(component) as Arc<dyn Any + Send + Sync>).ok())
 }

@@ -86,6 +86,15 @@ impl BuildContext {
         self.components.register(component);
     }
 
+    /// The registered component of type `T`, or else the one that `build` gives, registered: for parts that the whole
+    /// runtime shares.
+    ///
+    /// # Errors
+    /// Those of `build`. Nothing is registered then.
+    pub fn get_or_register<T: Component>(&self, build: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        self.components.get_or_register(build)
+    }
+
     /// Removes a component that was [registered](Self::register), without closing it.
     pub fn unregister(&self, component: &Arc<dyn Component>) {
         self.components.unregister(component);

@@ -2,9 +2,9 @@
 # Runs every test of every feature. This is the README's one test command.
 #
 # Needs Rust and a C toolchain. What the tests stand on besides is installed where it is missing: redis-server from
-# the system's packages, Python arshai, MCP's Python SDK and a server made with it from PyPI; a server of models, MCP
-# servers, MCP's conformance suite and the Node that it needs from npm; all pinned, into target/. A thing that cannot be installed fails this
-# script: it never skips in silence. Where all is there it only looks.
+# the system's packages; Python arshai, MCP's Python SDK, a server made with it and two Milvus servers from PyPI; a server
+# of models, MCP servers, MCP's conformance suite and the Node that it needs from npm; all pinned, into target/. A thing
+# that cannot be installed fails this script: it never skips in silence. Where all is there it only looks.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -40,10 +40,11 @@ redis=$(redis-server --version | sed -nE 's/.* v=([0-9]+)\..*/\1/p')
     fail "redis-server 7 or newer is needed, this is: $(redis-server --version); see https://redis.io/downloads"
 
 # --- Python arshai, the reference for what both read and write.
-peer='arshai[redis]==1.15.0'
+# It imports pkg_resources, which setuptools 81 no longer has.
+peer=('arshai[redis,vector-db]==1.15.0' 'pymilvus==2.6.17' 'setuptools<81')
 peer_works() {
-    target/python/bin/python -c 'import importlib.metadata as installed, redis, sys
-sys.exit(installed.version("arshai") != "1.15.0")' 2>/dev/null
+    target/python/bin/python -c 'import importlib.metadata as installed, pkg_resources, pymilvus, redis, sys
+sys.exit((installed.version("arshai"), installed.version("pymilvus")) != ("1.15.0", "2.6.17"))' 2>/dev/null
 }
 # A version manager may put names on the path that run nothing, so each candidate is run.
 find_python() {
@@ -61,6 +62,7 @@ sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; then
 install_python() {
     local python folder=$1
     shift
+    echo "tests/all.sh: installing $* into $folder"
     python=$(find_python) || { system_install python3 python3-venv >&2 && python=$(find_python); } ||
         fail "Python 3.11 or 3.12 with venv is missing and could not be installed; on Debian 12: apt-get install python3-venv"
     rm -rf "$folder"
@@ -69,9 +71,8 @@ install_python() {
         fail "pip could not install $*; it needs a package index (PyPI, or the one that pip's configuration names)"
 }
 if ! peer_works; then
-    echo "tests/all.sh: installing $peer into target/python"
-    install_python target/python "$peer"
-    peer_works || fail "$peer is installed in target/python and does not work; remove that folder and try again"
+    install_python target/python "${peer[@]}"
+    peer_works || fail "${peer[*]} are installed in target/python and do not work; remove that folder and try again"
 fi
 
 # --- The official Python SDK of MCP, for a server, and a server that others made with it.
@@ -82,10 +83,22 @@ sys.exit(any(installed.version(name) != version for name, version in (pin.split(
         "${mcp_python[@]}" 2>/dev/null
 }
 if ! mcp_python_works; then
-    echo "tests/all.sh: installing ${mcp_python[*]} into target/mcp-python"
     install_python target/mcp-python "${mcp_python[@]}"
     mcp_python_works || fail "${mcp_python[*]} are installed in target/mcp-python and do not work; remove that folder and try again"
 fi
+
+# --- Two Milvus servers: a small one with sparse vectors, and the full one.
+milvus_works() {
+    "target/$1/bin/python" -c 'import importlib.metadata as installed, sys
+sys.exit(installed.version(sys.argv[1]) != sys.argv[2])' "$2" "$3" 2>/dev/null
+}
+install_milvus() {
+    milvus_works "$@" && return
+    install_python "target/$1" "$2==$3"
+    milvus_works "$@" || fail "$2==$3 is installed in target/$1 and does not work; remove that folder and try again"
+}
+install_milvus milvus-lite milvus-lite 2.5.1
+install_milvus milvus-server milvus 2.3.5
 
 # --- From npm: an independent server of models, MCP servers, and MCP's conformance suite. The suite needs Node 22, whose
 # package downloads by a script what a package of each platform holds: the latter is installed, without scripts.

@@ -18,7 +18,7 @@ use super::connection::RedisConnection;
 use super::connection_manager::ConnectionManager;
 use super::errors::from_fred;
 use super::fred_connection::RedisConnector;
-use super::in_flight::InFlightLimit;
+use super::in_flight::{InFlightGuard, InFlightLimit};
 use super::settings::Settings;
 use super::value::RedisValue;
 use super::{COMPONENT, fred};
@@ -73,7 +73,7 @@ pub struct RedisClient(Arc<Inner>);
 struct Inner {
     pool: Arc<dyn ConnectionPool>,
     shared: ConnectionManager,
-    in_flight: InFlightLimit,
+    in_flight: Arc<InFlightLimit>,
     command_timeout: Duration,
     max_value_bytes: usize,
     counters: Counters,
@@ -101,28 +101,31 @@ pub struct RedisStats {
 }
 
 impl RedisClient {
-    /// Builds a client from the configuration and registers it as a component of the runtime.
+    /// The client of the runtime that `context` belongs to: the first call builds it from the configuration and
+    /// registers it as a component, and all others share it.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for an invalid URL, without echoing it; [`ErrorKind::UnknownBackend`] for an unknown
     /// pool.
     pub fn from_context(context: &BuildContext) -> Result<Self> {
+        context.get_or_register(|| Self::build(context)).map(|client| Self::clone(&client))
+    }
+
+    fn build(context: &BuildContext) -> Result<Self> {
         let redis = &context.config.redis;
         let mut pool = PoolSettings::new(COMPONENT, &context.config.pool);
         // Connecting is part of a command.
         pool.connect_timeout = redis.connect_timeout.min(redis.command_timeout);
         let connector = RedisConnector::new(Settings::new(&context.config)?);
         let pool = context.build_pool(Arc::new(connector), pool)?;
-        let client = Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Inner {
             shared: ConnectionManager::new(Arc::clone(&pool), redis.command_timeout),
             pool,
             in_flight: InFlightLimit::new(redis.max_pending_commands, redis.max_pending_bytes),
             command_timeout: redis.command_timeout,
             max_value_bytes: redis.max_value_bytes,
             counters: Counters::default(),
-        }));
-        context.register(Arc::new(client.clone()));
-        Ok(client)
+        })))
     }
 
     /// Sets a key, with an expiry if `expire` is given (Python: `set_key`).
@@ -193,7 +196,9 @@ impl RedisClient {
     }
 
     /// Runs any other command with fred's own client, on the shared connection (Python: `get_client`). `name` is the
-    /// name of the command in errors. `work` should be one non-blocking command: all callers share the connection.
+    /// name of the command in errors. `work` should be one non-blocking command: all callers share the connection. A
+    /// reply of another type than `T` is [`ErrorKind::Protocol`] and closes the connection, since replies may be out of
+    /// step with their commands.
     ///
     /// ```no_run
     /// # async fn example(redis: &arshai::backends::redis::RedisClient) -> arshai::Result<()> {
@@ -232,7 +237,7 @@ impl RedisClient {
     {
         let Inner { in_flight, counters, .. } = &*self.0;
         let result = match in_flight.try_acquire(bytes) {
-            Ok(_guard) => self.run_with_retries(name, idempotency, deadline, work).await,
+            Ok(guard) => self.run_with_retries(name, idempotency, deadline, guard, work).await,
             Err(error) => Err(error),
         };
         counters.commands.fetch_add(1, Ordering::Relaxed);
@@ -247,19 +252,22 @@ impl RedisClient {
         name: &'static str,
         idempotency: Idempotency,
         deadline: Deadline,
+        guard: InFlightGuard,
         work: F,
     ) -> Result<T>
     where
         F: Fn(Client) -> Fut,
         Fut: Future<Output = Result<T, FredError>>,
     {
+        let mut in_flight = Some(guard);
         let mut attempt = 1;
         loop {
             let connection = self.0.shared.get_or_connect(deadline).await?;
-            let error = match connection.run(deadline, work(connection.client().clone())).await {
-                Ok(value) => return Ok(value),
-                Err(error) => from_fred(&error, name),
-            };
+            let error =
+                match connection.run(deadline, &mut in_flight, work(connection.client().clone())).await {
+                    Ok(value) => return Ok(value),
+                    Err(error) => from_fred(&error, name),
+                };
             let delay = BACKOFF.delay(attempt);
             if attempt == MAX_ATTEMPTS || !may_retry(&error, idempotency) || deadline.remaining() <= delay {
                 return Err(error);

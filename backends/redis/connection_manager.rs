@@ -1,25 +1,21 @@
 //! The shared connection: used by all callers at the same time, replaced when it breaks.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fred::clients::Client;
-use fred::error::{Error as FredError, ErrorKind as FredKind};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::COMPONENT;
-use super::errors::{breaks_connection, connection_lost_error};
-use super::fred_connection::FredConnection;
-use crate::pool::{ConnectionPool, PooledConnection};
+use super::multiplexed::MultiplexedConnection;
+use crate::pool::ConnectionPool;
 use crate::support::Backoff;
 use crate::{Deadline, Error, ErrorKind, Result};
 
 const INITIAL_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
+const UNREACHABLE: &str = "Redis is unreachable";
 
 /// Connects when a connection is first needed, and again when it has broken.
 ///
@@ -46,6 +42,7 @@ struct Outage {
     failed_at: Instant,
     retry_at: Instant,
     kind: ErrorKind,
+    retryable: bool,
     message: String,
 }
 
@@ -66,8 +63,8 @@ impl ConnectionManager {
     /// The connection, connecting if there is none. Dropping the future leaves the attempt to the next caller.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] when Redis cannot be reached before the deadline, with the last error;
-    /// [`ErrorKind::Timeout`] when the deadline passed before an attempt completed; permanent errors immediately.
+    /// [`ErrorKind::Unavailable`] when Redis cannot be reached before the deadline, with the last error; errors that
+    /// are not retryable immediately.
     /// Nothing was sent.
     pub(super) async fn get_or_connect(&self, deadline: Deadline) -> Result<Arc<MultiplexedConnection>> {
         match self.current() {
@@ -92,7 +89,11 @@ impl ConnectionManager {
         let arrived = Instant::now();
         loop {
             // Locked anew for each attempt, so that queued callers see its failure.
-            let mut outage = deadline.run(COMPONENT, "connecting to Redis", self.outage.lock()).await?;
+            let attempt = deadline.run(COMPONENT, "connecting to Redis", self.outage.lock()).await;
+            let mut outage = attempt.map_err(|_| {
+                let last = "timed out: waiting for an attempt to connect";
+                Error::new(ErrorKind::Unavailable, COMPONENT, UNREACHABLE).with_context("last_error", last)
+            })?;
             if let Some(connection) = self.current() {
                 return Ok(connection);
             }
@@ -114,7 +115,7 @@ impl ConnectionManager {
                 }
                 Err(error) => {
                     let known = self.record_failure(&mut outage, &error);
-                    if is_permanent(&error) {
+                    if !error.is_retryable() {
                         return Err(error);
                     }
                     if deadline.has_passed() {
@@ -151,6 +152,7 @@ impl ConnectionManager {
             failed_at: now,
             retry_at: now + self.backoff.delay(attempts),
             kind: error.kind(),
+            retryable: error.is_retryable(),
             message: error.to_string(),
         })
     }
@@ -160,104 +162,15 @@ fn closed_error() -> Error {
     Error::new(ErrorKind::Closed, COMPONENT, "closed")
 }
 
-/// Whether another attempt within the same call is useless.
-fn is_permanent(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::Authentication | ErrorKind::Config | ErrorKind::Closed | ErrorKind::Internal
-    )
-}
-
 impl Outage {
     fn error(&self) -> Error {
         let kind = match self.kind {
-            ErrorKind::Transport | ErrorKind::Timeout => ErrorKind::Unavailable,
+            ErrorKind::Transport | ErrorKind::Timeout if self.retryable => ErrorKind::Unavailable,
             kind => kind,
         };
-        Error::new(kind, COMPONENT, "Redis is unreachable")
+        Error::new(kind, COMPONENT, UNREACHABLE)
+            .with_retryable(self.retryable)
             .with_context("attempts", self.attempts)
             .with_context("last_error", &self.message)
-    }
-}
-
-/// A pooled connection that all callers use at the same time.
-#[derive(Debug)]
-pub(super) struct MultiplexedConnection {
-    client: Client,
-    closed: CancellationToken,
-    /// No further commands may use it, though its socket may still be open.
-    broken: AtomicBool,
-    /// Responses received so far.
-    responses: AtomicU64,
-    /// A command that waited for this long without any response arriving shows that the connection is dead.
-    max_silence: Duration,
-    /// Dropped with the last user of the connection, which frees the pool's permit. `Mutex` makes it `Sync`.
-    _pooled: Mutex<PooledConnection>,
-}
-
-impl MultiplexedConnection {
-    fn new(mut pooled: PooledConnection, command_timeout: Duration) -> Result<Self> {
-        let Some(connection) = pooled.get_mut::<FredConnection>() else {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                COMPONENT,
-                "the pool returned a non-Redis connection",
-            ));
-        };
-        let (client, closed) = (connection.client().clone(), connection.closed().clone());
-        // Commands may be in flight on it when it is dropped: it is never reused.
-        pooled.set_reusable(false);
-        Ok(Self {
-            client,
-            closed,
-            broken: AtomicBool::new(false),
-            responses: AtomicU64::new(0),
-            // Less than the whole: connecting may have used a part of the caller's deadline.
-            max_silence: command_timeout / 2,
-            _pooled: Mutex::new(pooled),
-        })
-    }
-
-    pub(super) fn client(&self) -> &Client {
-        &self.client
-    }
-
-    fn is_usable(&self) -> bool {
-        !self.broken.load(Ordering::Acquire) && !self.closed.is_cancelled()
-    }
-
-    fn mark_broken(&self) {
-        self.broken.store(true, Ordering::Release);
-    }
-
-    /// Runs one command until `deadline`, and marks the connection broken if the result shows that it is.
-    pub(super) async fn run<T>(
-        &self,
-        deadline: Deadline,
-        command: impl Future<Output = Result<T, FredError>>,
-    ) -> Result<T, FredError> {
-        let (started, responses_before) = (Instant::now(), self.responses.load(Ordering::Relaxed));
-        let result = tokio::select! {
-            biased;
-            result = pin!(command) => result,
-            // fred never completes commands that reach it while its connection closes.
-            () = self.closed.cancelled() => Err(connection_lost_error()),
-            () = tokio::time::sleep_until(deadline.instant()) => {
-                Err(FredError::new(FredKind::Timeout, "deadline"))
-            }
-        };
-        match &result {
-            Err(error) if *error.kind() == FredKind::Timeout => {
-                let silent = self.responses.load(Ordering::Relaxed) == responses_before;
-                if silent && started.elapsed() >= self.max_silence {
-                    self.mark_broken();
-                }
-            }
-            Err(error) if breaks_connection(error) => self.mark_broken(),
-            _ => {
-                self.responses.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        result
     }
 }

@@ -5,8 +5,14 @@ use fred::error::{Error as FredError, ErrorKind as FredKind};
 use super::COMPONENT;
 use crate::{Error, ErrorKind, Outcome};
 
-/// The codes of Redis error replies.
-const CODES: [(&str, ErrorKind, &str); 17] = [
+/// The codes of Redis error replies, and the text of those that have no code.
+const CODES: [(&str, ErrorKind, &str); 18] = [
+    ("ERR max number of clients", ErrorKind::Capacity, "Redis has reached its connection limit (maxclients)"),
+    (
+        "ERR DB index",
+        ErrorKind::Config,
+        "redis.url names a database that this Redis does not have (databases)",
+    ),
     ("LOADING", ErrorKind::Unavailable, "Redis is loading its dataset"),
     ("READONLY", ErrorKind::Unavailable, "read-only replica"),
     ("MASTERDOWN", ErrorKind::Unavailable, "replica lost its link to the master"),
@@ -16,7 +22,6 @@ const CODES: [(&str, ErrorKind, &str); 17] = [
     ("BUSY", ErrorKind::Unavailable, "Redis is busy with a script"),
     ("MISCONF", ErrorKind::Unavailable, "Redis rejects writes: persistence is failing"),
     ("OOM", ErrorKind::Capacity, "Redis is out of memory (maxmemory)"),
-    ("MAXCLIENTS", ErrorKind::Capacity, "Redis has reached its connection limit (maxclients)"),
     ("NOAUTH", ErrorKind::Authentication, "Redis requires authentication; set a password in redis.url"),
     ("WRONGPASS", ErrorKind::Authentication, "Redis rejected the username or password in redis.url"),
     ("NOPERM", ErrorKind::Authentication, "permission denied (ACL) for the user in redis.url"),
@@ -26,24 +31,44 @@ const CODES: [(&str, ErrorKind, &str); 17] = [
     ("NOSCRIPT", ErrorKind::NotFound, "script not loaded"),
 ];
 
-/// The code at the start of an error reply (`OOM`, `READONLY`); `None` for fred's own errors, which start with an
-/// ordinary word.
+/// The code of an error reply (`OOM`, `READONLY`), also where a script raised it; `None` for fred's own errors, which
+/// start with an ordinary word.
 fn error_code(error: &FredError) -> Option<&str> {
     let reply = error.details();
-    if reply.starts_with("ERR max number of clients") {
-        return Some("MAXCLIENTS");
+    if let Some((text, ..)) = CODES.iter().find(|(code, ..)| code.contains(' ') && reply.starts_with(code)) {
+        return Some(text);
     }
-    let first = reply.split([' ', ':']).next().unwrap_or_default();
-    (first.len() > 1 && first.bytes().all(|byte| byte.is_ascii_uppercase())).then_some(first)
+    let is_code = |word: &str| word.len() > 1 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+    let first = reply.split([' ', ':']).next().filter(|word| is_code(word))?;
+    if first != "ERR" {
+        return Some(first);
+    }
+    // Redis 6 puts the code of an error within a script last; Redis 7 leaves out the one of missing permissions.
+    if reply.contains("The user executing the script can't") {
+        return Some("NOPERM");
+    }
+    let in_script = reply.strip_prefix("ERR Error running script").and_then(|rest| rest.rsplit_once(": "));
+    Some(
+        in_script
+            .and_then(|(_, raised)| raised.split(' ').next())
+            .filter(|word| is_code(word))
+            .unwrap_or(first),
+    )
 }
 
 /// Whether the connection cannot be used any more.
 pub(super) fn breaks_connection(error: &FredError) -> bool {
     match error_code(error) {
-        Some(code) => matches!(code, "READONLY" | "MASTERDOWN" | "MAXCLIENTS"),
+        Some(code) => matches!(code, "READONLY" | "MASTERDOWN" | "ERR max number of clients"),
+        // Parse: a reply of another type than the command has. Replies may be out of step with their commands.
         None => matches!(
             error.kind(),
-            FredKind::IO | FredKind::Canceled | FredKind::Protocol | FredKind::Routing | FredKind::Unknown
+            FredKind::IO
+                | FredKind::Canceled
+                | FredKind::Protocol
+                | FredKind::Parse
+                | FredKind::Routing
+                | FredKind::Unknown
         ),
     }
 }
@@ -68,17 +93,27 @@ pub(super) fn from_fred(error: &FredError, command: &'static str) -> Error {
     .with_outcome(Outcome::Rejected)
 }
 
-/// The error of an attempt to connect. What the system or TLS says is kept as the source: it holds no secrets.
+/// What fred reports of a step of connecting, as a part of its text: it keeps no typed cause.
+const CONNECT_FAILURES: [(&str, ErrorKind, &str); 4] = [
+    ("Name or service not known", ErrorKind::Unavailable, "unknown host in redis.url"),
+    ("InvalidCertificate", ErrorKind::Transport, "TLS certificate not trusted (redis.ca_file)"),
+    ("AlertReceived", ErrorKind::Transport, "Redis rejected the TLS handshake"),
+    ("InvalidMessage", ErrorKind::Transport, "no TLS at this port; use redis:// in redis.url"),
+];
+
+/// The error of an attempt to connect. What the system or TLS says is kept as the cause: it holds no secrets. An
+/// unknown host and a failed TLS handshake are not retryable; a closed port is: the server may be starting.
 pub(super) fn connect_error(error: &FredError) -> Error {
-    let connect = from_fred(error, "connect").not_sent();
-    match error.kind() {
-        FredKind::IO => Error::new(ErrorKind::Unavailable, COMPONENT, "failed to connect to Redis")
-            .with_context("cause", error.details())
-            .not_sent(),
+    let details = error.details();
+    let step = CONNECT_FAILURES.iter().find(|(text, ..)| details.contains(text));
+    let connect = match (step, error.kind()) {
+        (Some((_, kind, message)), _) => Error::new(*kind, COMPONENT, *message).with_retryable(false),
+        (None, FredKind::IO) => Error::new(ErrorKind::Unavailable, COMPONENT, "failed to connect to Redis"),
         #[cfg(feature = "redis-tls")]
-        FredKind::Tls => connect.with_context("cause", error.details()),
-        _ => connect,
-    }
+        (None, FredKind::Tls) => from_fred(error, "connect").with_retryable(false),
+        _ => return from_fred(error, "connect").not_sent(),
+    };
+    connect.with_context("cause", details).not_sent()
 }
 
 /// The error of commands on a connection that has closed.
@@ -124,6 +159,16 @@ mod tests {
             ("WRONGTYPE Operation against a key holding the wrong kind of value", ErrorKind::Corrupt),
             ("MOVED 1234 127.0.0.1:7001", ErrorKind::Config),
             ("ERR max number of clients reached", ErrorKind::Capacity),
+            ("ERR DB index is out of range", ErrorKind::Config),
+            (
+                "ERR Error running script (call to f_1): @user_script:2: WRONGTYPE Operation",
+                ErrorKind::Corrupt,
+            ),
+            ("READONLY You can't write against a read only replica. script: 1", ErrorKind::Unavailable),
+            (
+                "ERR The user executing the script can't run this command or subcommand script: hunter2",
+                ErrorKind::Authentication,
+            ),
             ("ERR unknown command 'hunter2'", ErrorKind::BadRequest),
         ];
         for (reply, kind) in cases {

@@ -1,5 +1,7 @@
 //! The limit of commands, and of their bytes, that are sent or waiting.
 
+use std::sync::Arc;
+
 use super::COMPONENT;
 use crate::support::UsageMeter;
 use crate::{Error, ErrorKind, LimitUsage, Result};
@@ -13,24 +15,24 @@ pub(super) struct InFlightLimit {
 
 /// A command in flight; dropping it releases its share.
 #[derive(Debug)]
-pub(super) struct InFlightGuard<'a> {
-    limit: &'a InFlightLimit,
+pub(super) struct InFlightGuard {
+    limit: Arc<InFlightLimit>,
     bytes: u64,
 }
 
 impl InFlightLimit {
-    pub(super) fn new(max_commands: usize, max_bytes: usize) -> Self {
-        Self {
+    pub(super) fn new(max_commands: usize, max_bytes: usize) -> Arc<Self> {
+        Arc::new(Self {
             commands: UsageMeter::new("redis.max_pending_commands", "commands", max_commands as u64),
             bytes: UsageMeter::new("redis.max_pending_bytes", "bytes", max_bytes as u64),
-        }
+        })
     }
 
     /// Counts a command of `bytes` bytes.
     ///
     /// # Errors
     /// [`ErrorKind::Capacity`] where it would exceed a limit. Nothing is counted then.
-    pub(super) fn try_acquire(&self, bytes: usize) -> Result<InFlightGuard<'_>> {
+    pub(super) fn try_acquire(self: &Arc<Self>, bytes: usize) -> Result<InFlightGuard> {
         let bytes = bytes as u64;
         if !self.commands.try_add(1) {
             return Err(limit_reached_error(&self.commands));
@@ -39,7 +41,7 @@ impl InFlightLimit {
             self.commands.sub(1);
             return Err(limit_reached_error(&self.bytes));
         }
-        Ok(InFlightGuard { limit: self, bytes })
+        Ok(InFlightGuard { limit: Arc::clone(self), bytes })
     }
 
     pub(super) fn limits(&self) -> [LimitUsage; 2] {
@@ -47,7 +49,7 @@ impl InFlightLimit {
     }
 }
 
-impl Drop for InFlightGuard<'_> {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
         self.limit.commands.sub(1);
         self.limit.bytes.sub(self.bytes);

@@ -10,6 +10,7 @@ mod connection_manager;
 mod errors;
 mod fred_connection;
 mod in_flight;
+mod multiplexed;
 mod settings;
 mod value;
 
@@ -18,6 +19,31 @@ pub use connection::RedisConnection;
 /// The underlying client library, for commands that [`RedisClient`] has no method for.
 pub use fred;
 pub use value::RedisValue;
+
+use crate::{Arshai, Result};
+
+/// Redis for a runtime.
+pub trait RedisExt {
+    /// The runtime's client, which memory in Redis uses too. Nothing connects before it is needed.
+    ///
+    /// ```no_run
+    /// # async fn example(runtime: arshai::Arshai) -> arshai::Result<()> {
+    /// use arshai::backends::redis::RedisExt as _;
+    ///
+    /// runtime.redis()?.set_key("greeting", "hello", None).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`RedisClient::from_context`].
+    fn redis(&self) -> Result<RedisClient>;
+}
+
+impl RedisExt for Arshai {
+    fn redis(&self) -> Result<RedisClient> {
+        RedisClient::from_context(self.context())
+    }
+}
 
 /// The component that errors name.
 pub(crate) const COMPONENT: &str = "redis";

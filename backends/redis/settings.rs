@@ -19,6 +19,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 pub(super) struct Settings {
     config: FredConfig,
     connect_timeout: Duration,
+    #[cfg(target_os = "linux")]
+    command_timeout: Duration,
 }
 
 impl Settings {
@@ -49,7 +51,12 @@ impl Settings {
         fred.fail_fast = true;
         configure_tls(&mut fred, redis)?;
         let connect_timeout = redis.connect_timeout.min(redis.command_timeout);
-        Ok(Self { config: fred, connect_timeout })
+        Ok(Self {
+            config: fred,
+            connect_timeout,
+            #[cfg(target_os = "linux")]
+            command_timeout: redis.command_timeout,
+        })
     }
 
     /// A client that is not connected.
@@ -65,6 +72,9 @@ impl Settings {
         connection.tcp = TcpConfig {
             nodelay: Some(true),
             keepalive: Some(TcpKeepalive::new().with_time(KEEPALIVE)),
+            // A peer that acknowledges nothing for this long is gone.
+            #[cfg(target_os = "linux")]
+            user_timeout: Some(self.command_timeout),
             ..TcpConfig::default()
         };
         let mut builder = Builder::from_config(self.config.clone());

@@ -167,22 +167,11 @@ impl ArshaiBuilder {
         if let Some(mcp) = &mcp {
             context.register(Arc::clone(mcp) as Arc<dyn Component>);
         }
-        let components = context.components();
-        let mut client_factory = HttpClientFactory::from_context(context);
+        let mut client_factory = HttpClientFactory::from_context(context.clone());
         if let Some(http) = &http {
             client_factory = client_factory.with_transport(Arc::clone(http));
         }
-        Ok(Arshai(Arc::new(Inner {
-            config,
-            registry,
-            memory,
-            tasks,
-            http,
-            vectors,
-            mcp,
-            client_factory,
-            components,
-        })))
+        Ok(Arshai(Arc::new(Inner { context, memory, tasks, http, vectors, mcp, client_factory })))
     }
 
     /// Adds a component of the application: it appears in statistics and health, follows limits and is closed with

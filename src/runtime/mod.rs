@@ -18,7 +18,7 @@ pub use limits::Limits;
 pub use reports::{ComponentStats, RuntimeHealth, RuntimeStats, ShutdownReport};
 
 use crate::agent::ChatAgent;
-use crate::component::{CloseReport, Components};
+use crate::component::CloseReport;
 use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,7 +27,7 @@ use crate::limits::Health;
 use crate::llm::{HttpClientFactory, LlmClient};
 use crate::mcp::McpServerManager;
 use crate::memory::MemoryManager;
-use crate::registry::Registry;
+use crate::registry::BuildContext;
 use crate::support::panic_message;
 use crate::tasks::TaskExecutor;
 use crate::vectors::VectorStore;
@@ -58,15 +58,13 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Arshai(Arc<Inner>);
 
 struct Inner {
-    config: Arc<Config>,
-    registry: Arc<Registry>,
+    context: BuildContext,
     memory: Arc<dyn MemoryManager>,
     tasks: Arc<dyn TaskExecutor>,
     http: Option<Arc<dyn HttpTransport>>,
     vectors: Option<Arc<dyn VectorStore>>,
     mcp: Option<Arc<dyn McpServerManager>>,
     client_factory: HttpClientFactory,
-    components: Components,
 }
 
 impl Arshai {
@@ -87,7 +85,7 @@ impl Arshai {
     /// [`stats`](Self::stats).
     #[must_use]
     pub fn config(&self) -> &Config {
-        &self.0.config
+        &self.0.context.config
     }
 
     /// The conversation memory.
@@ -107,8 +105,11 @@ impl Arshai {
     /// # Errors
     /// [`ErrorKind::UnknownBackend`] when the configured backend was not compiled in.
     pub fn http(&self) -> Result<&Arc<dyn HttpTransport>> {
-        let backends = &self.0.registry.http;
-        self.0.http.as_ref().ok_or_else(|| backends.unknown_backend_error(&self.0.config.http.backend))
+        let backends = &self.0.context.registry.http;
+        self.0
+            .http
+            .as_ref()
+            .ok_or_else(|| backends.unknown_backend_error(&self.0.context.config.http.backend))
     }
 
     /// The vector store.
@@ -116,8 +117,11 @@ impl Arshai {
     /// # Errors
     /// [`ErrorKind::UnknownBackend`] when the configured backend was not compiled in.
     pub fn vectors(&self) -> Result<&Arc<dyn VectorStore>> {
-        let backends = &self.0.registry.vectors;
-        self.0.vectors.as_ref().ok_or_else(|| backends.unknown_backend_error(&self.0.config.vectors.backend))
+        let backends = &self.0.context.registry.vectors;
+        self.0
+            .vectors
+            .as_ref()
+            .ok_or_else(|| backends.unknown_backend_error(&self.0.context.config.vectors.backend))
     }
 
     /// The MCP servers.
@@ -125,8 +129,8 @@ impl Arshai {
     /// # Errors
     /// [`ErrorKind::UnknownBackend`] when the configured backend was not compiled in.
     pub fn mcp(&self) -> Result<&Arc<dyn McpServerManager>> {
-        let backends = &self.0.registry.mcp;
-        self.0.mcp.as_ref().ok_or_else(|| backends.unknown_backend_error(&self.0.config.mcp.backend))
+        let backends = &self.0.context.registry.mcp;
+        self.0.mcp.as_ref().ok_or_else(|| backends.unknown_backend_error(&self.0.context.config.mcp.backend))
     }
 
     /// The factory of model clients, over this runtime's transport and with its keys, retries and timeouts.
@@ -170,6 +174,12 @@ impl Arshai {
         self.client_factory()?.genai(model)
     }
 
+    /// The context that its backends were built from, for parts that are added to the running runtime.
+    #[must_use]
+    pub fn context(&self) -> &BuildContext {
+        &self.0.context
+    }
+
     /// A chat agent over `llm` that uses this runtime's executor and conversation memory.
     #[must_use]
     pub fn chat_agent(&self, llm: Arc<dyn LlmClient>, system_prompt: impl Into<String>) -> ChatAgent {
@@ -179,7 +189,7 @@ impl Arshai {
     /// A snapshot of every component's limits and counters. Needs no async runtime.
     #[must_use]
     pub fn stats(&self) -> RuntimeStats {
-        let components = self.0.components.all();
+        let components = self.0.context.components().all();
         RuntimeStats {
             components: components.iter().map(|component| ComponentStats::of(&**component)).collect(),
         }
@@ -188,7 +198,7 @@ impl Arshai {
     /// Checks every component concurrently. One that has not answered by `deadline` counts as unhealthy. Dropping the
     /// future cancels the checks.
     pub async fn health(&self, deadline: Deadline) -> RuntimeHealth {
-        let components = self.0.components.all();
+        let components = self.0.context.components().all();
         let checks = components.iter().map(|component| async move {
             let health = contained(component.health(deadline));
             let health = match deadline.run("runtime", "health check", health).await.and_then(|health| health)
@@ -211,7 +221,7 @@ impl Arshai {
     /// [`ErrorKind::InvalidInput`] for a limit of zero that would stop all work, [`ErrorKind::Unsupported`] where no
     /// component has the limit, or one is unbounded, perhaps because of a rollback flag.
     pub fn set_limits(&self, limits: Limits) -> Result<()> {
-        let components = self.0.components.all();
+        let components = self.0.context.components().all();
         let changes = limits.changes(&components)?;
         for (done, change) in changes.iter().enumerate() {
             if let Err(error) = change.apply() {
@@ -229,7 +239,7 @@ impl Arshai {
     /// and connections still work. It returns by the deadline plus at most a second for closing. Dropping the future
     /// leaves the runtime closed to new tasks; what runs ends when the last handle is dropped.
     pub async fn shutdown(&self, deadline: Deadline) -> ShutdownReport {
-        let mut remaining = self.0.components.all();
+        let mut remaining = self.0.context.components().all();
         remaining.sort_by_key(|component| component.shutdown_phase());
         let mut report = ShutdownReport::default();
         for phase in remaining.chunk_by(|one, other| one.shutdown_phase() == other.shutdown_phase()) {
@@ -255,6 +265,6 @@ async fn contained<T>(work: impl Future<Output = T>) -> Result<T> {
 
 impl fmt::Debug for Arshai {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Arshai").field("components", &self.0.components).finish_non_exhaustive()
+        f.debug_struct("Arshai").field("components", &self.0.context.components()).finish_non_exhaustive()
     }
 }

@@ -79,9 +79,10 @@ impl ResizableSemaphore {
         Error::new(ErrorKind::Closed, self.0.key, "closed").not_sent()
     }
 
-    /// Changes the number of permits. Waiters are served immediately when it rises.
+    /// Changes the number of permits. Waiters are served immediately when it rises. It stays a limit, however high, that
+    /// can be lowered again: only [`new`](Self::new) makes a semaphore without one.
     pub fn set_max(&self, max: usize) {
-        let max = max.min(Self::MAX);
+        let max = max.min(Self::MAX - 1);
         let mut size = self.0.size.lock();
         if max > size.existing {
             self.0.semaphore.add_permits(max - size.existing);

@@ -76,9 +76,10 @@ impl UsageMeter {
         self.max.load(Ordering::Acquire)
     }
 
-    /// Changes the limit. What is in use stays in use.
+    /// Changes the limit. What is in use stays in use. A limit, however high, stays one that can be lowered again: only
+    /// [`new`](Self::new) makes a meter without a limit.
     pub fn set_max(&self, max: u64) {
-        self.max.store(max, Ordering::Release);
+        self.max.store(max.min(u64::MAX - 1), Ordering::Release);
     }
 
     /// The configuration key of the limit.
@@ -115,6 +116,6 @@ mod tests {
         assert_eq!(meter.usage(), LimitUsage::new("test.max", "bytes", 2, 10, Some(10)));
         meter.set_max(u64::MAX);
         assert!(meter.try_add(1 << 40));
-        assert_eq!(meter.usage().limit, None);
+        assert_eq!(meter.usage().limit, Some(u64::MAX - 1));
     }
 }

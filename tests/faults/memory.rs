@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arshai::backends::memory::{InMemoryManager, LegacyMemoryManager};
 use arshai::memory::{EvictionListener, MemoryInput, MemoryManager, MemoryType, RemovalCause, WorkingMemory};
-use arshai::{Component, ErrorKind, ManualClock};
+use arshai::{Component, Deadline, ErrorKind, ManualClock};
 use proptest::prelude::*;
 use serde_json::json;
 use tokio::runtime::Builder;
@@ -316,6 +316,17 @@ fn a_large_store_evicts_in_the_order_of_use_across_shards() {
     (20_000..25_000).for_each(put);
     let expected: Vec<_> = (15_000..20_000).rev().map(|n| n.to_string()).collect();
     assert_eq!(*evicted.lock().expect("no panic"), expected, "the order of the last use");
+}
+
+#[tokio::test]
+async fn a_closed_store_returns_neither_texts_nor_metadata() {
+    let memory = InMemoryManager::new();
+    let metadata = json!({"source": "test"}).as_object().cloned().expect("an object");
+    memory.store(input("c", "text").with_metadata(metadata)).expect("it stores");
+    assert!(memory.get(WORKING, "c").is_some() && memory.metadata(WORKING, "c").is_some());
+    memory.close(Deadline::after(Duration::from_secs(1))).await;
+    assert_eq!(memory.get(WORKING, "c"), None);
+    assert_eq!(memory.metadata(WORKING, "c"), None);
 }
 
 #[test]

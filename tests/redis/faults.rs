@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arshai::ErrorKind;
 use arshai::backends::redis::RedisValue;
+use arshai::{ErrorKind, Outcome};
 use arshai_test_support::{Proxy, RedisServer, eventually};
 use tokio::time::Instant;
 
@@ -200,6 +200,48 @@ async fn a_broken_connection_is_replaced_and_reads_succeed() {
         assert!(client.get_key("k").await.expect("it is asked again").is_some());
     }
     assert!(client.stats().pool.open <= 2);
+}
+
+#[tokio::test]
+async fn a_stalled_connection_is_replaced_even_when_every_caller_gives_up_early() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.address());
+    let mut config = config(&server.url_at(proxy.port()));
+    config.redis.command_timeout = SECOND;
+    let client = client(config);
+    client.set_key("k", "v", None).await.expect("it sets");
+    proxy.stall();
+    let replaced = async {
+        while tokio::time::timeout(SECOND / 20, client.get_key("k")).await.is_err() {
+            if proxy.connections_ever() > 1 {
+                proxy.pass();
+            }
+        }
+    };
+    tokio::time::timeout(20 * SECOND, replaced).await.expect("a new connection serves again");
+}
+
+#[tokio::test]
+async fn abandoned_commands_count_against_the_limits_until_they_are_done() {
+    let server = RedisServer::start();
+    let mut config = config(&server.url());
+    config.redis.command_timeout = 20 * SECOND;
+    config.redis.max_pending_commands = 10;
+    let client = client(config);
+    client.set_key("k", "v", None).await.expect("it sets");
+    server.stop_signal();
+    for _ in 0..10 {
+        assert!(tokio::time::timeout(Duration::from_millis(1), client.get_key("k")).await.is_err());
+    }
+    let error = client.get_key("k").await.expect_err("the ten are still queued");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Capacity, Outcome::NotSent), "{error}");
+    server.continue_signal();
+    let served = async {
+        while client.get_key("k").await.is_err() {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(20 * SECOND, served).await.expect("they are done and count no longer");
 }
 
 #[tokio::test]

@@ -107,6 +107,25 @@ async fn what_python_stores_rust_reads_updates_and_deletes() {
 }
 
 #[tokio::test]
+async fn numbers_and_texts_that_strict_json_forbids_are_read_and_kept() {
+    let mut both = Both::start();
+    let kind = MemoryType::ShortTermMemory;
+    let text = "half a pair: \\ud83d";
+    let metadata = r#"{"score": NaN, "most": [Infinity, -Infinity], "half": "\udc00"}"#;
+    both.python("store", kind, json!({"data_json": format!("[\"{text}\"]"), "metadata_json": metadata}));
+    assert_eq!(both.rust(kind).await.as_deref(), Some("half a pair: \u{fffd}"));
+    let update = MemoryInput::new("a").with_memory_type(kind).with_data("by Rust");
+    both.rust.update(update).await.expect("it updates");
+    assert_eq!(both.python("retrieve", kind, json!({})), json!(["by Rust"]));
+    let key = MemoryInput::new("a").with_memory_type(kind).key();
+    let held = both.rust.client().get_key(&key).await.expect("it is read");
+    let Some(RedisValue::Text(held)) = held else { panic!("strict JSON has no NaN: {held:?}") };
+    for kept in ["\"score\": NaN", "[Infinity, -Infinity]", "\"\\udc00\""] {
+        assert!(held.contains(kept), "{kept} in {held}");
+    }
+}
+
+#[tokio::test]
 async fn keys_read_the_same_from_both() {
     let mut both = Both::start();
     both.python.call(&json!({"op": "set_key", "key": "k", "value": "{\"a\": [1]}", "expire": 100}));

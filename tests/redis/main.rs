@@ -1,6 +1,7 @@
 //! Redis: the client and the memory in it, against real servers, a faulty network and the real Python package.
 
 mod client;
+mod connecting;
 mod faults;
 mod interop;
 mod memory;

@@ -183,6 +183,25 @@ async fn a_runtime_reports_limits_and_closes_its_redis_connections() {
 }
 
 #[tokio::test]
+async fn the_runtime_and_its_memory_share_one_client() {
+    use arshai::backends::redis::RedisExt as _;
+
+    let server = server();
+    let mut config = config(&server.url());
+    config.memory.backend = "redis".into();
+    let runtime = Arshai::builder(config).build().expect("the configuration is valid");
+    let key = runtime.memory().store(MemoryInput::new("a").with_data("hello")).await.expect("it stores");
+    let entry = runtime.redis().expect("there is a client").get_key(&key).await.expect("it reads");
+    assert!(format!("{entry:?}").contains("hello"), "{entry:?}");
+    assert_eq!(runtime.stats().components.iter().filter(|component| component.name == "redis").count(), 1);
+    assert_eq!(server.connections(), 1);
+    runtime.shutdown(Deadline::after(Duration::from_secs(5))).await;
+    let closed =
+        runtime.redis().expect("it is there").get_key(&key).await.expect_err("closed with the runtime");
+    assert_eq!(closed.kind(), ErrorKind::Closed);
+}
+
+#[tokio::test]
 async fn switching_the_connection_flag_at_a_restart_loses_nothing_both_ways() {
     let server = server();
     let input = MemoryInput::working_memory("a");

@@ -86,6 +86,23 @@ fn a_limit_of_zero_that_would_stop_all_work_is_refused() {
     assert!(error.message().contains("max_entries"), "{error}");
 }
 
+#[test]
+fn a_limit_raised_to_the_maximum_can_be_lowered_again() {
+    let runtime = defaults();
+    let all = |n: u64| {
+        let limits = Limits::unchanged().max_entries(n).max_memory_mb(n);
+        let n = usize::try_from(n).expect("64 bits");
+        limits.max_background_tasks(n).max_connections(n)
+    };
+    runtime.set_limits(all(u64::MAX)).expect("bounded");
+    assert!(runtime.stats().limits().all(|(_, usage)| usage.limit.is_some()));
+    runtime.set_limits(all(3)).expect("still bounded");
+    let stats = runtime.stats();
+    let memory = stats.get("memory").expect("registered");
+    assert_eq!(memory.limit("memory.max_entries").expect("listed").limit, Some(3));
+    assert_eq!(memory.limit("memory.max_memory_mb").expect("listed").limit, Some(3 << 20));
+}
+
 #[tokio::test]
 async fn lowering_a_limit_below_current_use_takes_effect_at_once() {
     let runtime = defaults();

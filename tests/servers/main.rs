@@ -1,6 +1,7 @@
 //! The ground that tests of servers stand on: every kind of server comes up, does what it is told and goes away.
 
 mod cluster;
+mod milvus;
 mod proxy;
 mod python;
 mod redis;

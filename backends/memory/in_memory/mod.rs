@@ -1,13 +1,16 @@
 //! The in-process conversation store, limited in entries and bytes.
 //!
-//! A store has up to 16 shards, each behind one lock. A shard has its entries on fixed-size pages outside the heap
-//! (`pages.rs`), an index in the order of use, and the order of expiry (`shard.rs`). Every use is numbered, so that
-//! eviction finds the least recently used entry of all shards (`store.rs`). Nothing ever scans.
+//! A store has up to 16 shards, each behind one lock (`shards.rs`). A shard has its entries on fixed-size pages outside
+//! the heap (`pages.rs`), linked in the orders of use and of expiry (`entry.rs`), and an index (`shard.rs`). Every use is
+//! numbered, so that eviction finds the least recently used entry of all shards (`eviction.rs`). Nothing ever scans.
 
 mod builder;
 mod cleanup;
+mod entry;
+mod eviction;
 mod pages;
 mod shard;
+mod shards;
 mod store;
 
 use std::borrow::Cow;
@@ -20,7 +23,6 @@ use serde_json::{Map, Value};
 
 pub use builder::InMemoryManagerBuilder;
 use cleanup::Cleanup;
-use shard::text_of;
 use store::{Store, Write};
 
 use crate::memory::{
@@ -126,10 +128,11 @@ impl InMemoryManager {
         Ok(self.get(input.memory_type, &input.conversation_id).into_iter().collect())
     }
 
-    /// Returns the text of an entry, without the checks of [`retrieve`](Self::retrieve).
+    /// Returns the text of an entry, without the checks of [`retrieve`](Self::retrieve). A closed store has none.
     #[must_use]
     pub fn get(&self, memory_type: MemoryType, conversation_id: &str) -> Option<WorkingMemory> {
-        self.store.get(memory_type, conversation_id).map(|text| WorkingMemory::new(text_of(text)))
+        self.check_open().ok()?;
+        self.store.get(memory_type, conversation_id)
     }
 
     /// Stores a text without metadata.
@@ -143,9 +146,10 @@ impl InMemoryManager {
         self.store.write(memory_type, conversation_id, memory.as_str(), write, None).map(|_| ())
     }
 
-    /// Returns the metadata of an entry, if it exists. Counts as a use.
+    /// Returns the metadata of an entry, if it exists. Counts as a use. A closed store has none.
     #[must_use]
     pub fn metadata(&self, memory_type: MemoryType, conversation_id: &str) -> Option<Map<String, Value>> {
+        self.check_open().ok()?;
         let json = self.store.metadata(memory_type, conversation_id)?;
         Some(serde_json::from_slice(&json).unwrap_or_default())
     }

@@ -11,40 +11,23 @@ use parking_lot::Mutex;
 
 /// Bytes of a page.
 const PAGE: usize = 512;
-/// Bytes of the fields of a page.
-const FIELDS: usize = 32;
 /// Size of a map. Small maps let each shard return memory in small steps.
 const MAP: usize = 64 * 1024;
-/// Pages per map. The fields of all its pages come first, close together: following a chain does not touch the pages.
-const MAP_PAGES: usize = MAP / (PAGE + FIELDS);
-const FIRST_PAGE: usize = MAP - MAP_PAGES * PAGE;
-/// The bytes that a page accounts for: its share of a map.
-pub(super) const PAGE_BYTES: usize = MAP.div_ceil(MAP_PAGES);
+const MAP_PAGES: usize = MAP / PAGE;
+/// The bytes that a page accounts for: itself, its links, and its place in the list of free pages.
+pub(super) const PAGE_BYTES: usize = PAGE + size_of::<Links>() + size_of::<u32>();
 /// Unused maps kept for reuse, which saves system calls and page faults.
 const MAX_SPARE_MAPS: usize = 8;
+/// A shard keeps this share of its pages free, and at least two maps, before it returns memory.
+const FREE_SHARE: usize = 16;
 /// No page.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// A field of a page that refers to another page.
+/// The neighbors of a page in its chain, or [`NONE`].
 #[derive(Clone, Copy)]
-pub(super) enum Link {
-    /// The previous page of the chain.
-    Previous = 0,
-    /// The next page of the chain.
-    Next = 4,
-    /// The first page of the entry that expires before this one.
-    Earlier = 8,
-    /// The first page of the entry that expires after this one.
-    Later = 12,
-}
-
-/// A number that belongs to an entry, on the first page of its chain.
-#[derive(Clone, Copy)]
-pub(super) enum Number {
-    /// The hash of its key.
-    Hash = 16,
-    /// When it expires, in nanoseconds of the store's clock.
-    Expires = 24,
+struct Links {
+    previous: u32,
+    next: u32,
 }
 
 /// Unused maps, shared by all shards.
@@ -78,13 +61,15 @@ pub(super) struct Compaction {
 /// The pages of one shard.
 pub(super) struct Pages {
     maps: Vec<MmapMut>,
+    /// Of all pages. Close together, and not on the pages: following a chain does not touch them.
+    links: Vec<Links>,
     free: Vec<u32>,
     spare: Arc<SpareMaps>,
 }
 
 impl Pages {
     pub(super) fn new(spare: Arc<SpareMaps>) -> Self {
-        Self { maps: Vec::new(), free: Vec::new(), spare }
+        Self { maps: Vec::new(), links: Vec::new(), free: Vec::new(), spare }
     }
 
     /// Number of pages that a chain of so many bytes has.
@@ -105,6 +90,7 @@ impl Pages {
         while self.free.len() < pages {
             let first = (self.maps.len() * MAP_PAGES) as u32;
             self.maps.push(self.spare.take()?);
+            self.links.extend_from_slice(&[Links { previous: NONE, next: NONE }; MAP_PAGES]);
             self.free.extend((first..first + MAP_PAGES as u32).rev());
         }
         Ok(())
@@ -121,13 +107,13 @@ impl Pages {
     pub(super) fn resize(&mut self, first: u32, old: usize, new: usize) {
         let mut last = first;
         for _ in 1..old.min(new) {
-            last = self.link(Link::Next, last);
+            last = self.next(last);
         }
         if new >= old {
             return self.extend(last, new - old);
         }
-        let rest = self.link(Link::Next, last);
-        self.set_link(Link::Next, last, NONE);
+        let rest = self.next(last);
+        self.links[last as usize].next = NONE;
         self.release(rest);
     }
 
@@ -136,14 +122,14 @@ impl Pages {
         let mut page = first;
         while page != NONE {
             self.free.push(page);
-            page = self.link(Link::Next, page);
+            page = self.next(page);
         }
     }
 
     /// Frees all pages and maps.
     pub(super) fn clear(&mut self) {
         self.maps.drain(..).for_each(|map| self.spare.put(map));
-        (self.maps, self.free) = (Vec::new(), Vec::new());
+        (self.maps, self.links, self.free) = (Vec::new(), Vec::new(), Vec::new());
     }
 
     fn extend(&mut self, mut last: u32, pages: usize) {
@@ -154,41 +140,52 @@ impl Pages {
 
     fn allocate_after(&mut self, previous: u32) -> u32 {
         let page = self.free.pop().expect("the caller reserved it");
-        self.set_link(Link::Previous, page, previous);
-        self.set_link(Link::Next, page, NONE);
+        self.links[page as usize] = Links { previous, next: NONE };
         if previous != NONE {
-            self.set_link(Link::Next, previous, page);
+            self.links[previous as usize].next = page;
         }
         page
     }
 
-    /// Bytes of a chain, in pieces.
-    pub(super) fn read(&self, first: u32, offset: usize, bytes: usize) -> impl Iterator<Item = &[u8]> {
-        let (mut page, mut offset, mut left) = (first, offset, bytes);
-        std::iter::from_fn(move || {
-            if left == 0 {
-                return None;
-            }
+    fn next(&self, page: u32) -> u32 {
+        self.links[page as usize].next
+    }
+
+    /// Calls `take` with the bytes of a chain, piece by piece, while it returns `true`. Returns whether it always did.
+    pub(super) fn read(
+        &self,
+        first: u32,
+        mut offset: usize,
+        mut bytes: usize,
+        mut take: impl FnMut(&[u8]) -> bool,
+    ) -> bool {
+        let mut page = first;
+        while bytes > 0 {
             while offset >= PAGE {
-                (page, offset) = (self.link(Link::Next, page), offset - PAGE);
+                (page, offset) = (self.next(page), offset - PAGE);
             }
-            let piece = &self.page(page)[offset..];
-            let piece = &piece[..piece.len().min(left)];
-            (offset, left) = (offset + piece.len(), left - piece.len());
-            Some(piece)
-        })
+            let piece = &self.page(page)[offset..PAGE.min(offset + bytes)];
+            if !take(piece) {
+                return false;
+            }
+            (offset, bytes) = (offset + piece.len(), bytes - piece.len());
+        }
+        true
     }
 
     /// Copies bytes out of a chain.
     pub(super) fn copy(&self, first: u32, offset: usize, bytes: usize) -> Vec<u8> {
         let mut copy = Vec::with_capacity(bytes);
-        self.read(first, offset, bytes).for_each(|piece| copy.extend_from_slice(piece));
+        self.read(first, offset, bytes, |piece| {
+            copy.extend_from_slice(piece);
+            true
+        });
         copy
     }
 
     /// Whether a chain has these bytes at `offset`.
     pub(super) fn has_bytes(&self, first: u32, offset: usize, mut bytes: &[u8]) -> bool {
-        self.read(first, offset, bytes.len()).all(|piece| {
+        self.read(first, offset, bytes.len(), |piece| {
             let (start, rest) = bytes.split_at(piece.len());
             bytes = rest;
             start == piece
@@ -200,7 +197,7 @@ impl Pages {
         let mut page = first;
         while !bytes.is_empty() {
             while offset >= PAGE {
-                (page, offset) = (self.link(Link::Next, page), offset - PAGE);
+                (page, offset) = (self.next(page), offset - PAGE);
             }
             let (start, rest) = bytes.split_at(bytes.len().min(PAGE - offset));
             self.page_mut(page)[offset..offset + start.len()].copy_from_slice(start);
@@ -208,10 +205,20 @@ impl Pages {
         }
     }
 
+    /// A field of a page.
+    pub(super) fn field<const N: usize>(&self, page: u32, offset: usize) -> [u8; N] {
+        self.page(page)[offset..offset + N].try_into().expect("N bytes")
+    }
+
+    /// Overwrites a field of a page.
+    pub(super) fn set_field<const N: usize>(&mut self, page: u32, offset: usize, to: [u8; N]) {
+        self.page_mut(page)[offset..offset + N].copy_from_slice(&to);
+    }
+
     /// How to empty the last maps, if enough pages are free. The caller makes each [move](Self::move_page) and then
     /// [truncates](Self::truncate).
     pub(super) fn compaction(&mut self) -> Option<Compaction> {
-        if self.free.len() < 2 * MAP_PAGES {
+        if self.free.len() < (self.used() / FREE_SHARE).max(2 * MAP_PAGES) {
             return None;
         }
         // One map more than necessary, so that the next allocation does not map it again.
@@ -233,15 +240,14 @@ impl Pages {
 
     /// Copies a page and relinks its neighbors. Returns whether it is the first of its chain.
     pub(super) fn move_page(&mut self, from: u32, to: u32) -> bool {
-        let (page, fields) = (*self.page(from), *self.fields(from));
-        *self.page_mut(to) = page;
-        *self.fields_mut(to) = fields;
-        let (previous, next) = (self.link(Link::Previous, to), self.link(Link::Next, to));
+        *self.page_mut(to) = *self.page(from);
+        let Links { previous, next } = self.links[from as usize];
+        self.links[to as usize] = Links { previous, next };
         if previous != NONE {
-            self.set_link(Link::Next, previous, to);
+            self.links[previous as usize].next = to;
         }
         if next != NONE {
-            self.set_link(Link::Previous, next, to);
+            self.links[next as usize].previous = to;
         }
         previous == NONE
     }
@@ -249,46 +255,18 @@ impl Pages {
     /// Removes the maps that compaction emptied.
     pub(super) fn truncate(&mut self, keep_maps: usize) {
         self.maps.drain(keep_maps..).for_each(|map| self.spare.put(map));
-        self.free.shrink_to(4 * MAP_PAGES);
-    }
-
-    pub(super) fn link(&self, link: Link, page: u32) -> u32 {
-        let at = link as usize;
-        u32::from_le_bytes(self.fields(page)[at..at + 4].try_into().expect("four bytes"))
-    }
-
-    pub(super) fn set_link(&mut self, link: Link, page: u32, to: u32) {
-        let at = link as usize;
-        self.fields_mut(page)[at..at + 4].copy_from_slice(&to.to_le_bytes());
-    }
-
-    pub(super) fn number(&self, number: Number, page: u32) -> u64 {
-        let at = number as usize;
-        u64::from_le_bytes(self.fields(page)[at..at + 8].try_into().expect("eight bytes"))
-    }
-
-    pub(super) fn set_number(&mut self, number: Number, page: u32, to: u64) {
-        let at = number as usize;
-        self.fields_mut(page)[at..at + 8].copy_from_slice(&to.to_le_bytes());
-    }
-
-    fn fields(&self, page: u32) -> &[u8; FIELDS] {
-        let (map, start) = (page as usize / MAP_PAGES, page as usize % MAP_PAGES * FIELDS);
-        self.maps[map][start..start + FIELDS].try_into().expect("the fields of one page")
-    }
-
-    fn fields_mut(&mut self, page: u32) -> &mut [u8; FIELDS] {
-        let (map, start) = (page as usize / MAP_PAGES, page as usize % MAP_PAGES * FIELDS);
-        (&mut self.maps[map][start..start + FIELDS]).try_into().expect("the fields of one page")
+        self.links.truncate(keep_maps * MAP_PAGES);
+        self.links.shrink_to(2 * self.links.len());
+        self.free.shrink_to(2 * self.free.len());
     }
 
     fn page(&self, page: u32) -> &[u8; PAGE] {
-        let (map, start) = (page as usize / MAP_PAGES, FIRST_PAGE + page as usize % MAP_PAGES * PAGE);
+        let (map, start) = (page as usize / MAP_PAGES, page as usize % MAP_PAGES * PAGE);
         self.maps[map][start..start + PAGE].try_into().expect("one page")
     }
 
     fn page_mut(&mut self, page: u32) -> &mut [u8; PAGE] {
-        let (map, start) = (page as usize / MAP_PAGES, FIRST_PAGE + page as usize % MAP_PAGES * PAGE);
+        let (map, start) = (page as usize / MAP_PAGES, page as usize % MAP_PAGES * PAGE);
         (&mut self.maps[map][start..start + PAGE]).try_into().expect("one page")
     }
 }

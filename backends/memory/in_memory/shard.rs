@@ -1,139 +1,58 @@
-//! One shard of a store: an index in the order of use over entries on pages, and the order of expiry.
+//! One shard of a store: entries on pages, an index to find them, and their orders of use and of expiry.
 
-use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use hashlink::LinkedHashMap;
-use hashlink::linked_hash_map::{RawEntryMut, RawOccupiedEntryMut};
+use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use super::super::notifier::RemovedEntries;
-use super::pages::{Link, NONE, Number, PAGE_BYTES, Pages, SpareMaps};
-use crate::memory::{MemoryStats, MemoryType, RemovalCause, RemovedEntry, WorkingMemory};
+use super::entry::{Entry, HEADER, Key, List, Number, hash, number, set_number};
+use super::pages::{PAGE_BYTES, Pages, SpareMaps};
+use crate::memory::{MemoryStats, RemovalCause, RemovedEntry};
 
-/// Bytes of the index per entry: a node on the heap and its share of the hash table.
-const INDEX_BYTES: usize = 104;
+/// Bytes of the index per entry, in a hash table that has just grown.
+const INDEX_BYTES: usize = 24;
 
-/// Unused index nodes that do not count as sparse.
-const MIN_UNUSED_NODES: usize = 32;
+/// Unused slots of the index that do not count as sparse.
+const MIN_UNUSED_SLOTS: usize = 64;
 
-/// A borrowed key.
-#[derive(Clone, Copy)]
-pub(super) struct KeyRef<'a> {
-    pub(super) hash: u64,
-    pub(super) memory_type: MemoryType,
-    pub(super) id: &'a str,
-}
-
-/// The key of an index node.
-#[derive(PartialEq, Eq)]
-struct IndexKey {
-    hash: u64,
-    /// The first page of the entry's chain, which holds the id, the metadata as JSON and the text.
+/// An entry in the index. The hash is here so that a table that grows need not read every page.
+struct Slot {
+    hash: u32,
+    /// The first page of the entry's chain: header, id, metadata as JSON, text.
     first: u32,
-    id_bytes: u16,
-    memory_type: MemoryType,
 }
 
-/// The value of an index node.
-struct IndexValue {
-    /// The number of the last use.
-    stamp: u64,
-    /// Also on the first page, for the order of expiry: a read should not touch more memory than necessary.
-    expires: u64,
-    metadata_bytes: usize,
-    text_bytes: usize,
-}
-
-/// An entry and where its parts are in its chain. Valid while the shard stays locked and unchanged.
-#[derive(Clone, Copy)]
-pub(super) struct Entry {
-    hash: u64,
-    first: u32,
-    id_bytes: usize,
-    memory_type: MemoryType,
-    pub(super) metadata_bytes: usize,
-    text_bytes: usize,
-}
-
-impl Entry {
-    fn new(key: &IndexKey, value: &IndexValue) -> Self {
-        Self {
-            hash: key.hash,
-            first: key.first,
-            id_bytes: key.id_bytes as usize,
-            memory_type: key.memory_type,
-            metadata_bytes: value.metadata_bytes,
-            text_bytes: value.text_bytes,
-        }
-    }
-
-    fn text_offset(&self) -> usize {
-        self.id_bytes + self.metadata_bytes
-    }
-
-    fn chain_bytes(&self) -> usize {
-        self.text_offset() + self.text_bytes
+impl Slot {
+    /// The hash as the table wants it: it takes the lowest and the highest bits.
+    fn spread(hash: u32) -> u64 {
+        u64::from(hash) << 32 | u64::from(hash)
     }
 }
-
-impl Hash for IndexKey {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
-}
-
-/// Passes on a hash that was computed before.
-#[derive(Default)]
-struct PrecomputedHasher(u64);
-
-impl Hasher for PrecomputedHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("index keys write one u64");
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-}
-
-type Index = LinkedHashMap<IndexKey, IndexValue, BuildHasherDefault<PrecomputedHasher>>;
-type IndexEntry<'a> = RawOccupiedEntryMut<'a, IndexKey, IndexValue, BuildHasherDefault<PrecomputedHasher>>;
 
 pub(super) struct Shard {
-    /// All entries in the order of use, the least recently used first.
-    index: Index,
-    /// Index nodes allocated since it was last shrunk.
-    nodes: usize,
+    index: HashTable<Slot>,
     pages: Pages,
-    /// First pages of the entries that expire first and last.
-    first_to_expire: u32,
-    last_to_expire: u32,
-    /// When the first entry expires; `u64::MAX` if there is none.
-    next_expiry: u64,
+    by_use: List,
+    by_expiry: List,
     /// Hits, misses and removals.
     pub(super) stats: MemoryStats,
 }
 
-/// Bytes that an entry counts: its pages and its share of the index.
-pub(super) fn entry_bytes(chain_bytes: usize) -> u64 {
-    (Pages::needed(chain_bytes) * PAGE_BYTES + INDEX_BYTES) as u64
+/// Bytes that an entry with so many bytes of id, metadata and text counts: its pages and its share of the index.
+pub(super) fn entry_bytes(bytes: usize) -> u64 {
+    (Pages::needed(HEADER.saturating_add(bytes)) * PAGE_BYTES + INDEX_BYTES) as u64
 }
 
 impl Shard {
     pub(super) fn new(spare: Arc<SpareMaps>) -> Self {
         Self {
-            index: LinkedHashMap::default(),
-            nodes: 0,
+            index: HashTable::new(),
             pages: Pages::new(spare),
-            first_to_expire: NONE,
-            last_to_expire: NONE,
-            next_expiry: u64::MAX,
+            by_use: List::by_use(),
+            by_expiry: List::by_expiry(),
             stats: MemoryStats::default(),
         }
     }
@@ -148,46 +67,42 @@ impl Shard {
 
     /// The stamp of the least recently used entry; `u64::MAX` if there is none.
     pub(super) fn oldest(&self) -> u64 {
-        self.index.front().map_or(u64::MAX, |(_, value)| value.stamp)
+        self.by_use.front()
     }
 
-    /// The stamp of the most recently used entry; 0 if there is none.
-    pub(super) fn newest(&self) -> u64 {
-        self.index.back().map_or(0, |(_, value)| value.stamp)
-    }
-
+    /// When the first entry expires; `u64::MAX` if there is none.
     pub(super) fn next_expiry(&self) -> u64 {
-        self.next_expiry
+        self.by_expiry.front()
     }
 
     /// Marks an entry as used and returns it. An expired entry is removed.
     pub(super) fn lookup(
         &mut self,
-        key: KeyRef<'_>,
+        key: &Key<'_>,
         now: u64,
         stamps: &AtomicU64,
         removed: &mut RemovedEntries,
     ) -> Option<Entry> {
-        let pages = &self.pages;
-        let found = self.index.raw_entry_mut().from_hash(key.hash, |other| {
-            other.hash == key.hash
-                && other.id_bytes as usize == key.id.len()
-                && other.memory_type == key.memory_type
-                && pages.has_bytes(other.first, 0, key.id.as_bytes())
-        });
-        let RawEntryMut::Occupied(mut found) = found else { return None };
-        let entry = Entry::new(found.key(), found.get());
-        if found.get().expires <= now {
-            self.remove(entry, RemovalCause::Expired, removed);
+        let is_key = |slot: &Slot| slot.hash == key.hash && key.is_of(&self.pages, slot.first);
+        let first = self.index.find(Slot::spread(key.hash), is_key)?.first;
+        if number(&self.pages, first, Number::Expires) <= now {
+            self.remove(first, RemovalCause::Expired, removed);
             return None;
         }
-        found.get_mut().stamp = stamps.fetch_add(1, Relaxed);
-        found.to_back();
-        Some(entry)
+        self.by_use.move_to_end(&mut self.pages, first, stamps.fetch_add(1, Relaxed));
+        Some(Entry::read(&self.pages, first))
     }
 
-    pub(super) fn text(&self, entry: Entry) -> Vec<u8> {
-        self.pages.copy(entry.first, entry.text_offset(), entry.text_bytes)
+    /// Copies the text of an entry to the end of `to`.
+    pub(super) fn copy_text<const N: usize>(&self, entry: Entry, to: &mut SmallVec<[u8; N]>)
+    where
+        [u8; N]: smallvec::Array<Item = u8>,
+    {
+        to.reserve_exact(entry.text_bytes);
+        self.pages.read(entry.first, entry.text_offset(), entry.text_bytes, |piece| {
+            to.extend_from_slice(piece);
+            true
+        });
     }
 
     pub(super) fn has_text(&self, entry: Entry, text: &str) -> bool {
@@ -196,37 +111,37 @@ impl Shard {
     }
 
     pub(super) fn metadata(&self, entry: Entry) -> Vec<u8> {
-        self.pages.copy(entry.first, entry.id_bytes, entry.metadata_bytes)
+        self.pages.copy(entry.first, entry.metadata_offset(), entry.metadata_bytes)
     }
 
-    /// Adds an entry that does not exist.
+    /// Adds an entry that does not exist, and returns the stamp of this use.
     ///
     /// # Errors
     /// When the system has no memory left; nothing has changed then.
     pub(super) fn insert(
         &mut self,
-        key: KeyRef<'_>,
+        key: &Key<'_>,
         expires: u64,
         (metadata, text): (&[u8], &str),
         stamps: &AtomicU64,
-    ) -> io::Result<()> {
-        let pages = Pages::needed(key.id.len() + metadata.len() + text.len());
+    ) -> io::Result<u64> {
+        let pages = Pages::needed(HEADER + key.id.len() + metadata.len() + text.len());
         self.pages.reserve(pages)?;
         let first = self.pages.allocate(pages);
-        self.pages.write(first, 0, key.id.as_bytes());
-        self.pages.write(first, key.id.len(), metadata);
-        self.pages.write(first, key.id.len() + metadata.len(), text.as_bytes());
-        self.pages.set_number(Number::Hash, first, key.hash);
-        self.append_to_expiry(first, expires);
+        key.write(&mut self.pages, first, (metadata.len(), text.len()));
+        let entry = Entry::read(&self.pages, first);
+        self.pages.write(first, entry.metadata_offset(), metadata);
+        self.pages.write(first, entry.text_offset(), text.as_bytes());
         let stamp = stamps.fetch_add(1, Relaxed);
-        let value = IndexValue { stamp, expires, metadata_bytes: metadata.len(), text_bytes: text.len() };
-        let id_bytes = key.id.len() as u16;
-        self.index.insert(IndexKey { hash: key.hash, first, id_bytes, memory_type: key.memory_type }, value);
-        self.nodes = self.nodes.max(self.index.len());
-        Ok(())
+        self.by_use.append(&mut self.pages, first, stamp);
+        self.by_expiry.append(&mut self.pages, first, expires);
+        let slot = Slot { hash: key.hash, first };
+        self.index.insert_unique(Slot::spread(key.hash), slot, |slot| Slot::spread(slot.hash));
+        Ok(stamp)
     }
 
     /// Replaces the text of an entry that was just looked up, and with `store` its metadata and the time it expires.
+    /// Returns the stamp of its last use.
     ///
     /// # Errors
     /// As [`insert`](Self::insert).
@@ -236,50 +151,47 @@ impl Shard {
         store: Option<(u64, &[u8])>,
         text: &str,
         removed: &mut RemovedEntries,
-    ) -> io::Result<()> {
+    ) -> io::Result<u64> {
         let metadata_bytes = store.map_or(old.metadata_bytes, |(_, metadata)| metadata.len());
         let new = Entry { metadata_bytes, text_bytes: text.len(), ..old };
-        let [old_pages, new_pages] = [old, new].map(|entry| Pages::needed(entry.chain_bytes()));
-        self.pages.reserve(new_pages.saturating_sub(old_pages))?;
+        self.pages.reserve(new.pages().saturating_sub(old.pages()))?;
         self.report(old, RemovalCause::Replaced, removed);
-        self.pages.resize(old.first, old_pages, new_pages);
+        self.pages.resize(old.first, old.pages(), new.pages());
         if let Some((expires, metadata)) = store {
-            self.pages.write(old.first, old.id_bytes, metadata);
-            self.remove_from_expiry(old.first);
-            self.append_to_expiry(old.first, expires);
+            set_number(&mut self.pages, old.first, Number::MetadataBytes, metadata.len() as u64);
+            self.pages.write(old.first, old.metadata_offset(), metadata);
+            // All entries live equally long, so the list stays in the order of expiry.
+            self.by_expiry.move_to_end(&mut self.pages, old.first, expires);
         }
+        set_number(&mut self.pages, old.first, Number::TextBytes, text.len() as u64);
         self.pages.write(old.first, new.text_offset(), text.as_bytes());
-        if let Some(mut newest) = self.index.back_entry() {
-            // The lookup moved it to the back.
-            let value = newest.get_mut();
-            (value.metadata_bytes, value.text_bytes) = (new.metadata_bytes, new.text_bytes);
-            value.expires = store.map_or(value.expires, |(expires, _)| expires);
-        }
-        Ok(())
+        Ok(number(&self.pages, old.first, Number::Stamp))
     }
 
-    pub(super) fn remove(&mut self, entry: Entry, cause: RemovalCause, removed: &mut RemovedEntries) {
-        self.report(entry, cause, removed);
-        if let Some(found) = find(&mut self.index, entry.hash, entry.first) {
-            found.remove();
+    /// Removes the entry with this first page.
+    pub(super) fn remove(&mut self, first: u32, cause: RemovalCause, removed: &mut RemovedEntries) {
+        self.report(Entry::read(&self.pages, first), cause, removed);
+        let hash = Slot::spread(hash(&self.pages, first));
+        if let Ok(slot) = self.index.find_entry(hash, |slot| slot.first == first) {
+            slot.remove();
         }
-        self.remove_from_expiry(entry.first);
-        self.pages.release(entry.first);
+        self.by_use.remove(&mut self.pages, first);
+        self.by_expiry.remove(&mut self.pages, first);
+        self.pages.release(first);
     }
 
-    /// Removes the least recently used entry.
+    /// Removes the least recently used entry, if there is one.
     pub(super) fn remove_oldest(&mut self, cause: RemovalCause, removed: &mut RemovedEntries) {
-        if let Some((key, value)) = self.index.front() {
-            self.remove(Entry::new(key, value), cause, removed);
+        if self.len() > 0 {
+            self.remove(self.by_use.first(), cause, removed);
         }
     }
 
     /// Marks the least recently used entry as used and returns its stamp.
     pub(super) fn touch_oldest(&mut self, stamps: &AtomicU64) -> u64 {
         let stamp = stamps.fetch_add(1, Relaxed);
-        if let Some(mut oldest) = self.index.front_entry() {
-            oldest.get_mut().stamp = stamp;
-            oldest.to_back();
+        if self.len() > 0 {
+            self.by_use.move_to_end(&mut self.pages, self.by_use.first(), stamp);
         }
         stamp
     }
@@ -287,15 +199,8 @@ impl Shard {
     /// Removes up to `max` expired entries and returns how many it removed.
     pub(super) fn remove_expired(&mut self, now: u64, max: usize, removed: &mut RemovedEntries) -> usize {
         let mut count = 0;
-        while count < max && self.next_expiry <= now {
-            let first = self.first_to_expire;
-            let hash = self.pages.number(Number::Hash, first);
-            let entry = find(&mut self.index, hash, first).map(|found| Entry::new(found.key(), found.get()));
-            self.remove(
-                entry.expect("entries in the order of expiry are in the index"),
-                RemovalCause::Expired,
-                removed,
-            );
+        while count < max && self.next_expiry() <= now && self.len() > 0 {
+            self.remove(self.by_expiry.first(), RemovalCause::Expired, removed);
             count += 1;
         }
         count
@@ -303,20 +208,20 @@ impl Shard {
 
     /// Removes all entries without reporting them.
     pub(super) fn clear(&mut self) {
-        self.stats.removals.deleted += self.index.len() as u64;
-        (self.first_to_expire, self.last_to_expire, self.next_expiry) = (NONE, NONE, u64::MAX);
+        self.stats.removals.deleted += self.len() as u64;
+        self.index.clear();
         self.release_unused();
     }
 
     /// Returns unused memory to the system.
     pub(super) fn release_unused(&mut self) {
-        if self.first_to_expire == NONE {
-            (self.index, self.nodes) = (LinkedHashMap::default(), 0);
+        if self.len() == 0 {
+            self.index = HashTable::new();
+            (self.by_use, self.by_expiry) = (List::by_use(), List::by_expiry());
             return self.pages.clear();
         }
-        if self.nodes > 2 * self.index.len() + MIN_UNUSED_NODES {
-            self.index.shrink_to_fit();
-            self.nodes = self.index.len();
+        if self.index.capacity() > 4 * self.len() + MIN_UNUSED_SLOTS {
+            self.index.shrink_to_fit(|slot| Slot::spread(slot.hash));
         }
         let Some(compaction) = self.pages.compaction() else { return };
         for (from, to) in compaction.moves {
@@ -329,64 +234,26 @@ impl Shard {
 
     /// Updates everything that refers to an entry whose first page moved.
     fn relink_entry(&mut self, from: u32, to: u32) {
-        if let Some(mut found) = find(&mut self.index, self.pages.number(Number::Hash, to), from) {
-            found.key_mut().first = to;
+        let hash = Slot::spread(hash(&self.pages, to));
+        if let Some(slot) = self.index.find_mut(hash, |slot| slot.first == from) {
+            slot.first = to;
         }
-        let [earlier, later] = [Link::Earlier, Link::Later].map(|link| self.pages.link(link, to));
-        self.link_expiry(earlier, to);
-        self.link_expiry(to, later);
-    }
-
-    fn append_to_expiry(&mut self, first: u32, expires: u64) {
-        // All entries live equally long, so the list is in the order of expiry.
-        self.pages.set_number(Number::Expires, first, expires);
-        self.link_expiry(self.last_to_expire, first);
-        self.link_expiry(first, NONE);
-    }
-
-    fn remove_from_expiry(&mut self, first: u32) {
-        let [earlier, later] = [Link::Earlier, Link::Later].map(|link| self.pages.link(link, first));
-        self.link_expiry(earlier, later);
-    }
-
-    /// Makes two entries neighbors in the order of expiry; `NONE` is an end of the list.
-    fn link_expiry(&mut self, earlier: u32, later: u32) {
-        match later {
-            NONE => self.last_to_expire = earlier,
-            _ => self.pages.set_link(Link::Earlier, later, earlier),
-        }
-        match earlier {
-            NONE => {
-                self.first_to_expire = later;
-                self.next_expiry = match later {
-                    NONE => u64::MAX,
-                    _ => self.pages.number(Number::Expires, later),
-                };
-            }
-            _ => self.pages.set_link(Link::Later, earlier, later),
-        }
+        self.by_use.relink(&mut self.pages, to);
+        self.by_expiry.relink(&mut self.pages, to);
     }
 
     /// Counts a removal, and copies the entry for the listener if there is one.
     fn report(&mut self, entry: Entry, cause: RemovalCause, removed: &mut RemovedEntries) {
         self.stats.removals.add(cause);
         removed.push_with(|| {
-            let id = text_of(self.pages.copy(entry.first, 0, entry.id_bytes));
-            let memory = WorkingMemory::new(text_of(self.text(entry)));
-            RemovedEntry::new(id.into(), entry.memory_type, memory, cause)
+            let id = self.pages.copy(entry.first, HEADER, entry.id_bytes);
+            let text = self.pages.copy(entry.first, entry.text_offset(), entry.text_bytes);
+            RemovedEntry::new(to_str(&id).into(), entry.memory_type, to_str(&text).into(), cause)
         });
     }
 }
 
-/// The index node of the entry with this first page.
-fn find(index: &mut Index, hash: u64, first: u32) -> Option<IndexEntry<'_>> {
-    match index.raw_entry_mut().from_hash(hash, |key| key.first == first) {
-        RawEntryMut::Occupied(found) => Some(found),
-        RawEntryMut::Vacant(_) => None,
-    }
-}
-
 /// The string whose bytes were copied from pages.
-pub(super) fn text_of(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).expect("only whole strings are written to pages")
+pub(super) fn to_str(bytes: &[u8]) -> &str {
+    simdutf8::basic::from_utf8(bytes).expect("only whole strings are written to pages")
 }

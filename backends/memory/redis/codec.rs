@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::COMPONENT;
+use super::python_json::to_strict;
 use crate::memory::WorkingMemory;
 use crate::{Clock, Error, ErrorKind, Result};
 
@@ -36,7 +37,8 @@ struct NewData<'a> {
     working_memory: &'a str,
 }
 
-/// The part of an entry that reading needs; the rest is skipped.
+/// The part of an entry that reading needs; the rest is skipped. Only for strict JSON without duplicate keys, which is
+/// nearly every entry.
 #[derive(Deserialize)]
 struct StoredEntry<'a> {
     #[serde(borrow)]
@@ -70,20 +72,29 @@ impl Codec {
 
     /// Decodes the text of an entry.
     pub(super) fn decode_text(&self, json: &[u8]) -> Result<WorkingMemory> {
-        let entry: StoredEntry<'_> = serde_json::from_slice(json).map_err(invalid_entry_error)?;
-        Ok(WorkingMemory::new(&*entry.data.working_memory))
+        if let Ok(entry) = serde_json::from_slice::<StoredEntry<'_>>(json) {
+            return Ok(WorkingMemory::new(&*entry.data.working_memory));
+        }
+        let json = to_strict(utf8(json)?);
+        let entry: RawFields<'_> = serde_json::from_str(&json).map_err(invalid_entry_error)?;
+        let data: RawFields<'_> =
+            serde_json::from_str(entry.required("data")?).map_err(invalid_entry_error)?;
+        let text: String =
+            serde_json::from_str(data.required("working_memory")?).map_err(invalid_entry_error)?;
+        Ok(WorkingMemory::new(&*text))
     }
 
     /// Replaces the text and the time of update of an entry; every other field is kept byte for byte.
     pub(super) fn replace_text(&self, json: &[u8], memory: &WorkingMemory) -> Result<Bytes> {
-        let mut entry: RawFields<'_> = serde_json::from_slice(json).map_err(invalid_entry_error)?;
-        let data = entry.get("data").ok_or_else(|| missing_field_error("data"))?;
-        let mut data: RawFields<'_> = serde_json::from_str(data).map_err(invalid_entry_error)?;
+        let json = utf8(json)?;
+        let size = json.len() + memory.as_str().len();
+        let mut entry = RawFields::parse(json)?;
+        let mut data = RawFields::parse(entry.required("data")?)?;
         data.set("working_memory", to_json_string(memory.as_str())?);
-        let data = data.write(json.len() + memory.as_str().len())?;
+        let data = data.write(size)?;
         entry.set("data", data);
         entry.set("last_update", to_json_string(&self.now())?);
-        entry.write(json.len() + memory.as_str().len()).map(Bytes::from)
+        entry.write(size).map(Bytes::from)
     }
 
     /// Local time without offset and with microseconds, as Python's `datetime.now().isoformat()`.
@@ -96,9 +107,28 @@ impl Codec {
 /// The fields of a JSON object in order, with their values as raw JSON.
 struct RawFields<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-impl RawFields<'_> {
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(field, _)| field == name).map(|(_, json)| &**json)
+impl<'a> RawFields<'a> {
+    /// The fields of an object in Python's JSON, with their values as they are there.
+    fn parse(json: &'a str) -> Result<Self> {
+        let strict = to_strict(json);
+        let fields: RawFields<'_> = serde_json::from_str(&strict).map_err(invalid_entry_error)?;
+        let position = |value: &str| value.as_ptr() as usize - strict.as_ptr() as usize;
+        let original = |value: &str| json[position(value)..][..value.len()].into();
+        Ok(Self(
+            fields
+                .0
+                .iter()
+                .map(|(name, value)| (name.clone().into_owned().into(), original(value)))
+                .collect(),
+        ))
+    }
+
+    /// The value of a field; of the last one, where a name is there more than once.
+    fn required(&self, name: &'static str) -> Result<&str> {
+        let field = self.0.iter().rev().find(|(field, _)| field == name);
+        field.map(|(_, json)| &**json).ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, COMPONENT, INVALID_ENTRY).with_context("missing", name)
+        })
     }
 
     fn set(&mut self, name: &'static str, json: String) {
@@ -167,8 +197,12 @@ fn invalid_entry_error(cause: serde_json::Error) -> Error {
         .with_context("at_byte", cause.column())
 }
 
-fn missing_field_error(field: &'static str) -> Error {
-    Error::new(ErrorKind::Corrupt, COMPONENT, INVALID_ENTRY).with_context("missing", field)
+fn utf8(json: &[u8]) -> Result<&str> {
+    std::str::from_utf8(json).map_err(|cause| {
+        Error::new(ErrorKind::Corrupt, COMPONENT, INVALID_ENTRY)
+            .with_context("reason", "not UTF-8")
+            .with_context("at_byte", cause.valid_up_to())
+    })
 }
 
 #[cfg(test)]
@@ -194,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn another_text_keeps_every_field_that_is_invalid_entry_error() {
+    fn replacing_the_text_keeps_every_other_field() {
         let held = r#"{"data": {"working_memory": "old", "mood": 1e400},
             "metadata": {"n": 12345678901234567890123, "deep": [[{}]]}, "created_at": "then",
             "last_update": "then", "\u0061dded": NULL}"#
@@ -214,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_invalid_entry_error_is_told_without_repeating_it() {
+    fn an_invalid_entry_is_reported_without_repeating_it() {
         let deep = "[".repeat(200_000);
         let deep_entry = format!(r#"{{"data": {{"working_memory": {deep}"#);
         let cases: [&[u8]; 8] = [
@@ -228,10 +262,8 @@ mod tests {
             deep_entry.as_bytes(),
         ];
         for case in cases {
-            for error in [
-                codec().decode_text(case).expect_err("not an entry"),
-                codec().replace_text(case, &"new".into()).err().unwrap_or_else(|| missing_field_error("x")),
-            ] {
+            let errors = [codec().decode_text(case).err(), codec().replace_text(case, &"new".into()).err()];
+            for error in errors.into_iter().flatten() {
                 assert_eq!(error.kind(), ErrorKind::Corrupt);
                 assert!(!format!("{error} {error:?}").contains("secret"));
             }
@@ -245,5 +277,23 @@ mod tests {
         assert_eq!(codec().decode_text(json.as_bytes()).expect("skipped").as_str(), "text");
         let json = codec().replace_text(json.as_bytes(), &"new".into()).expect("kept");
         assert_eq!(codec().decode_text(&json).expect("an entry").as_str(), "new");
+    }
+
+    #[test]
+    fn what_python_writes_beyond_strict_json_is_read_and_kept() {
+        let held = concat!(
+            "\u{feff}",
+            r#"{"data": {"working_memory": "first"}, "metadata": {"score": NaN, "top": [-Infinity]}, "#,
+            r#""data": {"working_memory": "x", "working_memory": "half \ud83d", "mood": Infinity}, "odd": "\udc00"}"#
+        );
+        assert_eq!(codec().decode_text(held.as_bytes()).expect("an entry").as_str(), "half \u{fffd}");
+        let json = codec().replace_text(held.as_bytes(), &"new".into()).expect("an entry");
+        let json = std::str::from_utf8(&json).expect("UTF-8");
+        assert_eq!(codec().decode_text(json.as_bytes()).expect("an entry").as_str(), "new");
+        for kept in
+            [r#""metadata":{"score": NaN, "top": [-Infinity]}"#, r#""mood":Infinity"#, r#""odd":"\udc00""#]
+        {
+            assert!(json.contains(kept), "{kept} in {json}");
+        }
     }
 }

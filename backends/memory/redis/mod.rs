@@ -3,6 +3,7 @@
 mod codec;
 mod commands;
 mod legacy;
+mod python_json;
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -1,10 +1,12 @@
-//! What tests against the real world stand on: Redis servers of every kind that a test starts and stops itself, a
-//! network that misbehaves on command, an independent server of models, and the Python package of the same name.
+//! What tests against the real world stand on: Redis servers of every kind and both Milvus engines, which a test
+//! starts and stops itself, a network that misbehaves on command, an independent server of models, and the Python
+//! package of the same name.
 //!
 //! Everything a test starts ends with its value, also when the test panics and also when the whole test process is
 //! killed. A thing that does not come up within its deadline panics with what it logged.
 
 mod cluster;
+mod milvus;
 mod models;
 mod port;
 mod process;
@@ -18,6 +20,7 @@ mod tls_server;
 mod wait;
 
 pub use cluster::Cluster;
+pub use milvus::{MilvusServer, MilvusServerBuilder};
 pub use models::ModelServer;
 pub use proxy::Proxy;
 pub use python::PythonPeer;

@@ -53,6 +53,11 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    /// Asks it to end.
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("it is our child, not yet waited for");
     }

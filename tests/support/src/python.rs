@@ -10,15 +10,15 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::milvus::MilvusServer;
 use crate::process::Process;
 
 /// The interpreter starts and imports the package; on a busy machine that takes its time.
-const START: Duration = Duration::from_secs(60);
-const CALL: Duration = Duration::from_secs(10);
+const START: Duration = Duration::from_secs(120);
+/// A flush or the first load of a collection takes Milvus seconds even when the machine is idle.
+const CALL: Duration = Duration::from_secs(120);
 
-/// Python's arshai 1.15.0 in a process of its own, on one Redis; killed on drop.
-///
-/// `tests/interop/peer.py` says what can be asked.
+/// Python's arshai 1.15.0 in a process of its own, on one server; killed on drop.
 #[derive(Debug)]
 pub struct PythonPeer {
     stdin: ChildStdin,
@@ -29,11 +29,28 @@ pub struct PythonPeer {
 
 impl PythonPeer {
     /// Starts the interpreter with `url` as its Redis, and returns when the package is imported.
+    /// `tests/interop/redis_memory.py` says what can be asked.
     ///
     /// # Panics
     ///
     /// With what Python wrote, if the package is not installed or does not come up.
     pub fn start(url: &str) -> Self {
+        Self::run("redis_memory.py", &[("REDIS_URL", url)])
+    }
+
+    /// Starts the interpreter on a Milvus, and returns when it is connected. `tests/interop/milvus_client.py` says what
+    /// can be asked.
+    ///
+    /// # Panics
+    ///
+    /// With what Python wrote, if the package is not installed or does not come up.
+    pub fn on_milvus(server: &MilvusServer) -> Self {
+        let port = server.port().to_string();
+        let variables = [("MILVUS_HOST", "127.0.0.1"), ("MILVUS_PORT", &port), ("MILVUS_DB_NAME", "default")];
+        Self::run("milvus_client.py", &variables)
+    }
+
+    fn run(script: &str, variables: &[(&str, &str)]) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let python = root.join("target/python/bin/python");
         assert!(python.exists(), "{python:?} is missing; `bash tests/all.sh` installs it");
@@ -41,8 +58,8 @@ impl PythonPeer {
         let log = File::create(log(&folder)).expect("the folder is ours");
         let mut process = Process::spawn(
             Command::new(python)
-                .arg(root.join("tests/interop/peer.py"))
-                .env("REDIS_URL", url)
+                .arg(root.join("tests/interop").join(script))
+                .envs(variables.iter().copied())
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(log),
@@ -60,7 +77,7 @@ impl PythonPeer {
     ///
     /// # Panics
     ///
-    /// With what Python wrote, if there is no answer in ten seconds.
+    /// With what Python wrote, if there is no answer in two minutes.
     pub fn call(&mut self, request: &Value) -> Value {
         writeln!(self.stdin, "{request}")
             .unwrap_or_else(|error| panic!("Python is gone: {error}\n{}", self.log()));

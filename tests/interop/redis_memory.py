@@ -1,23 +1,20 @@
 """The real Python package, for tests of what both read and write.
 
-Reads one JSON request a line, {"op": …, …}, and answers each with {"ok": …} or {"error": type, "message": …}:
+Spoken to as lines.py says:
 
-    store, update, retrieve, delete    conversation_id, memory_type, data (list of texts), metadata, ttl
+    store, update, retrieve, delete    conversation_id, memory_type, data (list of texts), metadata, ttl;
+                                       data_json and metadata_json give either as a text of Python's JSON
     set_key                            key, value, expire
     get_key                            key
 
-Bytes, either way, are {"base64": …}. The first line it writes names the versions it runs. REDIS_URL says which Redis.
+Bytes, either way, are {"base64": …}. REDIS_URL says which Redis.
 """
+
+import lines
 
 import asyncio
 import base64
-import importlib.metadata
-import json
 import os
-import sys
-
-# Whatever the packages print must not come between the answers.
-answers, sys.stdout = sys.stdout, sys.stderr
 
 from arshai.clients.redis_client import RedisClient
 from arshai.core.interfaces.imemorymanager import ConversationMemoryType, IMemoryInput, IWorkingMemory
@@ -25,6 +22,8 @@ from arshai.memory.working_memory.redis_memory_manager import RedisWorkingMemory
 
 
 def memory_input(request):
+    # As texts of JSON, for what only Python's `json` reads.
+    request |= {name: json.loads(request[f"{name}_json"]) for name in ("data", "metadata") if f"{name}_json" in request}
     texts = request.get("data")
     kind = request.get("memory_type")
     return IMemoryInput(
@@ -69,18 +68,5 @@ def answer(runner, request):
     raise ValueError(f"unknown op {operation!r}")
 
 
-def write(line):
-    print(json.dumps(line), file=answers, flush=True)
-
-
-def main():
-    write({package: importlib.metadata.version(package) for package in ("arshai", "redis")})
-    with asyncio.Runner() as runner:
-        for line in sys.stdin:
-            try:
-                write({"ok": answer(runner, json.loads(line))})
-            except Exception as error:
-                write({"error": type(error).__name__, "message": str(error)})
-
-
-main()
+with asyncio.Runner() as runner:
+    lines.serve(["arshai", "redis"], lambda request: answer(runner, request))

@@ -1,0 +1,125 @@
+//! The limits of a store: eviction across its shards.
+
+use parking_lot::MutexGuard;
+
+use super::super::notifier::RemovedEntries;
+use super::COMPONENT;
+use super::shard::entry_bytes;
+use super::shards::LockedShard;
+use super::store::{MAX_BYTES, MAX_ENTRIES, Store};
+use crate::memory::RemovalCause;
+use crate::support::UsageMeter;
+use crate::{Error, ErrorKind, Result, unsupported_limit_error};
+
+impl Store {
+    /// Rejects an entry that could not fit even alone.
+    pub(super) fn check_size(&self, bytes: usize) -> Result<()> {
+        let (entry, max) = (entry_bytes(bytes), self.shards.bytes.max());
+        if entry <= max {
+            return Ok(());
+        }
+        Err(too_large().with_context("entry_bytes", entry).with_context("max_bytes", max))
+    }
+
+    pub(super) fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        let meter = match key {
+            MAX_ENTRIES => &self.shards.entries,
+            MAX_BYTES => &self.shards.bytes,
+            _ => return Err(unsupported_limit_error(COMPONENT, key)),
+        };
+        let [entries, bytes] = if key == MAX_ENTRIES { [max, u64::MAX] } else { [u64::MAX, max] };
+        check_limits(entries, bytes, ErrorKind::InvalidInput)?;
+        meter.set_max(max);
+        let mut removed = self.notifier.collect();
+        let result = self.make_room(None, None, &mut removed);
+        self.finish(removed);
+        result
+    }
+
+    fn excess(&self) -> Option<RemovalCause> {
+        match (self.shards.entries.is_exceeded(), self.shards.bytes.is_exceeded()) {
+            (true, _) => Some(RemovalCause::MaxEntries),
+            (_, true) => Some(RemovalCause::MaxBytes),
+            _ => None,
+        }
+    }
+
+    /// Evicts if a limit is exceeded.
+    pub(super) fn make_room(
+        &self,
+        evicting: Option<MutexGuard<'_, ()>>,
+        written: Option<u64>,
+        removed: &mut RemovedEntries,
+    ) -> Result<()> {
+        if self.excess().is_none() {
+            return Ok(());
+        }
+        let _evicting = evicting.unwrap_or_else(|| self.evicting.lock());
+        self.evict(written, removed)
+    }
+
+    /// Evicts until the limits hold: expired entries, then the least recently used ones, but not the one that was just
+    /// `written`, identified by its stamp.
+    fn evict(&self, mut written: Option<u64>, removed: &mut RemovedEntries) -> Result<()> {
+        let now = self.now();
+        while let Some(cause) = self.excess() {
+            let mut shard = self.shards.lock(self.shards.next_to_evict(now));
+            if shard.remove_expired(now, 1, removed) > 0 {
+                continue;
+            }
+            if written.is_some_and(|written| written == shard.oldest()) {
+                if self.shards.entries.used() == 1 {
+                    // The limit was lowered after the entry's size was checked.
+                    shard.remove_oldest(cause, removed);
+                    return Err(too_large());
+                }
+                written = Some(shard.touch_oldest(&self.stamps));
+                continue;
+            }
+            self.evict_batch(&mut shard, cause, written, removed);
+        }
+        Ok(())
+    }
+
+    /// Evicts the oldest entry of a shard and, in a large store, further ones as long as that is necessary: so few that
+    /// they are among the oldest hundredth of the store.
+    fn evict_batch(
+        &self,
+        shard: &mut LockedShard<'_>,
+        cause: RemovalCause,
+        written: Option<u64>,
+        removed: &mut RemovedEntries,
+    ) {
+        let batch = (self.shards.entries.used() / (200 * self.shards.count() as u64)).clamp(1, 256);
+        let (entries, bytes) = (shard.len(), shard.bytes());
+        for _ in 0..batch {
+            if written == Some(shard.oldest()) {
+                return;
+            }
+            shard.remove_oldest(cause, removed);
+            let enough =
+                |meter: &UsageMeter, freed: usize| meter.used().saturating_sub(freed as u64) <= meter.max();
+            if enough(&self.shards.entries, entries - shard.len())
+                && enough(&self.shards.bytes, bytes - shard.bytes())
+            {
+                return;
+            }
+        }
+    }
+}
+
+pub(super) fn check_limits(max_entries: u64, max_bytes: u64, kind: ErrorKind) -> Result<()> {
+    if max_entries == 0 {
+        return Err(Error::new(kind, COMPONENT, "max_entries must be at least 1"));
+    }
+    let min_bytes = entry_bytes(1);
+    if max_bytes < min_bytes {
+        let message = format!("the memory limit must be at least {min_bytes} bytes");
+        return Err(Error::new(kind, COMPONENT, message));
+    }
+    Ok(())
+}
+
+fn too_large() -> Error {
+    Error::new(ErrorKind::TooLarge, COMPONENT, "entry exceeds the memory limit")
+}
