@@ -9,7 +9,7 @@ use crate::component::{Component, Components};
 use crate::config::{Config, closest_match};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
-use crate::mcp::{McpClientHandler, McpServerManager};
+use crate::mcp::{McpClientHandler, McpCredentialStore, McpServerManager};
 use crate::memory::{EvictionListener, MemoryManager};
 use crate::pool::{ConnectionPool, Connector, PoolFactory, PoolSettings};
 use crate::tasks::{BackgroundFailureListener, TaskExecutor};
@@ -29,6 +29,8 @@ pub struct BuildContext {
     pub background_failure_listener: Option<BackgroundFailureListener>,
     /// Answers what MCP servers ask of the application.
     pub mcp_handler: Option<Arc<dyn McpClientHandler>>,
+    /// Where MCP servers' credentials are kept; in memory if `None`.
+    pub mcp_credentials: Option<Arc<dyn McpCredentialStore>>,
     /// The backends to choose from, for backends that are built on others.
     pub registry: Arc<Registry>,
     /// The runtime's transport, once it is built: for backends that speak HTTP.
@@ -48,6 +50,7 @@ impl BuildContext {
             eviction_listener: None,
             background_failure_listener: None,
             mcp_handler: None,
+            mcp_credentials: None,
             registry: Arc::new(registry),
             http: None,
             components: Components::default(),

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use arshai::config::ConfigLoader;
 use arshai::mcp::{McpCall, McpServerHealth};
-use arshai::{Arshai, Config, Deadline, ErrorKind, Result};
+use arshai::{Config, Deadline, ErrorKind, Result};
 use serde_json::{Value, json};
 
-use crate::support::{arguments, config, connected, python, soon};
+use crate::support::{arguments, connected, python, runtime_with, soon};
 
 /// Python's dictionary, with one server's URL.
 fn dictionary(url: &str) -> Value {
@@ -159,9 +159,8 @@ async fn no_connection_attempt_hangs_and_a_failed_one_says_why() {
     let url = format!("http://{}/mcp", listener.local_addr().expect("bound"));
     let mut hanging = arshai::config::McpServerConfig::http("hanging", url);
     hanging.max_retries = Some(1);
-    let mut config = config([hanging]);
-    config.mcp.connection_timeout = Duration::from_millis(600);
-    let runtime = Arshai::builder(config).build().expect("it is valid");
+    let runtime =
+        runtime_with([hanging], |config| config.mcp.connection_timeout = Duration::from_millis(600));
     let manager = runtime.mcp().expect("compiled in");
     let began = Instant::now();
     manager.initialize(soon()).await.expect("it is not required");
@@ -174,9 +173,7 @@ async fn no_connection_attempt_hangs_and_a_failed_one_says_why() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manager_that_is_not_enabled_has_no_servers_and_says_so() {
-    let mut config = config([python("python")]);
-    config.mcp.enabled = false;
-    let runtime = Arshai::builder(config).build().expect("it is valid");
+    let runtime = runtime_with([python("python")], |config| config.mcp.enabled = false);
     let manager = runtime.mcp().expect("compiled in");
     assert!(!manager.is_enabled());
     manager.initialize(Deadline::after(Duration::from_secs(5))).await.expect("nothing to do");

@@ -9,12 +9,12 @@ use arshai::mcp::{
     McpCall, McpClientCapabilities, McpClientHandler, McpContent, McpElicitation, McpElicitationResult,
     McpRoot, McpServerManager, McpToolResult,
 };
-use arshai::{Arshai, Deadline, ErrorKind, Result};
+use arshai::{Deadline, ErrorKind, Result};
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 
 use crate::http::{HttpServer, command};
-use crate::support::{arguments, config, connected, everything, installed, python, soon};
+use crate::support::{arguments, builder, connected, everything, installed, python, soon};
 
 fn npm(name: &str, package: &str, args: &[&str]) -> McpServerConfig {
     let script = installed(&format!("node/node_modules/@modelcontextprotocol/{package}/dist/index.js"));
@@ -238,7 +238,7 @@ async fn the_application_answers_what_servers_ask_over_both_transports() {
     let application = Arc::new(Application::default());
     let handler = Arc::clone(&application) as Arc<dyn McpClientHandler>;
     let servers = [everything("stdio"), McpServerConfig::http("http", &server.1)];
-    let runtime = Arshai::builder(config(servers)).mcp_handler(handler).build().expect("it is valid");
+    let runtime = builder(servers, |_| {}).mcp_handler(handler).build().expect("it is valid");
     let manager = runtime.mcp().expect("compiled in");
     manager.initialize(soon()).await.expect("none is required");
     for server in ["stdio", "http"] {

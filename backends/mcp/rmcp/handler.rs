@@ -21,26 +21,40 @@ use super::input::Input;
 use crate::ErrorKind;
 use crate::mcp::ProgressListener;
 
-/// Receives what the server sends by itself.
-pub(super) struct Handler {
-    pub(super) input: Input,
-    pub(super) tools_changed: Notify,
-    listeners: Arc<Mutex<HashMap<ProgressToken, ProgressListener>>>,
+/// Receives what the server sends by itself. Cloning returns another handle to the same one.
+#[derive(Clone)]
+pub(super) struct Handler(Arc<Inner>);
+
+struct Inner {
+    input: Input,
+    tools_changed: Notify,
+    listeners: Mutex<HashMap<ProgressToken, ProgressListener>>,
 }
 
 impl Handler {
     pub(super) fn new(input: Input) -> Self {
-        Self { input, tools_changed: Notify::new(), listeners: Arc::default() }
+        Self(Arc::new(Inner { input, tools_changed: Notify::new(), listeners: Mutex::default() }))
     }
 
+    /// What the server asks of the application.
+    pub(super) fn input(&self) -> &Input {
+        &self.0.input
+    }
+
+    /// Waits for the notification that the tools changed. However many came meanwhile, it returns once.
+    pub(super) async fn tools_changed(&self) {
+        self.0.tools_changed.notified().await;
+    }
+
+    /// Calls `listener` for the progress of a call until the returned value is dropped.
     pub(super) fn listen(&self, token: ProgressToken, listener: ProgressListener) -> Listening {
-        self.listeners.lock().insert(token.clone(), listener);
-        Listening { listeners: Arc::clone(&self.listeners), token }
+        self.0.listeners.lock().insert(token.clone(), listener);
+        Listening { inner: Arc::clone(&self.0), token }
     }
 }
 
-/// A request of the server, answered as the protocol says; the answer is given up when the server cancels.
 impl Handler {
+    /// Answers a request of the server; given up when the server cancels it.
     async fn answer<A: DeserializeOwned>(
         &self,
         method: &str,
@@ -52,7 +66,7 @@ impl Handler {
             Value::Object(params) => params,
             _ => Map::new(),
         };
-        let answered = context.ct.run_until_cancelled(self.input.answer(method, params)).await;
+        let answered = context.ct.run_until_cancelled(self.input().answer(method, params)).await;
         match answered {
             Some(Ok(answer)) => serde_json::from_value(answer).map_err(internal),
             Some(Err(error)) if error.kind() == ErrorKind::Unsupported => {
@@ -70,13 +84,13 @@ impl Handler {
 
 /// Removes a call's progress listener.
 pub(super) struct Listening {
-    listeners: Arc<Mutex<HashMap<ProgressToken, ProgressListener>>>,
+    inner: Arc<Inner>,
     token: ProgressToken,
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.listeners.lock().remove(&self.token);
+        self.inner.listeners.lock().remove(&self.token);
     }
 }
 
@@ -86,13 +100,13 @@ impl ClientHandler for Handler {
         let mut config = ClientConfig::default();
         // For the handshake, which the stateless era does not have.
         config.protocol_version = ProtocolVersion::LATEST_WITH_INITIALIZE;
-        config.capabilities = self.input.capabilities();
+        config.capabilities = self.input().capabilities();
         config.client_info = Implementation::new("arshai", env!("CARGO_PKG_VERSION"));
         config
     }
 
     async fn on_progress(&self, params: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
-        let listener = self.listeners.lock().get(&params.progress_token).cloned();
+        let listener = self.0.listeners.lock().get(&params.progress_token).cloned();
         if let Some(listener) = listener {
             listener(params.progress, params.total, params.message.as_deref());
         }
@@ -119,6 +133,6 @@ impl ClientHandler for Handler {
     }
 
     async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
-        self.tools_changed.notify_one();
+        self.0.tools_changed.notify_one();
     }
 }
