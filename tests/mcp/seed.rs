@@ -168,7 +168,7 @@ async fn no_connection_attempt_hangs_and_a_failed_one_says_why() {
     let failed = manager.failed_servers();
     assert_eq!((failed[0].name.as_str(), failed[0].health), ("hanging", McpServerHealth::Error));
     let reason = failed[0].error.as_deref().unwrap_or_default();
-    assert!(reason.contains("connecting"), "{reason}");
+    assert!(reason.contains("timed out"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

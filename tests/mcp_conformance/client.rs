@@ -145,7 +145,11 @@ async fn authorize(runtime: &Arshai, manager: &Arc<dyn McpServerManager>) -> Res
     for _ in 0..MAX_AUTHORIZATIONS {
         match manager.servers()[0].health {
             McpServerHealth::Healthy => return Ok(()),
-            McpServerHealth::NeedsAuthorization => visit(runtime, manager).await?,
+            McpServerHealth::NeedsAuthorization => match visit(runtime, manager).await {
+                // It moved to another authorization server in the middle of connecting.
+                Err(error) if error.kind() == ErrorKind::Authentication => {}
+                visited => visited?,
+            },
             _ => break,
         }
     }

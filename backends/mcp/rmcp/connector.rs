@@ -28,7 +28,7 @@ use crate::{Deadline, Error, ErrorKind, Result};
 const OTHER_REQUESTS: usize = 8;
 
 /// Longest wait for the listening stream of a session: a server may leave it unanswered.
-const MAX_LISTEN_WAIT: Duration = Duration::from_secs(1);
+const MAX_LISTEN_WAIT: Duration = Duration::from_secs(2);
 
 /// The inputs of connecting besides the server's configuration.
 #[derive(Clone)]
