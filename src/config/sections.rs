@@ -168,16 +168,16 @@ sections! {
 
     /// MCP servers.
     McpConfig (mcp) {
-        /// MCP server manager.
+        /// MCP server manager: `rmcp` or `legacy`.
         backend: String = "rmcp".into();
         /// Whether MCP servers are used.
         enabled: bool = false;
         /// Timeout for connecting to a server.
-        connection_timeout: Duration = Duration::from_secs(30), unit: "s";
+        connection_timeout: Duration = Duration::from_secs(30), unit: "s", legacy: NotUsed("mcp.backend");
         /// Number of attempts to connect to a server that sets no `max_retries`.
-        default_max_retries: u32 = 3, max: 100;
+        default_max_retries: u32 = 3, max: 100, legacy: NotUsed("mcp.backend");
         /// Maximum number of streams that stay open to hear from HTTP servers, besides `pool.max_connections`.
-        max_streams: usize = 64;
+        max_streams: usize = 64, legacy: NotUsed("mcp.backend");
         /// Whether HTTP servers at private addresses are refused, loopback included.
         deny_private_addresses: bool = false;
         /// MCP servers. The variable is the URL of a server named `default`, where MCP is enabled and none are listed.
@@ -307,7 +307,7 @@ mod tests {
         changes.join(", ")
     }
 
-    #[cfg(feature = "ureq")]
+    #[cfg(all(feature = "ureq", feature = "mcp"))]
     #[test]
     fn the_guide_has_the_table_of_every_key() {
         let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}`") };

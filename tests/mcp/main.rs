@@ -2,6 +2,7 @@
 //! Python SDK, over HTTP and as child processes; and servers that misbehave.
 
 mod authorization;
+mod backends;
 mod calls;
 mod eras;
 mod faults;
