@@ -10,5 +10,6 @@ mod http;
 mod http_faults;
 mod scripted;
 mod servers;
+mod spans;
 mod streams;
 mod support;
