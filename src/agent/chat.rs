@@ -213,18 +213,7 @@ impl ChatAgent {
             system.push_str(memory.as_str());
         }
         let question = Message::User { content: input.message.clone(), attachments };
-        let modalities = self.modalities.unwrap_or_else(|| self.llm.modalities());
-        let results = ToolResults::new(self.max_result_bytes, modalities);
-        let runner = ToolRunner {
-            llm: self.llm.as_ref(),
-            tasks: self.tasks.as_ref(),
-            functions: &self.turn_functions(&results),
-            background_tasks: &self.background_tasks,
-            deadline,
-            events,
-        };
-        let mut output =
-            self.run_model_loop(vec![Message::system(system), question], &runner, &results).await?;
+        let mut output = self.respond(vec![Message::system(system), question], deadline, events).await?;
         let saved = match (&conversation, loaded) {
             (Some(conversation), Ok(earlier)) => {
                 let existed = earlier.is_some();
@@ -239,6 +228,27 @@ impl ChatAgent {
             output.memory_error = Some(error.to_string());
         }
         Ok(output)
+    }
+
+    /// Answers the conversation with the functions of this turn.
+    async fn respond(
+        &self,
+        messages: Vec<Message>,
+        deadline: Deadline,
+        events: Option<&EventSender>,
+    ) -> Result<AgentOutput> {
+        let modalities = self.modalities.unwrap_or_else(|| self.llm.modalities());
+        let results = ToolResults::new(self.max_result_bytes, modalities);
+        let functions = self.turn_functions(&results);
+        let runner = ToolRunner {
+            llm: self.llm.as_ref(),
+            tasks: self.tasks.as_ref(),
+            functions: &functions,
+            background_tasks: &self.background_tasks,
+            deadline,
+            events,
+        };
+        self.run_model_loop(messages, &runner, &results).await
     }
 
     /// The functions of this turn.
