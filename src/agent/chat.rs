@@ -8,15 +8,16 @@ use async_trait::async_trait;
 use tracing::Instrument;
 
 use super::conversation_memory::ConversationMemory;
+use super::results::ToolResults;
 use super::stream::{AgentStream, EventSender};
-use super::tool_runner::{ToolRunner, tool_messages};
+use super::tool_runner::ToolRunner;
 use super::transcript::append_exchange;
 use super::{Agent, AgentInput};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
-use crate::llm::{ChatRequest, LlmClient, Message, Usage};
+use crate::llm::{ChatRequest, LlmClient, Message, Modalities, Usage};
 use crate::memory::{MemoryManager, WorkingMemory};
-use crate::tasks::{FunctionOutcome, Functions, TaskExecutor};
+use crate::tasks::{FunctionOutcome, FunctionProvider, Functions, TaskExecutor};
 
 const COMPONENT: &str = "agent.chat";
 
@@ -40,10 +41,13 @@ pub struct ChatAgent {
     system_prompt: String,
     functions: Functions,
     background_tasks: Functions,
+    providers: Vec<Arc<dyn FunctionProvider>>,
     request: ChatRequest,
     max_turns: usize,
     timeout: Duration,
     max_memory_bytes: usize,
+    max_result_bytes: usize,
+    modalities: Option<Modalities>,
 }
 
 /// The answer of a [`ChatAgent`].
@@ -88,10 +92,13 @@ impl ChatAgent {
             system_prompt: system_prompt.into(),
             functions: Functions::new(),
             background_tasks: Functions::new(),
+            providers: Vec::new(),
             request: ChatRequest::default(),
             max_turns: 10,
             timeout: Duration::from_secs(120),
             max_memory_bytes: 8 * 1024,
+            max_result_bytes: 64 * 1024,
+            modalities: None,
         }
     }
 
@@ -114,6 +121,15 @@ impl ChatAgent {
     #[must_use]
     pub fn with_background_tasks(mut self, tasks: Functions) -> Self {
         self.background_tasks = tasks;
+        self
+    }
+
+    /// Offers the model what `provider` has at the start of each turn, for example the tools of MCP servers. Functions
+    /// and background tasks of this agent take precedence over those of the same name, and earlier providers over later
+    /// ones.
+    #[must_use]
+    pub fn with_function_provider(mut self, provider: impl FunctionProvider + 'static) -> Self {
+        self.providers.push(Arc::new(provider));
         self
     }
 
@@ -143,6 +159,23 @@ impl ChatAgent {
     #[must_use]
     pub fn with_max_memory_bytes(mut self, max: usize) -> Self {
         self.max_memory_bytes = max;
+        self
+    }
+
+    /// Sets the maximum number of bytes of a tool's result that the model is shown. A longer one is cut at its middle with
+    /// a mark; the model is then offered the function `read_tool_result`, which reads it part by part, and
+    /// [`AgentOutput::tool_results`] has the whole. Default: 64 KiB.
+    #[must_use]
+    pub fn with_max_result_bytes(mut self, max: usize) -> Self {
+        self.max_result_bytes = max;
+        self
+    }
+
+    /// Sets which attachments of tool results the model is shown; it reads a description of the others. Default: those
+    /// that [its client takes](LlmClient::modalities).
+    #[must_use]
+    pub fn with_modalities(mut self, modalities: Modalities) -> Self {
+        self.modalities = Some(modalities);
         self
     }
 
@@ -180,15 +213,7 @@ impl ChatAgent {
             system.push_str(memory.as_str());
         }
         let question = Message::User { content: input.message.clone(), attachments };
-        let runner = ToolRunner {
-            llm: self.llm.as_ref(),
-            tasks: self.tasks.as_ref(),
-            functions: &self.functions,
-            background_tasks: &self.background_tasks,
-            deadline,
-            events,
-        };
-        let mut output = self.run_model_loop(vec![Message::system(system), question], &runner).await?;
+        let mut output = self.respond(vec![Message::system(system), question], deadline, events).await?;
         let saved = match (&conversation, loaded) {
             (Some(conversation), Ok(earlier)) => {
                 let existed = earlier.is_some();
@@ -205,14 +230,56 @@ impl ChatAgent {
         Ok(output)
     }
 
+    /// Answers the conversation with the functions of this turn.
+    async fn respond(
+        &self,
+        messages: Vec<Message>,
+        deadline: Deadline,
+        events: Option<&EventSender>,
+    ) -> Result<AgentOutput> {
+        let modalities = self.modalities.unwrap_or_else(|| self.llm.modalities());
+        let results = ToolResults::new(self.max_result_bytes, modalities);
+        let functions = self.turn_functions(&results);
+        let runner = ToolRunner {
+            llm: self.llm.as_ref(),
+            tasks: self.tasks.as_ref(),
+            functions: &functions,
+            background_tasks: &self.background_tasks,
+            deadline,
+            events,
+        };
+        self.run_model_loop(messages, &runner, &results).await
+    }
+
+    /// The functions of this turn.
+    fn turn_functions(&self, results: &ToolResults) -> Functions {
+        let provided = self
+            .providers
+            .iter()
+            .fold(Functions::new(), |functions, provider| functions.with_others(provider.functions()));
+        let provided =
+            self.background_tasks.iter().fold(provided, |functions, task| functions.without(task.name()));
+        let all = self.functions.clone().with_others(provided);
+        match all.is_empty() {
+            true => all,
+            false => all.with_others(Functions::new().with(results.read_function())),
+        }
+    }
+
     /// Calls the model until it answers without asking for tools.
-    async fn run_model_loop(&self, messages: Vec<Message>, runner: &ToolRunner<'_>) -> Result<AgentOutput> {
+    async fn run_model_loop(
+        &self,
+        messages: Vec<Message>,
+        runner: &ToolRunner<'_>,
+        results: &ToolResults,
+    ) -> Result<AgentOutput> {
         let mut output = AgentOutput::default();
         let mut request = self.request.clone().with_deadline(Some(runner.deadline));
         request.messages = Arc::new(messages);
-        request.tools = Arc::new(runner.definitions());
         while output.model_calls < self.max_turns {
             output.model_calls += 1;
+            // Results of tools may offer more of them.
+            request.tools = Arc::new(runner.definitions());
             // The results of tools of the last call would not be read.
             let run_tools = output.model_calls < self.max_turns;
             let (response, outcomes) = runner.call_model(request.clone(), run_tools).await?;
@@ -223,7 +290,7 @@ impl ChatAgent {
             }
             if run_tools {
                 request.push(response.to_message());
-                tool_messages(&response.tool_calls, &outcomes).for_each(|message| request.push(message));
+                results.messages(&response.tool_calls, &outcomes).for_each(|message| request.push(message));
                 output.tool_results.push(outcomes);
             }
         }

@@ -5,6 +5,7 @@
 
 mod chat;
 mod conversation_memory;
+mod results;
 mod stream;
 mod tool_runner;
 mod transcript;

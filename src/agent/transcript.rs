@@ -1,6 +1,7 @@
 //! The last exchanges of a conversation, as a chat agent writes them into its working memory.
 
 use crate::memory::WorkingMemory;
+use crate::support::floor_char_boundary;
 
 const SECTION: &str = "### CONVERSATION FLOW:";
 const NEXT_SECTION: &str = "\n### ";
@@ -54,8 +55,7 @@ fn at_line_start(text: &str, at: usize) -> bool {
 fn single_line(text: &str, max_bytes: usize) -> String {
     let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.len() > max_bytes {
-        let end = (0..=max_bytes).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
-        line.truncate(end);
+        line.truncate(floor_char_boundary(&line, max_bytes));
         line.push('…');
     }
     line

@@ -29,7 +29,7 @@ fn echo() -> Function {
 fn tool_messages(request: &ChatRequest) -> Vec<(&str, &str)> {
     fn tool(message: &Message) -> Option<(&str, &str)> {
         match message {
-            Message::Tool { call_id, content } => Some((call_id, content)),
+            Message::Tool { call_id, content, .. } => Some((call_id, content)),
             _ => None,
         }
     }

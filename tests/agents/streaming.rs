@@ -88,7 +88,7 @@ fn failures(output: &AgentOutput) -> Vec<FailureKind> {
 
 fn answers(model: &ScriptedLlm, request: usize) -> Vec<(String, String)> {
     let tool = |message: &Message| match message {
-        Message::Tool { call_id, content } => Some((call_id.clone(), content.clone())),
+        Message::Tool { call_id, content, .. } => Some((call_id.clone(), content.clone())),
         _ => None,
     };
     model.requests()[request].messages.iter().filter_map(tool).collect()

@@ -37,6 +37,8 @@ pub(super) struct LegacyServer {
     pub(super) config: McpServerConfig,
     http: Option<Arc<dyn HttpTransport>>,
     deny_private_addresses: bool,
+    /// Unlimited in the effective configuration.
+    guards: McpGuards,
     inherited: Arc<BTreeMap<String, String>>,
     state: Mutex<State>,
     /// Held while connecting.
@@ -71,6 +73,7 @@ impl LegacyServer {
             config,
             http,
             deny_private_addresses: mcp.deny_private_addresses,
+            guards: mcp.guards.clone(),
             inherited: Arc::new(mcp.inherited_env.clone()),
             state: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
@@ -150,7 +153,7 @@ impl LegacyServer {
                 return Err(self.error(ErrorKind::Protocol, "tools/list result without tools"));
             };
             for tool in listed {
-                match McpGuards::default().check_tool(&self.config.name, &tool) {
+                match self.guards.check_tool(&self.config.name, &tool) {
                     Ok(mut tool) if self.is_allowed(&tool.original_name) => {
                         tool.server_url.clone_from(&self.config.url);
                         tools.push(tool);
