@@ -9,6 +9,7 @@ mod results;
 mod stream;
 mod tool_runner;
 mod transcript;
+mod turn;
 mod working_memory;
 
 use std::fmt;

@@ -26,6 +26,18 @@ pub(super) struct ToolRunner<'a> {
     pub(super) events: Option<&'a EventSender>,
 }
 
+/// A model call that failed, and the text that arrived before.
+pub(super) struct FailedCall {
+    pub(super) error: Error,
+    pub(super) text: Option<String>,
+}
+
+impl From<Error> for FailedCall {
+    fn from(error: Error) -> Self {
+        Self { error, text: None }
+    }
+}
+
 /// A response, and the outcomes of its tool calls in their order.
 pub(super) type ModelRoundTrip = (ChatResponse, Vec<FunctionOutcome>);
 
@@ -38,7 +50,11 @@ impl ToolRunner<'_> {
     }
 
     /// Calls the model and runs the tools it asks for. With `run_tools` false no tool is started.
-    pub(super) async fn call_model(&self, request: ChatRequest, run_tools: bool) -> Result<ModelRoundTrip> {
+    pub(super) async fn call_model(
+        &self,
+        request: ChatRequest,
+        run_tools: bool,
+    ) -> Result<ModelRoundTrip, FailedCall> {
         let mut calls = StartedCalls::new(self, run_tools);
         let response = match self.events {
             None => self.call_model_whole(request, &mut calls).await?,
@@ -65,7 +81,7 @@ impl ToolRunner<'_> {
         &self,
         request: ChatRequest,
         calls: &mut StartedCalls<'_>,
-    ) -> Result<ChatResponse> {
+    ) -> Result<ChatResponse, FailedCall> {
         let sending = self.llm.stream(request);
         let mut stream = self.deadline.run(COMPONENT, "sending the model request", sending).await??;
         let mut response = ChatResponse::default();
@@ -81,7 +97,10 @@ impl ToolRunner<'_> {
             };
             let event = match next.and_then(|next| next?.ok_or_else(missing_finish_error)) {
                 Ok(event) => event,
-                Err(error) => return Err(calls.with_started_tools(error)),
+                Err(error) => {
+                    let error = calls.with_started_tools(error);
+                    return Err(FailedCall { error, text: response.content });
+                }
             };
             match &event {
                 ChatEvent::Text(text) => self.send(|| AgentEvent::Text(text.clone())).await,

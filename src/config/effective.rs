@@ -22,6 +22,7 @@ const REPLACEMENTS: [(Flag, &str, &[&str], &str); 6] = [
     (Flag::Connections, "http.backend", &["ureq"], "legacy"),
     (Flag::Connections, "mcp.backend", &["rmcp"], "legacy"),
     (Flag::Optimizations, "tasks.backend", &["bounded"], "legacy"),
+    (Flag::Optimizations, "vectors.backend", &["milvus"], "milvus_legacy"),
 ];
 
 /// Keys that follow `pool.connect_timeout` while they are not set themselves.

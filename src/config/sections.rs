@@ -105,6 +105,10 @@ sections! {
         backend: String = "embedded".into(), env: "ARSHAI_VECTOR_BACKEND";
         /// Maximum memory of the embedded store; by default at most a quarter of the container's limit.
         max_memory_mb: u64 = 1_024, unit: "MiB";
+        /// Maximum number of threads of the embedded store for large searches and queries.
+        search_threads: usize = 4;
+        /// Maximum number of threads of the embedded store for large writes.
+        write_threads: usize = 2;
     }
 
     /// HTTP.
@@ -159,12 +163,26 @@ sections! {
         port: u16 = 19_530, env: "MILVUS_PORT", max: 65_535;
         /// Milvus database.
         db_name: String = "default".into(), env: "MILVUS_DB_NAME";
-        /// Timeout for connecting.
-        connect_timeout: Duration = Duration::from_secs(30), unit: "s";
-        /// Number of entities per insert.
-        batch_size: usize = 1_000, env: "MILVUS_BATCH_SIZE", legacy: Optimization("50");
-        /// Milvus token.
+        /// Milvus token: an API key, or `user:password`.
         token: Option<SecretString> = None, env: "MILVUS_TOKEN";
+        /// Whether to connect with TLS.
+        tls: bool = false;
+        /// Certificates (PEM) trusted for TLS instead of the system's.
+        ca_file: Option<String> = None, example: "/etc/ssl/milvus-ca.pem";
+        /// Timeout for connecting, within that of the request that needs the connection.
+        connect_timeout: Duration = Duration::from_secs(30), unit: "s";
+        /// Timeout of a request, connecting and retries included.
+        request_timeout: Duration = Duration::from_secs(30), unit: "s";
+        /// Timeout for loading a collection, and for flushing one.
+        load_timeout: Duration = Duration::from_secs(120), unit: "s";
+        /// Number of entities per insert of a bulk insert.
+        batch_size: usize = 1_000, env: "MILVUS_BATCH_SIZE", legacy: Optimization("50");
+        /// Maximum number of pending requests; further requests fail immediately.
+        max_pending_requests: usize = 1_000;
+        /// Maximum size of a response.
+        max_response_bytes: usize = 64 << 20, unit: "bytes";
+        /// Whether floats at the top level of the metadata are written as strings, as Python arshai writes them.
+        python_floats: bool = false;
     }
 
     /// MCP servers.

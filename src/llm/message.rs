@@ -80,6 +80,21 @@ impl Message {
         Self::Assistant { content: Some(content.into()), tool_calls: Vec::new(), extra: Map::new() }
     }
 
+    /// Bytes of its text, of the arguments of its tool calls and of its attachments.
+    pub(crate) fn bytes(&self) -> usize {
+        let urls = |attachments: &[Attachment]| attachments.iter().map(Attachment::url_bytes).sum::<usize>();
+        match self {
+            Self::System { content } => content.len(),
+            Self::User { content, attachments } | Self::Tool { content, attachments, .. } => {
+                content.len() + urls(attachments)
+            }
+            Self::Assistant { content, tool_calls, .. } => {
+                let arguments: usize = tool_calls.iter().map(|call| call.arguments.len()).sum();
+                content.as_ref().map_or(0, String::len) + arguments
+            }
+        }
+    }
+
     /// The result of a tool call.
     pub fn tool(call_id: impl Into<String>, content: impl Into<String>) -> Self {
         Self::Tool { call_id: call_id.into(), content: content.into(), attachments: Vec::new() }
@@ -178,6 +193,11 @@ impl Attachment {
     #[must_use]
     pub fn url_bytes(&self) -> usize {
         self.url().len()
+    }
+
+    /// Whether it holds its content, and not only a URL.
+    pub(crate) fn is_data(&self) -> bool {
+        self.url().starts_with("data:")
     }
 
     /// The media type and the content in base64 of a `data:` URL.
