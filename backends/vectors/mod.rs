@@ -12,7 +12,7 @@ use crate::Registry;
 #[cfg(feature = "embedded")]
 pub use embedded::EmbeddedStore;
 #[cfg(feature = "milvus")]
-pub use milvus::MilvusStore;
+pub use milvus::{LegacyMilvusStore, MilvusStore};
 
 /// Adds the vector stores.
 pub(super) fn register(registry: &mut Registry) {

@@ -246,20 +246,20 @@ impl Live {
 }
 
 /// Versions before 2.3.4 say it in the text only.
-fn is_missing_collection(error: &Error) -> bool {
+pub(super) fn is_missing_collection(error: &Error) -> bool {
     let says = |words: &str| error.context().any(|(name, value)| name == "server" && value.contains(words));
     error.kind() == ErrorKind::NotFound && !says("database")
         || says("can't find collection")
         || says("collection not found")
 }
 
-fn is_missing_index(error: &Error) -> bool {
+pub(super) fn is_missing_index(error: &Error) -> bool {
     let says = |words: &str| error.context().any(|(name, value)| name == "server" && value.contains(words));
     error.outcome() != Outcome::NotSent
         && (says("index not found") || says("index not exist") || says("no index"))
 }
 
-fn not_found(name: &str) -> Error {
+pub(super) fn not_found(name: &str) -> Error {
     Error::new(ErrorKind::NotFound, COMPONENT, format!("collection {name:?} does not exist")).not_sent()
 }
 
