@@ -104,6 +104,10 @@ sections! {
         backend: String = "embedded".into(), env: "ARSHAI_VECTOR_BACKEND";
         /// Maximum memory of the embedded store; by default at most a quarter of the container's limit.
         max_memory_mb: u64 = 1_024, unit: "MiB";
+        /// Maximum number of threads of the embedded store for large searches and queries.
+        search_threads: usize = 4;
+        /// Maximum number of threads of the embedded store for large writes.
+        write_threads: usize = 2;
     }
 
     /// HTTP.

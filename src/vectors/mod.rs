@@ -28,7 +28,7 @@ pub use config::{CollectionConfig, ExtraField, FieldType, IndexSettings, Metric}
 pub use entity::{Entity, SparseVector};
 pub use filter::{
     ArithmeticOp, CompareOp, Expr, FieldPath, FieldValue, Fields, Filter, MAX_FILTER_BYTES, MAX_FILTER_DEPTH,
-    MAX_PATTERN_BYTES, Operand, PathSegment,
+    MAX_PATTERN_BYTES, MilvusDialect, Operand, PathSegment,
 };
 pub use hit::Hit;
 pub use ranker::Ranker;
