@@ -15,7 +15,7 @@ use super::{config, entities, entity, everything, numbers, pages, store};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// The 100 ms of the promise, and what a loaded machine takes to run a task.
-const SLACK: Duration = Duration::from_millis(1_500);
+const SLACK: Duration = Duration::from_secs(4);
 
 fn search() -> SearchRequest {
     SearchRequest::new(vec![1.0, 1.0, 1.0, 1.0])
@@ -31,10 +31,11 @@ async fn a_paused_server_is_a_timeout_and_the_client_works_once_it_goes_on() {
     collection.insert_entities(entities(0..10)).await.expect("inserted");
     server.pause();
     let began = Instant::now();
+    let nothing = Filter::parse("metadata['number'] == 99").expect("valid");
     let (found, inserted, deleted, queried) = tokio::join!(
         collection.search_by_vector(search()),
         collection.insert_entity(entity(10)),
-        collection.delete_entity(&Filter::parse("metadata['number'] == 99").expect("valid")),
+        collection.delete_entity(&nothing),
         collection.query_by_expr(everything()),
     );
     assert!(began.elapsed() < TIMEOUT + SLACK, "on time: {:?}", began.elapsed());
@@ -194,6 +195,7 @@ async fn pending_requests_are_limited_and_closing_ends_them_on_time() {
     config.milvus.max_pending_requests = 2;
     let store = store(config);
     let collection = pages(&store).await;
+    store.connect().await.expect("the version is known");
     server.pause();
     let searches =
         async { tokio::join!(collection.search_by_vector(search()), collection.insert_entity(entity(1))) };

@@ -148,6 +148,9 @@ impl Shared {
     }
 
     async fn create(&self, config: &CollectionConfig) -> Result<()> {
+        if config.is_hybrid {
+            self.engine().await?.check_sparse()?;
+        }
         let collection_name = config.collection_name.clone();
         let schema = new_schema(config).encode_to_vec();
         self.call(&CreateCollectionRequest {
@@ -239,9 +242,6 @@ impl VectorStore for LegacyMilvusStore {
     async fn get_or_create_collection(&self, config: &CollectionConfig) -> Result<Arc<dyn Collection>> {
         validation::check_config(config)?;
         self.shared.check_open()?;
-        if config.is_hybrid {
-            self.shared.engine().await?.check_sparse()?;
-        }
         let name = &config.collection_name;
         let schema = match self.shared.read_schema(name, Some(config)).await? {
             Some(schema) => schema,

@@ -59,7 +59,10 @@ impl LegacyCollection {
         // Another handle may have written last; only the server knows.
         let consistency = if consistency == Consistency::Session { Consistency::Strong } else { consistency };
         Ok(Selection {
-            expression: filter.map(|filter| expression(filter, engine)).transpose()?.unwrap_or_default(),
+            expression: filter
+                .map(|filter| expression(filter, &self.schema.config, engine))
+                .transpose()?
+                .unwrap_or_default(),
             output_fields: match output_fields {
                 None => self.schema.config.scalar_fields().map(str::to_owned).collect(),
                 Some(fields) => fields.to_vec(),
@@ -174,7 +177,7 @@ impl Collection for LegacyCollection {
         let config = &self.schema.config;
         validation::check_filter(config, filter)?;
         let engine = self.shared.engine().await?;
-        let result = self.shared.call(&requests::delete(config, expression(filter, engine)?)).await?;
+        let result = self.shared.call(&requests::delete(config, expression(filter, config, engine)?)).await?;
         Ok(u64::try_from(result.delete_cnt).unwrap_or(0))
     }
 
