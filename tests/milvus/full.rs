@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use arshai::vectors::{BulkInsertOptions, CollectionConfig, SearchRequest, VectorStore, entity_stream};
+use arshai::vectors::{
+    BulkInsertOptions, CollectionConfig, Filter, SearchRequest, VectorStore, entity_stream,
+};
 use arshai::{Component, Deadline, ErrorKind, Outcome};
 use arshai_test_support::MilvusServer;
+
+use serde_json::json;
 
 use super::{config, entities, entity, numbers, pages, store};
 
@@ -25,8 +29,15 @@ async fn acknowledged_entities_survive_a_kill_flushed_or_not() {
     assert!(report.is_complete() && report.flushed, "{report:?}");
     collection.insert_entities(entities(500..510)).await.expect("inserted, not flushed");
     assert_eq!(collection.get_collection_stats().await.expect("counted").num_entities, 510);
+    let known =
+        collection.query_by_expr(super::everything().with_limit(1)).await.expect("found").remove(0).id;
+    let by_id = Filter::with_params("doc_id in {ids}", [("ids", json!([known, "absent"]))]).expect("valid");
+    assert_eq!(collection.delete_entity(&by_id).await.expect("deleted"), 1, "what was there is counted");
+    assert_eq!(numbers(&*collection).await.len(), 509, "a delete is seen at once");
+    collection.insert_entities(entities(510..511)).await.expect("inserted, not flushed");
+    let acknowledged = numbers(&*collection).await;
     server.kill9();
-    collection.insert_entity(entity(510)).await.expect_err("no server");
+    collection.insert_entity(entity(511)).await.expect_err("no server");
     server.restart();
     let found = loop {
         // The first load after a kill takes a while.
@@ -36,10 +47,10 @@ async fn acknowledged_entities_survive_a_kill_flushed_or_not() {
         }
     };
     assert_eq!(found.len(), 510, "nothing acknowledged is lost");
-    assert_eq!(numbers(&*collection).await, Vec::from_iter(0..510));
+    assert_eq!(numbers(&*collection).await, acknowledged);
     let found =
         collection.search_by_vector(SearchRequest::new(vec![1.0, 0.0, 0.0, 0.0])).await.expect("found");
-    assert_eq!(found[0][0].fields["content"], "page 509");
+    assert_eq!(found[0][0].fields["content"], "page 510");
     assert!(store.health(Deadline::after(Duration::from_secs(30))).await.is_usable());
 }
 

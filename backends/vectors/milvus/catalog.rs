@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::COMPONENT;
 use super::connection::Connection;
+use super::requests::Guarantee;
 use super::schema::{Schema, new_indexes, new_schema};
-use crate::vectors::{CollectionConfig, validation};
+use crate::vectors::{CollectionConfig, Consistency, validation};
 use crate::{Deadline, Error, ErrorKind, Outcome, Result};
 
 /// Time between two looks at a collection that is loading: the first, doubled up to the second.
@@ -39,7 +40,11 @@ pub(super) struct Catalog {
 pub(super) struct Live {
     id: i64,
     /// The time of the newest write through this store, by the server's clock.
-    pub(super) last_write: AtomicU64,
+    last_write: AtomicU64,
+    /// Writes whose time the server did not say, and how many of them are older than one whose time it did. Milvus 2.3
+    /// says none for deletes.
+    untimed: AtomicU64,
+    covered: AtomicU64,
     /// Read by each write, written by the drop.
     pub(super) writes: tokio::sync::RwLock<()>,
     /// Cancelled when the collection is dropped.
@@ -230,6 +235,8 @@ impl Catalog {
         let new = Arc::new(Live {
             id,
             last_write: AtomicU64::new(0),
+            untimed: AtomicU64::new(0),
+            covered: AtomicU64::new(0),
             writes: tokio::sync::RwLock::default(),
             dropped: CancellationToken::new(),
         });
@@ -239,9 +246,29 @@ impl Catalog {
 }
 
 impl Live {
+    /// To be called before a write, for [`written`](Self::written).
+    pub(super) fn begin_write(&self) -> u64 {
+        self.untimed.load(Ordering::Acquire)
+    }
+
     /// Notes a write, so that requests of the level `Session` see it.
-    pub(super) fn written(&self, timestamp: u64) {
-        self.last_write.fetch_max(timestamp, Ordering::AcqRel);
+    pub(super) fn written(&self, begun: u64, timestamp: u64) {
+        if timestamp == 0 {
+            self.untimed.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.last_write.fetch_max(timestamp, Ordering::AcqRel);
+            self.covered.fetch_max(begun, Ordering::AcqRel);
+        }
+    }
+
+    /// What a request sees. After a write of unknown time, only `Strong` is sure to see it.
+    pub(super) fn guarantee(&self, consistency: Consistency) -> Guarantee {
+        let is_unsure = self.covered.load(Ordering::Acquire) < self.untimed.load(Ordering::Acquire);
+        let consistency = match consistency {
+            Consistency::Session if is_unsure => Consistency::Strong,
+            other => other,
+        };
+        Guarantee::new(consistency, self.last_write.load(Ordering::Acquire))
     }
 }
 

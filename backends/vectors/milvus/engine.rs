@@ -46,6 +46,11 @@ impl Engine {
         }
     }
 
+    /// Whether it answers a delete by ids with their number, even of those that are not there.
+    pub(super) fn counts_deleted_ids(self) -> bool {
+        self != Self::Lite
+    }
+
     /// Maximum size of an insert. The small engine never answers one of 7.7 MB; a server reads at most 64 MiB.
     pub(super) fn max_insert_bytes(self) -> usize {
         match self {

@@ -184,7 +184,7 @@ impl Collection for LegacyCollection {
     async fn get_collection_stats(&self) -> Result<CollectionStats> {
         self.check_usable()?;
         let config = &self.schema.config;
-        let answer = self.shared.call(&requests::count(config)).await?;
+        let answer = self.shared.call(&requests::count(config, "")).await?;
         Ok(CollectionStats::new(&config.collection_name, count(&answer)?, None))
     }
 
