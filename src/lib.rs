@@ -73,7 +73,7 @@ pub mod vectors;
 pub mod backends;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use component::{CloseReport, Component, ShutdownPhase, unsupported_limit_error};
+pub use component::{CloseReport, Component, ComponentRegistrar, ShutdownPhase, unsupported_limit_error};
 pub use config::Config;
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind, Outcome, Result};
@@ -92,6 +92,11 @@ struct Readme;
 #[cfg(all(doctest, feature = "ureq"))]
 #[doc = include_str!("../docs/models.md")]
 struct Models;
+
+/// Compiles the examples of the guide to vectors.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/vectors.md")]
+struct Vectors;
 
 /// Compiles the example of the guide to MCP.
 #[cfg(all(doctest, feature = "mcp"))]

@@ -1,6 +1,5 @@
 //! Functions that a model may call.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -12,11 +11,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{CallContext, FailureKind, ProgressListener};
+use super::{CallContext, FailureKind, FunctionOffer, FunctionOutput};
 use crate::support::truncated;
 
 /// The future of an async function's call.
-pub type FunctionFuture = Pin<Box<dyn Future<Output = Result<Value, FunctionError>> + Send>>;
+pub type FunctionFuture = Pin<Box<dyn Future<Output = Result<FunctionOutput, FunctionError>> + Send>>;
 
 /// An error of a function; the model sees its message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +64,7 @@ pub enum FunctionBody {
     /// On the async runtime; it must not block. One that does occupies a worker of the runtime.
     Async(Arc<dyn Fn(CallContext, Value) -> FunctionFuture + Send + Sync>),
     /// On a thread from the executor's bounded pool; it may block.
-    Blocking(Arc<dyn Fn(CallContext, Value) -> Result<Value, FunctionError> + Send + Sync>),
+    Blocking(Arc<dyn Fn(CallContext, Value) -> Result<FunctionOutput, FunctionError> + Send + Sync>),
 }
 
 impl fmt::Debug for FunctionBody {
@@ -90,7 +89,10 @@ struct Inner {
     parameters: Value,
     metadata: Value,
     timeout: Option<Duration>,
+    max_result_bytes: Option<usize>,
     is_deferred: bool,
+    /// Whether a function that is offered on demand is offered by now.
+    offer: Option<FunctionOffer>,
     body: FunctionBody,
 }
 
@@ -111,6 +113,32 @@ impl Function {
     where
         F: Fn(CallContext, Value) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Value, E>> + Send + 'static,
+        E: Into<FunctionError>,
+    {
+        let output = move |context, args| {
+            let call = function(context, args);
+            async move { call.await.map(FunctionOutput::from) }
+        };
+        Self::new_with_output(name, output)
+    }
+
+    /// An async function that may return images, audio and files besides its value.
+    ///
+    /// ```
+    /// use arshai::llm::Attachment;
+    /// use arshai::tasks::{Function, FunctionError, FunctionOutput};
+    ///
+    /// let plot = Function::new_with_output("plot", |_context, _args| async {
+    ///     let png = b"...";
+    ///     let output = FunctionOutput::new("the plot is attached");
+    ///     Ok::<_, FunctionError>(output.with_attachment(Attachment::image("image/png", png)))
+    /// });
+    /// # let _ = plot;
+    /// ```
+    pub fn new_with_output<F, Fut, E>(name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(CallContext, Value) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<FunctionOutput, E>> + Send + 'static,
         E: Into<FunctionError>,
     {
         let function = move |context, args| -> FunctionFuture {
@@ -135,7 +163,8 @@ impl Function {
         F: Fn(CallContext, Value) -> Result<Value, E> + Send + Sync + 'static,
         E: Into<FunctionError>,
     {
-        let function = move |context, args| function(context, args).map_err(Into::into);
+        let function =
+            move |context, args| function(context, args).map(FunctionOutput::from).map_err(Into::into);
         Self::from_body(name, FunctionBody::Blocking(Arc::new(function)))
     }
 
@@ -192,7 +221,9 @@ impl Function {
             parameters: json!({"type": "object"}),
             metadata: Value::Null,
             timeout: None,
+            max_result_bytes: None,
             is_deferred: false,
+            offer: None,
             body,
         }))
     }
@@ -236,6 +267,21 @@ impl Function {
         self
     }
 
+    /// Sets the maximum size of a result, in bytes of JSON, instead of the executor's.
+    #[must_use]
+    pub fn with_max_result_bytes(mut self, max: usize) -> Self {
+        Arc::make_mut(&mut self.0).max_result_bytes = Some(max);
+        self
+    }
+
+    /// Offers the function to models only once `offer` says so, for example because a search has found it. It can be
+    /// called before.
+    #[must_use]
+    pub fn with_offer(mut self, offer: FunctionOffer) -> Self {
+        Arc::make_mut(&mut self.0).offer = Some(offer);
+        self
+    }
+
     /// Defers calls until the model's response is complete, instead of starting them while it streams.
     #[must_use]
     pub fn with_deferred_start(mut self) -> Self {
@@ -271,6 +317,18 @@ impl Function {
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
         self.0.timeout
+    }
+
+    /// The maximum size of a result, if set.
+    #[must_use]
+    pub fn max_result_bytes(&self) -> Option<usize> {
+        self.0.max_result_bytes
+    }
+
+    /// Whether models are offered it now.
+    #[must_use]
+    pub fn is_offered(&self) -> bool {
+        self.0.offer.as_ref().is_none_or(FunctionOffer::is_made)
     }
 
     /// Whether calls are deferred until the model's response is complete.
@@ -311,79 +369,8 @@ fn parse<A: DeserializeOwned>(args: &Value) -> Result<A, FunctionError> {
     })
 }
 
-fn to_value<R: Serialize>(result: R) -> Result<Value, FunctionError> {
+fn to_value<R: Serialize>(result: R) -> Result<FunctionOutput, FunctionError> {
     serde_json::to_value(result)
+        .map(FunctionOutput::from)
         .map_err(|error| FunctionError::new(format!("failed to serialize the result: {error}")))
-}
-
-/// Functions by name. Cloning is cheap: clones share the set until one of them changes.
-#[derive(Clone, Default)]
-pub struct Functions {
-    by_name: Arc<HashMap<String, Function>>,
-    progress: Option<ProgressListener>,
-}
-
-impl Functions {
-    /// An empty set.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a function; one of the same name is replaced.
-    #[must_use]
-    pub fn with(mut self, function: Function) -> Self {
-        Arc::make_mut(&mut self.by_name).insert(function.name().to_owned(), function);
-        self
-    }
-
-    /// Sets the listener of [progress reports](CallContext::report_progress) of calls that use this set.
-    #[must_use]
-    pub fn with_progress_listener(mut self, listener: ProgressListener) -> Self {
-        self.progress = Some(listener);
-        self
-    }
-
-    /// The listener of progress reports: for executors.
-    #[must_use]
-    pub fn progress_listener(&self) -> Option<ProgressListener> {
-        self.progress.clone()
-    }
-
-    /// The function of that name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Function> {
-        self.by_name.get(name)
-    }
-
-    /// All functions, sorted by name, so that a model always sees them in the same order.
-    pub fn iter(&self) -> impl Iterator<Item = &Function> {
-        let mut all: Vec<_> = self.by_name.values().collect();
-        all.sort_by(|a, b| a.name().cmp(b.name()));
-        all.into_iter()
-    }
-
-    /// Number of functions.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_name.len()
-    }
-
-    /// Whether the set is empty.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
-    }
-}
-
-impl fmt::Debug for Functions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.iter().map(Function::name)).finish()
-    }
-}
-
-impl FromIterator<Function> for Functions {
-    fn from_iter<I: IntoIterator<Item = Function>>(functions: I) -> Self {
-        functions.into_iter().fold(Self::new(), Self::with)
-    }
 }

@@ -8,8 +8,12 @@
 mod call;
 mod context;
 mod function;
+mod functions;
+mod offer;
 mod outcome;
+mod output;
 mod progressive;
+mod provider;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,12 +29,16 @@ use crate::error::Result;
 
 pub use call::{FunctionCall, FunctionExecutionInput};
 pub use context::{CallContext, NestedExecution, Progress, ProgressListener};
-pub use function::{Function, FunctionBody, FunctionError, FunctionFuture, Functions};
+pub use function::{Function, FunctionBody, FunctionError, FunctionFuture};
+pub use functions::Functions;
+pub use offer::FunctionOffer;
 pub use outcome::{
     BackgroundInitiated, FailureKind, FunctionExecutionResult, FunctionFailure, FunctionOutcome,
     FunctionResult,
 };
+pub use output::FunctionOutput;
 pub use progressive::{FunctionTask, StreamingExecutionState};
+pub use provider::FunctionProvider;
 
 /// Debug output identifies the call only; arguments and results are parts of conversations and do not belong in logs.
 macro_rules! debug_without_arguments {

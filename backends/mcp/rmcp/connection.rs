@@ -14,13 +14,14 @@ use tokio::sync::Mutex;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
+use super::catalog::Catalog;
 use super::errors::{call_error, is_session_lost};
 use super::handler::Handler;
 use super::headers::CallHeaders;
 use super::state::LastError;
 use super::stdio::ServerProcess;
 use super::subscription::Subscribed;
-use crate::mcp::{McpCall, McpGuards, McpToolResult};
+use crate::mcp::{McpCall, McpToolResult};
 use crate::support::Backoff;
 use crate::{Deadline, Error, ErrorKind, Result};
 
@@ -88,6 +89,13 @@ impl Connection {
         self.failure.get().is_some() || self.peer.is_transport_closed()
     }
 
+    /// Whether the server's program has ended. A process that it left behind may keep the connection open.
+    pub(super) fn has_exited(&self) -> bool {
+        let Ok(ends) = self.ends.try_lock() else { return false };
+        let process = ends.as_ref().and_then(|ends| ends.process.as_ref());
+        process.is_some_and(ServerProcess::has_exited)
+    }
+
     /// Why it cannot be used any longer.
     pub(super) fn failure(&self) -> Option<LastError> {
         self.failure.get().cloned()
@@ -100,12 +108,13 @@ impl Connection {
         call: McpCall,
         headers: CallHeaders,
         deadline: Deadline,
-        guards: &McpGuards,
+        catalog: &Catalog,
     ) -> Result<McpToolResult> {
         let _held = self.calls.token();
         let mut params = CallToolRequestParams::new(call.tool.clone()).with_arguments(call.arguments.clone());
         for round in 1..=MAX_INPUT_ROUNDS {
-            let mut result = self.send_call(&call, params.clone(), headers.clone(), deadline, guards).await?;
+            let mut result =
+                self.send_call(&call, params.clone(), headers.clone(), deadline, catalog).await?;
             if result.get("resultType").and_then(Value::as_str) != Some("input_required") {
                 return Ok(McpToolResult::from_json(result));
             }
@@ -133,7 +142,7 @@ impl Connection {
         params: CallToolRequestParams,
         headers: CallHeaders,
         deadline: Deadline,
-        guards: &McpGuards,
+        catalog: &Catalog,
     ) -> Result<Map<String, Value>> {
         let server = call.server.as_str();
         let mut options = PeerRequestOptions::no_options().with_max_total_timeout(deadline.remaining());
@@ -163,10 +172,7 @@ impl Connection {
         let result = answered.map_err(|error| self.failed(server, error, has_credentials))?;
         let json = result_json(server, &result)?;
         let bytes = serde_json::to_vec(&json).map_or(0, |json| json.len());
-        if bytes > guards.max_result_bytes {
-            let message = format!("result of {bytes} bytes exceeds {}", guards.max_result_bytes);
-            return Err(Error::new(ErrorKind::TooLarge, format!("mcp:{server}"), message));
-        }
+        catalog.check_result(bytes)?;
         Ok(json)
     }
 

@@ -10,7 +10,7 @@ use super::connection::Connection;
 use super::listing::ToolList;
 use super::server::Server;
 use super::state::LastError;
-use crate::config::{McpProtocol, McpServerConfig};
+use crate::config::McpProtocol;
 use crate::mcp::McpTool;
 use crate::support::Backoff;
 use crate::{Deadline, Error, ErrorKind, Result};
@@ -72,7 +72,8 @@ impl Server {
 
     /// Calls that hold the lost connection may still get their answer; it is closed when the last of them has ended.
     fn retire(&self, connection: Arc<Connection>) {
-        let (stop, deadline) = (self.stop.clone(), Deadline::after(self.config.timeout));
+        let patience = if connection.has_exited() { Duration::ZERO } else { self.config.timeout };
+        let (stop, deadline) = (self.stop.clone(), Deadline::after(patience));
         tokio::spawn(async move { stop.run_until_cancelled(connection.close(deadline)).await });
     }
 
@@ -85,14 +86,16 @@ impl Server {
             fixed => fixed,
         };
         let connected = async {
-            let connection = self.connector.connect(&self.config, protocol, deadline).await?;
+            // Limits that were changed since apply to the new connection.
+            let connector = self.connector.with_guards(self.catalog.guards());
+            let connection = connector.connect(&self.config, protocol, deadline).await?;
             let list = self.list(&connection);
             let list = deadline.run("mcp", "listing tools", list).await??;
             Ok::<_, Error>((Arc::new(connection), list))
         };
         match connected.await {
-            Ok((connection, list)) => {
-                self.connected(&connection, &list);
+            Ok((connection, mut list)) => {
+                self.connected(&connection, &mut list);
                 Ok((connection, list))
             }
             Err(error) => {
@@ -102,8 +105,8 @@ impl Server {
         }
     }
 
-    fn connected(&self, connection: &Arc<Connection>, list: &ToolList) {
-        let tools = self.name(list);
+    fn connected(&self, connection: &Arc<Connection>, list: &mut ToolList) {
+        let tools = self.update(list);
         tracing::info!(mcp.server = self.config.name, tools = tools.len(), "connected");
         self.state.send_modify(|state| {
             let is_stateless = connection.is_stateless();
@@ -122,20 +125,12 @@ impl Server {
     }
 
     async fn list(&self, connection: &Connection) -> Result<ToolList> {
-        let mut list = connection.list_tools(&self.config.name, &self.connector.guards).await?;
-        list.tools.retain(|tool| is_allowed(&self.config, &tool.original_name));
-        Ok(list)
+        connection.list_tools(&self.config.name, &self.catalog.guards()).await
     }
 
-    /// The tools under the names that they are offered by.
-    fn name(&self, list: &ToolList) -> Arc<[McpTool]> {
-        let mut names = self.names.lock();
-        let named = list.tools.iter().cloned().map(|mut tool| {
-            tool.name = names.assign(&self.config.name, self.config.prefix.as_deref(), &tool.original_name);
-            tool.server_url.clone_from(&self.config.url);
-            tool
-        });
-        named.collect()
+    /// The tools of `list` that are offered.
+    fn update(&self, list: &mut ToolList) -> Arc<[McpTool]> {
+        self.catalog.update(list.pages, std::mem::take(&mut list.tools))
     }
 
     /// Refreshes the tool list as it changes, until the connection ends; the error says why it ended.
@@ -152,6 +147,7 @@ impl Server {
                     changed.set(connection.tools_changed());
                     true
                 }
+                () = self.relist.notified() => true,
                 () = sleep_until(stale) => true,
                 () = tokio::time::sleep(TICK) => false,
             };
@@ -160,7 +156,7 @@ impl Server {
                 listed = Instant::now();
                 stale = self.refresh(connection).await;
             }
-            if connection.is_closed() {
+            if connection.is_closed() || connection.has_exited() {
                 return connection.failure().unwrap_or_else(|| self.ended("connection lost"));
             }
         }
@@ -175,8 +171,8 @@ impl Server {
         let deadline = Deadline::after(self.connect_timeout);
         let listed = deadline.run("mcp", "listing tools", self.list(connection)).await;
         match listed.and_then(|list| list) {
-            Ok(list) => {
-                let tools = self.name(&list);
+            Ok(mut list) => {
+                let tools = self.update(&mut list);
                 self.state.send_modify(|state| state.tools = tools);
                 stale_at(connection, &list)
             }
@@ -194,11 +190,6 @@ impl Server {
 fn stale_at(connection: &Connection, list: &ToolList) -> Option<Instant> {
     let ttl = list.ttl.filter(|ttl| !ttl.is_zero() && !connection.announces_changes())?;
     Instant::now().checked_add(ttl.max(MIN_TTL))
-}
-
-fn is_allowed(config: &McpServerConfig, tool: &str) -> bool {
-    let listed = |list: &[String]| list.iter().any(|name| name == tool);
-    config.allow_tools.as_deref().is_none_or(listed) && !listed(&config.deny_tools)
 }
 
 async fn sleep_until(moment: Option<Instant>) {
