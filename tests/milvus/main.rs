@@ -1,3 +1,4 @@
 //! Vectors in Milvus, against real servers.
 
+mod filters;
 mod unreachable;

@@ -107,7 +107,10 @@ impl MilvusCollection {
             Some(fields) => fields.to_vec(),
         };
         Ok(Selection {
-            expression: filter.map(|filter| expression(filter, engine)).transpose()?.unwrap_or_default(),
+            expression: filter
+                .map(|filter| expression(filter, &self.schema.config, engine))
+                .transpose()?
+                .unwrap_or_default(),
             output_fields: fields,
             limit: 0,
             offset: 0,
@@ -243,7 +246,7 @@ impl Collection for MilvusCollection {
         validation::check_filter(config, filter)?;
         let deadline = self.connection().deadline();
         let engine = self.connection().engine(deadline).await?;
-        let message = requests::delete(config, expression(filter, engine)?);
+        let message = requests::delete(config, expression(filter, config, engine)?);
         let result = self.write(&message, deadline).await?;
         Ok(u64::try_from(result.delete_cnt).unwrap_or(0))
     }

@@ -198,6 +198,6 @@ impl VectorStore for MilvusStore {
 ///
 /// # Errors
 /// `Unsupported` for what the engine cannot evaluate.
-fn expression(filter: &Filter, _: Engine) -> Result<String> {
-    Ok(filter.to_string())
+fn expression(filter: &Filter, config: &CollectionConfig, engine: Engine) -> Result<String> {
+    filter.to_milvus(config, &engine.dialect())
 }
