@@ -180,7 +180,7 @@ sections! {
         max_pending_requests: usize = 1_000;
         /// Maximum size of a response.
         max_response_bytes: usize = 64 << 20, unit: "bytes";
-        /// Whether floats at the top level of JSON fields are written as strings, as Python arshai writes them.
+        /// Whether floats at the top level of the metadata are written as strings, as Python arshai writes them.
         python_floats: bool = false;
     }
 

@@ -4,6 +4,7 @@
 //! documentation is their contract; [`validation`] checks configurations, entities and requests for every backend in the
 //! same way.
 
+mod blocking;
 mod bulk;
 mod capabilities;
 mod collection;
@@ -17,6 +18,7 @@ mod request;
 mod store;
 pub mod validation;
 
+pub use blocking::{BlockingCollection, BlockingVectorStore};
 pub use bulk::{
     BatchLimits, BulkInsertOptions, EntityStream, ProgressCallback, entity_stream, insert_in_batches,
 };

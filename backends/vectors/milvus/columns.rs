@@ -25,8 +25,11 @@ pub(super) fn columns(
     let mut dense = Vec::with_capacity(entities.len() * config.dense_dim);
     let mut sparse = Vec::with_capacity(if config.is_hybrid { entities.len() } else { 0 });
     for Entity { mut fields, dense: vector, sparse: weights, .. } in entities {
+        if python_floats && let Some(metadata) = fields.get_mut(&config.metadata_field) {
+            write_as_python(metadata);
+        }
         for column in &mut scalars {
-            column.push(fields.remove(column.name).unwrap_or_default(), python_floats);
+            column.push(fields.remove(column.name).unwrap_or_default());
         }
         dense.extend_from_slice(&vector);
         if config.is_hybrid {
@@ -100,20 +103,14 @@ impl<'a> Column<'a> {
     }
 
     /// Appends a value of the column's type, which was checked.
-    fn push(&mut self, mut value: Value, python_floats: bool) {
+    fn push(&mut self, value: Value) {
         match (&mut self.data, value) {
             (Values::Strings(data), Value::String(text)) => data.push(text),
             (Values::Strings(data), _) => data.push(String::new()),
             (Values::Longs(data), number) => data.push(number.as_i64().unwrap_or_default()),
             (Values::Floats(data), number) => data.push(number.as_f64().unwrap_or_default() as f32),
             (Values::Bools(data), flag) => data.push(flag.as_bool().unwrap_or_default()),
-            (Values::Json(data), json) => {
-                value = json;
-                if python_floats {
-                    write_as_python(&mut value);
-                }
-                data.push(value.to_string().into_bytes());
-            }
+            (Values::Json(data), json) => data.push(json.to_string().into_bytes()),
         }
     }
 

@@ -1,15 +1,14 @@
-//! Floats as Python arshai writes them: as strings, at the top level of a JSON field.
+//! Floats as Python arshai writes them: as strings, at the top level of the metadata.
 //!
 //! Python arshai takes every value that has a method `hex` for a UUID, and floats have one. A numeric filter does not
 //! find such a value.
 
 use serde_json::Value;
 
-/// Replaces a float, or the floats among an object's own values, by their text in Python.
-pub(super) fn write_as_python(value: &mut Value) {
-    match value {
-        Value::Object(fields) => fields.values_mut().for_each(write_float),
-        other => write_float(other),
+/// Replaces the floats among an object's own values by their text in Python.
+pub(super) fn write_as_python(metadata: &mut Value) {
+    if let Value::Object(values) = metadata {
+        values.values_mut().for_each(write_float);
     }
 }
 
@@ -62,8 +61,5 @@ mod tests {
         let mut value = json!({"f": 0.5, "i": 1, "b": true, "in": {"f": 0.5}, "list": [0.5]});
         write_as_python(&mut value);
         assert_eq!(value, json!({"f": "0.5", "i": 1, "b": true, "in": {"f": 0.5}, "list": [0.5]}));
-        let mut value = json!(2.0);
-        write_as_python(&mut value);
-        assert_eq!(value, json!("2.0"));
     }
 }
