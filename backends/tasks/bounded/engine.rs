@@ -65,7 +65,7 @@ impl Engine {
     /// Runs the function of `context`, holding `permit` until it has ended.
     async fn run(&self, permit: Option<OwnedPermit>, context: CallContext, args: Value) -> CallResult {
         let function = context.function().clone();
-        let value = match (function.body(), permit) {
+        let output = match (function.body(), permit) {
             (FunctionBody::Async(body), _permit) => {
                 // Called inside the future: it may panic before it returns one.
                 let call = async { body(context, args).await };
@@ -83,7 +83,7 @@ impl Engine {
                 Box::pin(call).await?
             }
         };
-        check_result_size(value, self.max_result_bytes)
+        check_result_size(output, function.max_result_bytes().unwrap_or(self.max_result_bytes))
     }
 
     async fn acquire(&self, permits: &ResizableSemaphore) -> Result<OwnedPermit, CallFailure> {
@@ -236,7 +236,7 @@ impl StartedCall {
             State::Ended(outcome) => outcome,
             State::Running { call, mut task, began, deadline } => {
                 match wait(&mut task, began, deadline).await {
-                    Ok(value) => FunctionOutcome::completed(call, value),
+                    Ok(output) => FunctionOutcome::completed(call, output),
                     Err(failure) => failure.into_outcome(call),
                 }
             }

@@ -38,12 +38,17 @@ impl Engine {
         self >= Self::Server(2, 4) || self == Self::Lite
     }
 
-    /// What it evaluates of the filter language. Newer servers evaluate at least what 2.3 does.
+    /// What it evaluates of the filter language.
     pub(super) fn dialect(self) -> MilvusDialect {
         match self {
             Self::Lite => MilvusDialect::LITE,
             Self::Server(..) => MilvusDialect::STANDALONE,
         }
+    }
+
+    /// Whether it answers a delete by ids with their number, even of those that are not there.
+    pub(super) fn counts_deleted_ids(self) -> bool {
+        self != Self::Lite
     }
 
     /// Maximum size of an insert. The small engine never answers one of 7.7 MB; a server reads at most 64 MiB.

@@ -6,6 +6,8 @@ mod columns;
 mod connection;
 mod engine;
 mod errors;
+mod legacy;
+mod legacy_collection;
 mod python_floats;
 mod requests;
 mod rows;
@@ -35,6 +37,8 @@ use crate::{
     BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
     ShutdownPhase, unsupported_limit_error,
 };
+
+pub use self::legacy::LegacyMilvusStore;
 
 /// The component that errors name.
 const COMPONENT: &str = "vectors.milvus";
