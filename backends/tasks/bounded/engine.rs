@@ -14,7 +14,7 @@ use super::blocking::BlockingCalls;
 use super::failure::{CallFailure, CallResult, check_result_size};
 use crate::Deadline;
 use crate::config::TaskConfig;
-use crate::support::{OwnedPermit, ResizableSemaphore, panic_message};
+use crate::support::{OwnedPermit, ResizableSemaphore, catch_panic, panic_message};
 use crate::tasks::{
     BackgroundFailureListener, CallContext, FailureKind, Function, FunctionBody, FunctionCall, Functions,
     NestedExecution, TaskExecutor, TaskStats,
@@ -65,10 +65,11 @@ impl Engine {
         let function = context.function().clone();
         let value = match (function.body(), permit) {
             (FunctionBody::Async(body), _permit) => {
-                // Called inside the future: it may panic before it returns one.
-                let call = async { body(context, args).await };
+                let panicked = |message| CallFailure::new(FailureKind::Panicked, message);
+                // It may panic before it returns a future.
+                let call = catch_panic(|| body(context, args)).map_err(panicked)?;
                 let ended = AssertUnwindSafe(call).catch_unwind().await;
-                ended.map_err(|panic| CallFailure::new(FailureKind::Panicked, panic_message(panic)))??
+                ended.map_err(|panic| panicked(panic_message(panic)))??
             }
             (FunctionBody::Blocking(body), permit) => {
                 let permit = match permit {

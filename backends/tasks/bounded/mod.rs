@@ -8,12 +8,12 @@ mod failure;
 mod scope;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hashbrown::HashSet;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -95,6 +95,12 @@ impl BoundedExecutor {
             self.engine().blocking.close();
         }
     }
+}
+
+/// Whether each call repeats the id of an earlier one.
+fn repeat_ids(calls: &[FunctionCall]) -> Vec<bool> {
+    let mut ids = HashSet::with_capacity(calls.len());
+    calls.iter().map(|call| call.call_id.as_deref().is_some_and(|id| !ids.insert(id))).collect()
 }
 
 impl Drop for BoundedExecutor {
@@ -182,10 +188,7 @@ impl Component for BoundedExecutor {
 #[async_trait]
 impl TaskExecutor for BoundedExecutor {
     async fn execute_functions(&self, input: FunctionExecutionInput) -> FunctionExecutionResult {
-        let mut ids = HashSet::new();
-        let calls = &input.function_calls;
-        let is_duplicate: Vec<_> =
-            calls.iter().map(|call| call.call_id.as_deref().is_some_and(|id| !ids.insert(id))).collect();
+        let is_duplicate = repeat_ids(&input.function_calls);
         let turn = Turn::new(&input.available_functions, &input.available_background_tasks, input.deadline);
         let start = |(call, is_duplicate): (FunctionCall, bool)| {
             let is_regular = !call.is_background;

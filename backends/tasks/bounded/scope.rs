@@ -1,7 +1,7 @@
 //! Calls that run together: how they start, and how they end.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -129,7 +129,12 @@ impl Scope {
             is_queued = false;
             self.engine.run(Some(permit), context, args).await
         };
-        match self.stop.run_until_cancelled(timeout_at(deadline.instant(), work)).await {
+        // Pinned here: each future around it would hold it twice, and large tasks are slow to allocate and to move.
+        let ended = {
+            let work = pin!(work);
+            self.stop.run_until_cancelled(timeout_at(deadline.instant(), work)).await
+        };
+        match ended {
             None => Err(CallFailure::cancelled()),
             Some(Ok(result)) => result,
             Some(Err(_)) if is_queued => Err(CallFailure::queue_timeout(deadline.instant() - began, permits)),
