@@ -11,7 +11,6 @@ pub mod pool;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod tasks;
-#[cfg(feature = "embedded")]
 pub mod vectors;
 
 use crate::Registry;
@@ -29,8 +28,5 @@ pub fn register_builtins(registry: &mut Registry) {
     http::register(registry);
     #[cfg(not(feature = "ureq"))]
     registry.http.register_unavailable("ureq", "ureq");
-    #[cfg(feature = "embedded")]
     vectors::register(registry);
-    #[cfg(not(feature = "embedded"))]
-    registry.vectors.register_unavailable("embedded", "embedded");
 }

@@ -1,7 +1,7 @@
 //! HTTP: the trait that model clients send their requests through.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -31,6 +31,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// - **Safety.** Plain `http` is rejected unless the host is loopback or in `http.insecure_hosts`; URLs with
 ///   credentials are rejected ([`checked_origin`]). Header values, query strings and bodies appear in no error and in
 ///   no log record of arshai.
+/// - **Private addresses.** A request that [denies them](HttpRequest::deny_private_addresses) fails with
+///   [`ErrorKind::InvalidInput`], unsent, where its URL's host is [one](is_private_address) or has one among the addresses
+///   that it resolves to when it is connected. Through a proxy, which resolves the name, only the URL is checked.
 /// - **Outcome.** An error raised before anything was sent (an invalid URL, a full queue, no connection) is
 ///   [`NotSent`](crate::Outcome::NotSent). Later ones are [`Unknown`](crate::Outcome::Unknown).
 /// - **Closing** as for every [`Component`]: a request that is aborted at the deadline fails with
@@ -82,25 +85,102 @@ fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
+/// Whether an address is not one of the public internet: private, loopback, link-local, unique-local, shared (carrier-grade
+/// NAT), multicast or otherwise reserved, also inside an IPv6 address that stands for an IPv4 one.
+#[must_use]
+pub fn is_private_address(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_private_v4(address),
+        IpAddr::V6(address) => is_private_v6(address),
+    }
+}
+
+fn is_private_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_multicast()
+        || address.is_documentation()
+        || matches!((a, b, c), (0 | 240.., _, _) | (100, 64..=127, _) | (192, 0, 0) | (198, 18 | 19, _))
+}
+
+fn is_private_v6(address: Ipv6Addr) -> bool {
+    let low = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match address.segments() {
+        // Mapped, compatible (with :: and ::1), NAT64 and 6to4 addresses stand for IPv4 ones.
+        [0, 0, 0, 0, 0, 0xffff | 0, g, h] | [0x64, 0xff9b, 0, 0, 0, 0, g, h] => is_private_v4(low(g, h)),
+        [0x2002, b, c, ..] => is_private_v4(low(b, c)),
+        // Local NAT64, Teredo, documentation, discard.
+        [0x64, 0xff9b, 1, ..] | [0x2001, 0 | 0xdb8, ..] | [0x100, 0, 0, 0, ..] => true,
+        // Unique-local, link-local, site-local, multicast.
+        [first, ..] => matches!(first & 0xffc0, 0xfe80 | 0xfec0) || matches!(first >> 8, 0xfc | 0xfd | 0xff),
+    }
+}
+
+/// Rejects a URL whose host is a private address or `localhost`, before a request that
+/// [denies them](HttpRequest::deny_private_addresses) resolves its name. For transport implementations.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`].
+pub fn check_public_host(component: &'static str, uri: &http::Uri) -> Result<()> {
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let name = host.trim_end_matches('.').to_ascii_lowercase();
+    let is_local = name == "localhost" || name.ends_with(".localhost");
+    match host.parse::<IpAddr>() {
+        Ok(address) => check_public_addresses(component, [address]),
+        Err(_) if is_local => Err(private_address_error(component)),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Rejects the addresses that a name was resolved to if one of them is private. For transport implementations.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`].
+pub fn check_public_addresses(
+    component: &'static str,
+    addresses: impl IntoIterator<Item = IpAddr>,
+) -> Result<()> {
+    match addresses.into_iter().any(is_private_address) {
+        true => Err(private_address_error(component)),
+        false => Ok(()),
+    }
+}
+
+fn private_address_error(component: &'static str) -> Error {
+    let message = "the host is a private address, which this request denies";
+    Error::new(ErrorKind::InvalidInput, component, message).not_sent()
+}
+
 /// A request: method, URL, headers and a complete body, with an optional deadline.
 pub struct HttpRequest {
     /// Method, URL, headers and body.
     pub request: http::Request<Bytes>,
     /// Deadline of the call, body included; in addition to the transport's total timeout.
     pub deadline: Option<Deadline>,
+    /// Whether it must not reach a [private address](is_private_address): for URLs that come from others.
+    pub deny_private_addresses: bool,
 }
 
 impl HttpRequest {
     /// A request without a deadline.
     #[must_use]
     pub fn new(request: http::Request<Bytes>) -> Self {
-        Self { request, deadline: None }
+        Self { request, deadline: None, deny_private_addresses: false }
     }
 
     /// Sets the deadline.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Option<Deadline>) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Sets whether private addresses are denied.
+    #[must_use]
+    pub fn with_deny_private_addresses(mut self, deny: bool) -> Self {
+        self.deny_private_addresses = deny;
         self
     }
 }
@@ -237,6 +317,54 @@ mod tests {
     fn a_url_with_a_password_is_rejected_without_repeating_it() {
         let error = origin("https://user:hunter2@example.com/").expect_err("credentials");
         assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn private_addresses_are_known_in_every_form() {
+        for private in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "192.0.0.8",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "fd12:3456::1",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+            "::ffff:127.0.0.1",
+            "::10.0.0.1",
+            "64:ff9b::a00:1",
+            "64:ff9b:1::1",
+            "2002:a00:1::1",
+            "2001::1",
+            "2001:db8::1",
+        ] {
+            assert!(is_private_address(private.parse().expect(private)), "{private}");
+        }
+        for public in
+            ["1.1.1.1", "100.128.0.1", "172.32.0.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+        {
+            assert!(!is_private_address(public.parse().expect(public)), "{public}");
+        }
+        let check = |url: &'static str| check_public_host("test", &Uri::from_static(url));
+        for url in [
+            "https://localhost/",
+            "https://a.LOCALHOST./",
+            "https://[::ffff:10.0.0.1]:8/",
+            "http://127.1.1.1/",
+        ] {
+            assert_eq!(check(url).expect_err(url).kind(), ErrorKind::InvalidInput);
+        }
+        assert!(check("https://example.com/").is_ok());
     }
 
     #[tokio::test]

@@ -95,6 +95,11 @@ struct Readme;
 #[doc = include_str!("../docs/models.md")]
 struct Models;
 
+/// Compiles the examples of the guide to vectors.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/vectors.md")]
+struct Vectors;
+
 /// Compiles the example of the guide to MCP.
 #[cfg(all(doctest, feature = "mcp"))]
 #[doc = include_str!("../docs/mcp.md")]

@@ -9,7 +9,7 @@ use crate::component::{Component, Components};
 use crate::config::{Config, closest_match};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
-use crate::mcp::McpServerManager;
+use crate::mcp::{McpCredentialStore, McpServerManager};
 use crate::memory::{EvictionListener, MemoryManager};
 use crate::pool::{ConnectionPool, Connector, PoolFactory, PoolSettings};
 use crate::tasks::{BackgroundFailureListener, TaskExecutor};
@@ -27,6 +27,8 @@ pub struct BuildContext {
     pub eviction_listener: Option<EvictionListener>,
     /// Called for every background task that fails.
     pub background_failure_listener: Option<BackgroundFailureListener>,
+    /// Where MCP servers' credentials are kept; in memory if `None`.
+    pub mcp_credentials: Option<Arc<dyn McpCredentialStore>>,
     /// The backends to choose from, for backends that are built on others.
     pub registry: Arc<Registry>,
     /// The runtime's transport, once it is built: for backends that speak HTTP.
@@ -45,6 +47,7 @@ impl BuildContext {
             clock: Arc::new(SystemClock::new()),
             eviction_listener: None,
             background_failure_listener: None,
+            mcp_credentials: None,
             registry: Arc::new(registry),
             http: None,
             components: Components::default(),

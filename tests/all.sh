@@ -134,6 +134,7 @@ fi
 
 # The ground first: a server that does not start fails here, not in some test of a client.
 cargo test --package arshai-test-support
-# All features together, every test binary, the examples built; then the documentation's examples.
-cargo test --package arshai --all-features --tests --examples
+# All features together: the examples, which a test runs; every test binary; then the documentation's examples.
+cargo build --package arshai --all-features --examples
+cargo test --package arshai --all-features --tests
 cargo test --package arshai --all-features --doc

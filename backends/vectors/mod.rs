@@ -1,16 +1,29 @@
 //! Vector stores.
 
+#[cfg(feature = "embedded")]
 mod embedded;
+#[cfg(feature = "milvus")]
+mod milvus;
 
 use std::sync::Arc;
 
 use crate::Registry;
 
+#[cfg(feature = "embedded")]
 pub use embedded::EmbeddedStore;
+#[cfg(feature = "milvus")]
+pub use milvus::MilvusStore;
 
 /// Adds the vector stores.
 pub(super) fn register(registry: &mut Registry) {
+    #[cfg(feature = "embedded")]
     registry
         .vectors
         .register(EmbeddedStore::NAME, |context| Ok(Arc::new(EmbeddedStore::from_context(context))));
+    #[cfg(not(feature = "embedded"))]
+    registry.vectors.register_unavailable("embedded", "embedded");
+    #[cfg(feature = "milvus")]
+    registry.vectors.register(MilvusStore::NAME, |context| Ok(Arc::new(MilvusStore::from_context(context)?)));
+    #[cfg(not(feature = "milvus"))]
+    registry.vectors.register_unavailable("milvus", "milvus");
 }

@@ -15,12 +15,13 @@ use super::spec::Legacy;
 pub(crate) const PASSED_BY_VALUE: &str = "(passed by value)";
 
 /// The legacy backends that rollback flags select instead of built-in ones. Other backends are never replaced.
-const REPLACEMENTS: [(Flag, &str, &[&str], &str); 5] = [
+const REPLACEMENTS: [(Flag, &str, &[&str], &str); 6] = [
     (Flag::Memory, "memory.backend", &["in_memory"], "legacy"),
     (Flag::Connections, "memory.backend", &["redis"], "redis_legacy"),
     (Flag::Connections, "pool.backend", &["bounded", "mobc"], "legacy"),
     (Flag::Connections, "http.backend", &["ureq"], "legacy"),
     (Flag::Optimizations, "tasks.backend", &["bounded"], "legacy"),
+    (Flag::Optimizations, "vectors.backend", &["milvus"], "milvus_legacy"),
 ];
 
 /// Keys that follow `pool.connect_timeout` while they are not set themselves.

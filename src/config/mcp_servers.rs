@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use figment::value::{Dict, Value};
 use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
 
 use super::McpConfig;
+use super::mcp_auth::McpAuth;
 use super::setting::{Setting, ValueError};
 use super::spec::Spec;
 
-pub(super) const KEYS: [&str; 16] = [
+pub(super) const KEYS: [&str; 17] = [
     "name",
     "url",
     "command",
@@ -23,6 +25,7 @@ pub(super) const KEYS: [&str; 16] = [
     "description",
     "headers",
     "token",
+    "auth",
     "protocol",
     "max_concurrency",
     "required",
@@ -55,6 +58,8 @@ pub struct McpServerConfig {
     pub headers: BTreeMap<String, SecretString>,
     /// Bearer token.
     pub token: Option<SecretString>,
+    /// Authorization by OAuth, instead of a fixed bearer token.
+    pub auth: Option<McpAuth>,
     /// Protocol era.
     pub protocol: McpProtocol,
     /// Maximum number of concurrent calls.
@@ -84,8 +89,9 @@ pub(super) fn inherited_env(vars: &[(OsString, OsString)]) -> InheritedEnv {
 }
 
 /// How a connection to a server begins.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum McpProtocol {
     /// Tries the stateless era first, then the handshake of earlier revisions, and remembers which one worked.
     #[default]
@@ -126,6 +132,7 @@ impl McpServerConfig {
             description: None,
             headers: BTreeMap::new(),
             token: None,
+            auth: None,
             protocol: McpProtocol::Auto,
             max_concurrency: 16,
             required: false,
@@ -183,11 +190,12 @@ impl Setting for Vec<McpServerConfig> {
             } = server;
             let secrets = (exposed(&server.env), exposed(&server.headers));
             let token = server.token.as_ref().map(|token| token.expose_secret());
+            let auth = server.auth.as_ref().map(McpAuth::exposed);
             format!(
                 "{:?}{:?}{:?}",
                 (name, url, command, args, timeout, max_retries, description),
                 (protocol, max_concurrency, required, prefix, allow_tools, deny_tools),
-                (secrets, token)
+                (secrets, token, auth)
             )
         };
         self.iter().map(server).collect()
@@ -215,6 +223,12 @@ fn parse_server(value: &Value, spec: &Spec) -> Result<McpServerConfig, ValueErro
     if url.is_some() == command.is_some() {
         return Err(ValueError::new(format!("MCP server {name:?}: set exactly one of `url` and `command`")));
     }
+    let auth = dict.get("auth").map(|auth| McpAuth::parse(auth).map_err(|error| error.at_key("auth")));
+    let auth = auth.transpose()?;
+    if auth.is_some() && (dict.contains_key("token") || command.is_some()) {
+        let message = "is for an HTTP server without a fixed `token`";
+        return Err(ValueError::new(message).at_key("auth"));
+    }
     let retries = Spec { min: 0, max: 100, ..Spec::NEW };
     let strings = "a list of strings";
     Ok(McpServerConfig {
@@ -228,6 +242,7 @@ fn parse_server(value: &Value, spec: &Spec) -> Result<McpServerConfig, ValueErro
         description: read(dict, "description", "a non-empty string", &Spec::NEW)?,
         headers: table(dict, "headers")?,
         token: read::<Option<SecretString>>(dict, "token", "a non-empty string", &Spec::NEW)?.flatten(),
+        auth,
         protocol: protocol(dict)?,
         max_concurrency: read(dict, "max_concurrency", "a whole number, at least 1", &Spec::NEW)?
             .unwrap_or(16),

@@ -104,6 +104,10 @@ sections! {
         backend: String = "embedded".into(), env: "ARSHAI_VECTOR_BACKEND";
         /// Maximum memory of the embedded store; by default at most a quarter of the container's limit.
         max_memory_mb: u64 = 1_024, unit: "MiB";
+        /// Maximum number of threads of the embedded store for large searches and queries.
+        search_threads: usize = 4;
+        /// Maximum number of threads of the embedded store for large writes.
+        write_threads: usize = 2;
     }
 
     /// HTTP.
@@ -158,12 +162,26 @@ sections! {
         port: u16 = 19_530, env: "MILVUS_PORT", max: 65_535;
         /// Milvus database.
         db_name: String = "default".into(), env: "MILVUS_DB_NAME";
-        /// Timeout for connecting.
-        connect_timeout: Duration = Duration::from_secs(30), unit: "s";
-        /// Number of entities per insert.
-        batch_size: usize = 1_000, env: "MILVUS_BATCH_SIZE", legacy: Optimization("50");
-        /// Milvus token.
+        /// Milvus token: an API key, or `user:password`.
         token: Option<SecretString> = None, env: "MILVUS_TOKEN";
+        /// Whether to connect with TLS.
+        tls: bool = false;
+        /// Certificates (PEM) trusted for TLS instead of the system's.
+        ca_file: Option<String> = None, example: "/etc/ssl/milvus-ca.pem";
+        /// Timeout for connecting, within that of the request that needs the connection.
+        connect_timeout: Duration = Duration::from_secs(30), unit: "s";
+        /// Timeout of a request, connecting and retries included.
+        request_timeout: Duration = Duration::from_secs(30), unit: "s";
+        /// Timeout for loading a collection, and for flushing one.
+        load_timeout: Duration = Duration::from_secs(120), unit: "s";
+        /// Number of entities per insert of a bulk insert.
+        batch_size: usize = 1_000, env: "MILVUS_BATCH_SIZE", legacy: Optimization("50");
+        /// Maximum number of pending requests; further requests fail immediately.
+        max_pending_requests: usize = 1_000;
+        /// Maximum size of a response.
+        max_response_bytes: usize = 64 << 20, unit: "bytes";
+        /// Whether floats at the top level of the metadata are written as strings, as Python arshai writes them.
+        python_floats: bool = false;
     }
 
     /// MCP servers.
@@ -176,6 +194,10 @@ sections! {
         connection_timeout: Duration = Duration::from_secs(30), unit: "s";
         /// Number of attempts to connect to a server that sets no `max_retries`.
         default_max_retries: u32 = 3, max: 100;
+        /// Maximum number of streams that stay open to hear from HTTP servers, besides `pool.max_connections`.
+        max_streams: usize = 64;
+        /// Whether HTTP servers at private addresses are refused, loopback included.
+        deny_private_addresses: bool = false;
         /// MCP servers. The variable is the URL of a server named `default`, where MCP is enabled and none are listed.
         servers: Vec<McpServerConfig> = Vec::new(), env: "MCP_SERVER_URL", schemes: HTTP,
             example: "[{ name = \"search\", url = \"https://mcp.example.com\" }]";

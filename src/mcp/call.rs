@@ -1,9 +1,11 @@
 //! One call of a tool.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use crate::deadline::Deadline;
@@ -25,8 +27,13 @@ pub struct McpCall {
     pub deadline: Option<Deadline>,
     /// How long the server may be silent. Progress starts it anew. Default: the server's `timeout`.
     pub idle_timeout: Option<Duration>,
-    /// Metadata of this call alone (`_meta`): the tenant, the user's token, a trace id.
+    /// Metadata of this call alone (`_meta`): the tenant, the user's token, a trace id. Keys of the protocol
+    /// (`progressToken`, `io.modelcontextprotocol/…`) cannot be set.
     pub meta: Map<String, Value>,
+    /// HTTP headers of this call alone, besides the server's own. Those of the protocol cannot be set.
+    pub headers: BTreeMap<String, SecretString>,
+    /// Bearer token of this call alone, instead of the server's authorization: the user's.
+    pub token: Option<SecretString>,
     /// Called for every progress notification.
     pub progress: Option<ProgressListener>,
 }
@@ -41,6 +48,8 @@ impl McpCall {
             deadline: None,
             idle_timeout: None,
             meta: Map::new(),
+            headers: BTreeMap::new(),
+            token: None,
             progress: None,
         }
     }
@@ -70,6 +79,20 @@ impl McpCall {
     #[must_use]
     pub fn with_meta(mut self, key: impl Into<String>, value: Value) -> Self {
         self.meta.insert(key.into(), value);
+        self
+    }
+
+    /// Adds an HTTP header of this call alone.
+    #[must_use]
+    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.headers.insert(name.into(), value.into());
+        self
+    }
+
+    /// Sets the bearer token of this call alone.
+    #[must_use]
+    pub fn with_token(mut self, token: impl Into<SecretString>) -> Self {
+        self.token = Some(token.into());
         self
     }
 

@@ -5,6 +5,7 @@
 //! deadline. `mcp.backend` selects the implementation (`rmcp`).
 
 mod call;
+mod credentials;
 mod guards;
 mod names;
 mod result;
@@ -17,10 +18,11 @@ use async_trait::async_trait;
 
 use crate::component::Component;
 use crate::deadline::Deadline;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::tasks::Functions;
 
 pub use call::{McpCall, ProgressListener};
+pub use credentials::{InMemoryMcpCredentials, McpCredentialStore};
 pub use guards::McpGuards;
 pub use names::ToolNames;
 pub use result::{McpContent, McpToolResult};
@@ -85,6 +87,41 @@ pub trait McpServerManager: Component {
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown name; the error of the attempt otherwise.
     async fn reconnect(&self, server: &str, deadline: Deadline) -> Result<()>;
 
+    /// Starts the authorization of a server by a user, and returns the URL to open in the user's browser. The
+    /// authorization server then redirects to `redirect_url` with parameters; pass the whole URL to
+    /// [`complete_authorization`](Self::complete_authorization). Starting again replaces what was started before.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where no such authorization is configured,
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown server,
+    /// [`ErrorKind::Authentication`](crate::ErrorKind::Authentication) where the authorization server refuses the client.
+    async fn begin_authorization(
+        &self,
+        server: &str,
+        redirect_url: &str,
+        deadline: Deadline,
+    ) -> Result<String> {
+        let _ = (server, redirect_url, deadline);
+        Err(unsupported_authorization())
+    }
+
+    /// Ends an authorization with the URL that the browser was redirected to, keeps the credentials, and reconnects.
+    /// Dropping the future does not stop an exchange that has begun.
+    ///
+    /// # Errors
+    /// As [`begin_authorization`](Self::begin_authorization) and [`reconnect`](Self::reconnect);
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where none was begun. A URL that does not belong to
+    /// it is an error and changes nothing.
+    async fn complete_authorization(
+        &self,
+        server: &str,
+        callback_url: &str,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let _ = (server, callback_url, deadline);
+        Err(unsupported_authorization())
+    }
+
     /// Names of the connected servers.
     fn connected_servers(&self) -> Vec<String> {
         let connected = self.servers().into_iter().filter(|server| server.health == McpServerHealth::Healthy);
@@ -95,6 +132,11 @@ pub trait McpServerManager: Component {
     fn failed_servers(&self) -> Vec<McpServerStatus> {
         self.servers().into_iter().filter(|server| server.health != McpServerHealth::Healthy).collect()
     }
+}
+
+fn unsupported_authorization() -> Error {
+    let message = "this manager has no authorization by a user";
+    Error::new(ErrorKind::Unsupported, "mcp", message).not_sent()
 }
 
 /// The tools of all connected servers as functions of the task executor, under their exposed names. The list is a

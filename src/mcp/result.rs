@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 /// The result of a tool call.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -157,18 +157,10 @@ impl McpContent {
     }
 }
 
-impl From<&str> for McpToolResult {
-    fn from(text: &str) -> Self {
-        let json = json!({ "content": [{ "type": "text", "text": text }] });
-        match json {
-            Value::Object(result) => Self::from_json(result),
-            _ => Self::default(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn read(json: Value) -> McpToolResult {

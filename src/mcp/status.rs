@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::config::McpProtocol;
+
 /// The status of one server.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -14,14 +16,24 @@ pub struct McpServerStatus {
     pub health: McpServerHealth,
     /// The last error, if the server is not usable.
     pub error: Option<String>,
+    /// The last error, even if it was overcome.
+    pub last_error: Option<String>,
+    /// What the server asks for (`WWW-Authenticate`) while it [needs authorization](McpServerHealth::NeedsAuthorization).
+    pub challenge: Option<String>,
     /// Time until the next attempt to connect, where one is scheduled.
     pub next_attempt: Option<Duration>,
     /// The protocol revision that was agreed on.
     pub protocol_version: Option<String>,
+    /// The era that it is known to speak: `Stateless` or `Initialize`.
+    pub era: Option<McpProtocol>,
     /// Number of tools it offers.
     pub tools: usize,
+    /// Attempts to connect.
+    pub attempts: u64,
     /// Times it was connected.
     pub connects: u64,
+    /// Sessions that were opened: none in the stateless era.
+    pub sessions: u64,
 }
 
 impl McpServerStatus {
@@ -32,10 +44,15 @@ impl McpServerStatus {
             name: name.into(),
             health,
             error: None,
+            last_error: None,
+            challenge: None,
             next_attempt: None,
             protocol_version: None,
+            era: None,
             tools: 0,
+            attempts: 0,
             connects: 0,
+            sessions: 0,
         }
     }
 }
@@ -53,6 +70,7 @@ pub enum McpServerHealth {
     Disconnected,
     /// The last attempt to connect failed.
     Error,
-    /// It wants authorization that is not configured.
+    /// It wants authorization that is missing or was rejected. It is not asked again before a
+    /// [reconnect](super::McpServerManager::reconnect).
     NeedsAuthorization,
 }

@@ -10,7 +10,7 @@ use crate::config::{Config, PASSED_BY_VALUE};
 use crate::error::Result;
 use crate::http::HttpTransport;
 use crate::llm::HttpClientFactory;
-use crate::mcp::McpServerManager;
+use crate::mcp::{McpCredentialStore, McpServerManager};
 use crate::memory::{MemoryManager, RemovedEntry};
 use crate::registry::{BackendRegistry, BuildContext, Registry};
 use crate::tasks::{BackgroundFailure, TaskExecutor};
@@ -74,6 +74,12 @@ impl ArshaiBuilder {
     /// Uses this manager of MCP servers, regardless of the configuration.
     pub fn mcp(mut self, mcp: Arc<dyn McpServerManager>) -> Self {
         self.mcp = Some(mcp);
+        self
+    }
+
+    /// Keeps the credentials of authorized MCP servers in this store, instead of in memory.
+    pub fn mcp_credentials(mut self, store: Arc<dyn McpCredentialStore>) -> Self {
+        self.context.mcp_credentials = Some(store);
         self
     }
 

@@ -28,8 +28,8 @@ pub type ProgressCallback = dyn Fn(u64) + Send + Sync;
 /// Options of a bulk insert.
 #[non_exhaustive]
 pub struct BulkInsertOptions<'a> {
-    /// Maximum number of entities per batch. Default: 1 000.
-    pub batch_size: usize,
+    /// Maximum number of entities per batch. Default: the store's, usually 1 000.
+    pub batch_size: Option<usize>,
     /// Whether to flush once at the end. Default: true.
     pub flush: bool,
     /// Whether the report has the ids. Without them its size is independent of the number of entities. Default: true.
@@ -44,7 +44,7 @@ impl<'a> BulkInsertOptions<'a> {
     /// Sets the maximum number of entities per batch, at least 1.
     #[must_use]
     pub fn with_batch_size(mut self, batch_size: usize) -> Self {
-        self.batch_size = batch_size;
+        self.batch_size = Some(batch_size);
         self
     }
 
@@ -83,7 +83,7 @@ impl<'a> BulkInsertOptions<'a> {
 
 impl Default for BulkInsertOptions<'_> {
     fn default() -> Self {
-        Self { batch_size: 1_000, flush: true, keep_ids: true, progress: None, resume: None }
+        Self { batch_size: None, flush: true, keep_ids: true, progress: None, resume: None }
     }
 }
 
@@ -101,15 +101,25 @@ impl fmt::Debug for BulkInsertOptions<'_> {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct BatchLimits {
+    /// Maximum number of entities per batch, unless the options set one. Default: 1 000.
+    pub max_rows: usize,
     /// A batch ends with the entity that reaches this estimate of bytes. Default: 4 MiB.
     pub max_bytes: usize,
     /// Maximum number of batches in progress. Default: 1.
     pub concurrency: usize,
 }
 
+impl BatchLimits {
+    /// At most `max_rows` entities per batch and `concurrency` batches in progress.
+    #[must_use]
+    pub fn new(max_rows: usize, concurrency: usize) -> Self {
+        Self { max_rows, concurrency, ..Self::default() }
+    }
+}
+
 impl Default for BatchLimits {
     fn default() -> Self {
-        Self { max_bytes: 4 << 20, concurrency: 1 }
+        Self { max_rows: 1_000, max_bytes: 4 << 20, concurrency: 1 }
     }
 }
 
@@ -132,7 +142,8 @@ where
     let mut report = options.resume.unwrap_or_default();
     (report.flushed, report.flush_error) = (false, None);
     report.failed.clear();
-    let mut batches = Batches::new(entities, report.settled(), options.batch_size, limits.max_bytes);
+    let max_rows = options.batch_size.unwrap_or(limits.max_rows);
+    let mut batches = Batches::new(entities, report.settled(), max_rows, limits.max_bytes);
     let mut written = report.written_count();
     let mut running = FuturesUnordered::new();
     let (mut ended, mut stopped) = (false, false);

@@ -12,7 +12,10 @@ pub struct VectorCapabilities {
     pub exact: bool,
     /// Sparse and hybrid search.
     pub sparse: bool,
-    /// Ids ascend in the order of insertion, and `query_by_expr` returns entities by ascending id.
+    /// Every filter is evaluated. Without it, some are rejected with `Unsupported`, before anything is sent.
+    pub all_filters: bool,
+    /// Ids ascend in the order of insertion, `query_by_expr` returns entities by ascending id, and so do searches where
+    /// scores are equal.
     pub ordered: bool,
     /// Statistics count every acknowledged insert and delete.
     pub exact_counts: bool,

@@ -21,12 +21,14 @@ use crate::error::{Error, ErrorKind, Result};
 /// - **Consistency.** A request sees every write that was acknowledged before it, as far as its
 ///   [`Consistency`](super::Consistency) says.
 /// - **Search** returns the best hits first: highest score, or lowest distance with
-///   [`Metric::L2`](super::Metric::L2); equal scores by ascending id. Scores of an inner product, a cosine and a squared
-///   Euclidean distance are Milvus's. A sparse search finds only entities that have a dimension in common with the
+///   [`Metric::L2`](super::Metric::L2); with [`ordered`](super::VectorCapabilities::ordered), equal scores by ascending
+///   id. Scores of an inner product, a cosine and a squared Euclidean distance are Milvus's. A sparse search finds only entities that have a dimension in common with the
 ///   query. Filters apply before the search: with enough matching entities there are always `limit` hits.
 /// - **Hybrid search** searches each vector for its best `limit` entities and merges both lists with the request's
 ///   [`Ranker`](super::Ranker), as Milvus does.
 /// - **Delete** takes a filter; there is no empty filter. One that matches everything deletes everything.
+/// - **Filters** select the same entities everywhere. One that the backend cannot evaluate exactly is `Unsupported`, and
+///   nothing is sent; with [`all_filters`](super::VectorCapabilities::all_filters) there is none.
 /// - **Validation.** Requests that [`validation`](super::validation) rejects fail with `InvalidInput`; nothing is sent.
 /// - **Cancellation.** Dropping a future aborts a search. A dropped insert or delete is done completely or not at all
 ///   with [`atomic_writes`](super::VectorCapabilities::atomic_writes); a dropped bulk insert may stop between batches.

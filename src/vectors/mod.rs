@@ -4,6 +4,7 @@
 //! documentation is their contract; [`validation`] checks configurations, entities and requests for every backend in the
 //! same way.
 
+mod blocking;
 mod bulk;
 mod capabilities;
 mod collection;
@@ -17,6 +18,7 @@ mod request;
 mod store;
 pub mod validation;
 
+pub use blocking::{BlockingCollection, BlockingVectorStore};
 pub use bulk::{
     BatchLimits, BulkInsertOptions, EntityStream, ProgressCallback, entity_stream, insert_in_batches,
 };
@@ -26,7 +28,7 @@ pub use config::{CollectionConfig, ExtraField, FieldType, IndexSettings, Metric}
 pub use entity::{Entity, SparseVector};
 pub use filter::{
     ArithmeticOp, CompareOp, Expr, FieldPath, FieldValue, Fields, Filter, MAX_FILTER_BYTES, MAX_FILTER_DEPTH,
-    MAX_PATTERN_BYTES, Operand, PathSegment,
+    MAX_PATTERN_BYTES, MilvusDialect, Operand, PathSegment,
 };
 pub use hit::Hit;
 pub use ranker::Ranker;

@@ -104,38 +104,10 @@ impl SearchRequest {
         }
     }
 
-    /// Sets the maximum number of hits per query vector.
-    #[must_use]
-    pub fn with_limit(mut self, limit: usize) -> Self {
-        self.limit = limit;
-        self
-    }
-
     /// Sets the number of best hits to skip.
     #[must_use]
     pub fn with_offset(mut self, offset: usize) -> Self {
         self.offset = offset;
-        self
-    }
-
-    /// Restricts the search to matching entities.
-    #[must_use]
-    pub fn with_filter(mut self, filter: Filter) -> Self {
-        self.filter = Some(filter);
-        self
-    }
-
-    /// Sets the fields of the hits.
-    #[must_use]
-    pub fn with_output_fields(mut self, fields: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.output_fields = Some(fields.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Sets which writes it sees.
-    #[must_use]
-    pub fn with_consistency(mut self, consistency: Consistency) -> Self {
-        self.consistency = consistency;
         self
     }
 }
@@ -181,34 +153,6 @@ impl HybridSearchRequest {
         self.ranker = ranker;
         self
     }
-
-    /// Sets the maximum number of hits.
-    #[must_use]
-    pub fn with_limit(mut self, limit: usize) -> Self {
-        self.limit = limit;
-        self
-    }
-
-    /// Restricts the search to matching entities.
-    #[must_use]
-    pub fn with_filter(mut self, filter: Filter) -> Self {
-        self.filter = Some(filter);
-        self
-    }
-
-    /// Sets the fields of the hits.
-    #[must_use]
-    pub fn with_output_fields(mut self, fields: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.output_fields = Some(fields.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Sets which writes it sees.
-    #[must_use]
-    pub fn with_consistency(mut self, consistency: Consistency) -> Self {
-        self.consistency = consistency;
-        self
-    }
 }
 
 /// A query by filter alone.
@@ -247,18 +191,50 @@ impl QueryRequest {
         self.offset = offset;
         self
     }
-
-    /// Sets the fields of the entities.
-    #[must_use]
-    pub fn with_output_fields(mut self, fields: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.output_fields = Some(fields.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Sets which writes it sees.
-    #[must_use]
-    pub fn with_consistency(mut self, consistency: Consistency) -> Self {
-        self.consistency = consistency;
-        self
-    }
 }
+
+/// Setters that requests have in common.
+macro_rules! setters {
+    ($($request:ident)+) => {$(
+        impl $request {
+            /// Sets the fields of the hits.
+            #[must_use]
+            pub fn with_output_fields(mut self, fields: impl IntoIterator<Item = impl Into<String>>) -> Self {
+                self.output_fields = Some(fields.into_iter().map(Into::into).collect());
+                self
+            }
+
+            /// Sets which writes it sees.
+            #[must_use]
+            pub fn with_consistency(mut self, consistency: Consistency) -> Self {
+                self.consistency = consistency;
+                self
+            }
+        }
+    )+};
+}
+
+setters!(SearchRequest HybridSearchRequest QueryRequest);
+
+/// Setters that searches have in common.
+macro_rules! search_setters {
+    ($($request:ident)+) => {$(
+        impl $request {
+            /// Sets the maximum number of hits, of each query vector where there are several.
+            #[must_use]
+            pub fn with_limit(mut self, limit: usize) -> Self {
+                self.limit = limit;
+                self
+            }
+
+            /// Restricts the search to matching entities.
+            #[must_use]
+            pub fn with_filter(mut self, filter: Filter) -> Self {
+                self.filter = Some(filter);
+                self
+            }
+        }
+    )+};
+}
+
+search_setters!(SearchRequest HybridSearchRequest);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arshai::backends::vectors::EmbeddedStore;
 use arshai::contract::doubles::CountingVectors;
-use arshai::contract::vectors::{Setup, suite};
+use arshai::contract::vectors::{Setup, filters_agree, suite};
 use arshai::vectors::{
     Collection, CollectionConfig, Entity, Filter, SearchRequest, VectorStore, entity_stream,
 };
@@ -24,6 +24,13 @@ async fn the_embedded_store_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_embedded_store_keeps_the_contract_on_many_threads_and_behind_a_decorator() {
     suite(async |setup| Arc::new(CountingVectors::new(embedded(setup))) as _).await;
+}
+
+#[tokio::test]
+async fn random_filters_select_the_same_rows_in_two_stores() {
+    let setup = || EmbeddedStore::new(64 << 20);
+    let agreement = filters_agree(&setup(), &setup(), 1, 500).await;
+    assert_eq!((agreement.same, agreement.unsupported), (500, 0));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ Spoken to as lines.py says. MILVUS_HOST, MILVUS_PORT and MILVUS_DB_NAME say whic
     hybrid_search                                    config, dense_vectors, sparse_vectors, expr, output_fields, limit
     delete_entity                                    config, filter_expr
 
-A config is the fields of ICollectionConfig; its schema_model is an object of field names and the types of TYPES. Through
+A config is the fields of ICollectionConfig; its schema_model is a list of field names, each with a type of TYPES. Through
 pymilvus, on a collection made by whomever:
 
     describe, drop                                   collection
@@ -57,7 +57,7 @@ def python_value(value):
 def collection_config(config):
     fields = config.pop("schema_model", None)
     if fields is not None:
-        annotations = {name: TYPES[kind] for name, kind in fields.items()}
+        annotations = {name: TYPES[kind] for name, kind in fields}
         config["schema_model"] = type("Model", (IDTO,), {"__annotations__": annotations})
     return ICollectionConfig(**config)
 

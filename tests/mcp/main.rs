@@ -1,7 +1,13 @@
 //! MCP servers that others wrote, under one manager: the npm package `server-everything` and a server of the official
 //! Python SDK, over HTTP and as child processes; and servers that misbehave.
 
+mod authorization;
+mod calls;
+mod eras;
 mod faults;
 mod http;
+mod http_faults;
+mod scripted;
 mod servers;
+mod streams;
 mod support;

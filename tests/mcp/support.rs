@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arshai::config::McpServerConfig;
-use arshai::mcp::McpServerManager;
-use arshai::{Arshai, Config, Deadline};
+use arshai::mcp::{McpCredentialStore, McpServerManager};
+use arshai::{Arshai, ArshaiBuilder, Config, Deadline};
 use serde_json::{Map, Value};
 
 pub(crate) fn root() -> &'static Path {
@@ -34,12 +34,27 @@ pub(crate) fn everything(name: &str) -> McpServerConfig {
 }
 
 pub(crate) fn runtime(servers: impl IntoIterator<Item = McpServerConfig>) -> Arshai {
+    runtime_with(servers, |_| {})
+}
+
+pub(crate) fn runtime_with(
+    servers: impl IntoIterator<Item = McpServerConfig>,
+    change: impl FnOnce(&mut Config),
+) -> Arshai {
+    builder(servers, change).build().expect("the configuration is valid")
+}
+
+fn builder(
+    servers: impl IntoIterator<Item = McpServerConfig>,
+    change: impl FnOnce(&mut Config),
+) -> ArshaiBuilder {
     let mut config = Config::default();
     config.mcp.enabled = true;
     config.mcp.connection_timeout = Duration::from_secs(20);
     config.mcp.servers = servers.into_iter().collect();
     config.mcp.inherited_env = [("PATH".to_owned(), std::env::var("PATH").expect("there is a path"))].into();
-    Arshai::builder(config).build().expect("the configuration is valid")
+    change(&mut config);
+    Arshai::builder(config)
 }
 
 pub(crate) fn soon() -> Deadline {
@@ -49,7 +64,27 @@ pub(crate) fn soon() -> Deadline {
 pub(crate) async fn connected(
     servers: impl IntoIterator<Item = McpServerConfig>,
 ) -> (Arshai, Arc<dyn McpServerManager>) {
-    let runtime = runtime(servers);
+    connected_with(servers, |_| {}).await
+}
+
+/// The same, with more of the configuration.
+pub(crate) async fn connected_with(
+    servers: impl IntoIterator<Item = McpServerConfig>,
+    change: impl FnOnce(&mut Config),
+) -> (Arshai, Arc<dyn McpServerManager>) {
+    initialized(runtime_with(servers, change)).await
+}
+
+/// The same, with a store for credentials.
+pub(crate) async fn connected_with_store(
+    servers: impl IntoIterator<Item = McpServerConfig>,
+    store: Arc<dyn McpCredentialStore>,
+) -> (Arshai, Arc<dyn McpServerManager>) {
+    let runtime = builder(servers, |_| {}).mcp_credentials(store).build();
+    initialized(runtime.expect("the configuration is valid")).await
+}
+
+async fn initialized(runtime: Arshai) -> (Arshai, Arc<dyn McpServerManager>) {
     let manager = Arc::clone(runtime.mcp().expect("compiled in"));
     manager.initialize(soon()).await.expect("no server is required");
     (runtime, manager)

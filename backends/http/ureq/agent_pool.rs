@@ -22,9 +22,12 @@ use crate::{Clock, Result};
 /// connections all the time would otherwise open one call in six anew (measured: 20 callers, 8 kept idle).
 const BURST_KEEP_ALIVE: Duration = Duration::from_secs(1);
 
-/// A ureq agent with at most one connection, all to one origin.
+/// An origin, and whether connections to it were checked not to go to private addresses.
+type Destination = (Arc<str>, bool);
+
+/// A ureq agent with at most one connection, all to one destination.
 pub(super) struct PooledAgent {
-    origin: Arc<str>,
+    destination: Destination,
     agent: Agent,
     phase: Arc<AtomicRequestPhase>,
 }
@@ -43,7 +46,7 @@ pub(super) struct AgentPool {
 
 #[derive(Default)]
 struct AgentPoolState {
-    idle: IdleStack<Arc<str>, PooledAgent>,
+    idle: IdleStack<Destination, PooledAgent>,
     active: Vec<Arc<CallAbortHandle>>,
     reaper_parked: bool,
     closed: bool,
@@ -63,14 +66,15 @@ impl AgentPool {
     }
 
     /// Starts a call to `origin` on an idle agent if there is one, else on a new one. The caller holds a permit.
-    pub(super) fn checkout(self: &Arc<Self>, origin: String) -> Result<ActiveCall> {
-        let origin = Arc::from(origin);
+    pub(super) fn checkout(self: &Arc<Self>, origin: String, deny_private: bool) -> Result<ActiveCall> {
+        let destination = (Arc::from(origin), deny_private);
         let mut state = self.state.lock();
         if state.closed {
             return Err(shut_down_error(RequestPhase::Connecting));
         }
         self.evict_idle(&mut state);
-        let agent = state.idle.pop(&origin).map_or_else(|| self.new_agent(origin), |(agent, _)| agent);
+        let agent =
+            state.idle.pop(&destination).map_or_else(|| self.new_agent(destination), |(agent, _)| agent);
         agent.phase.set(RequestPhase::Connecting);
         let abort =
             Arc::new(CallAbortHandle { agent: agent.agent.clone(), finished: AtomicBool::new(false) });
@@ -81,15 +85,17 @@ impl AgentPool {
         Ok(ActiveCall { agent: Some(agent), abort, is_complete: false, pool: Arc::clone(self) })
     }
 
-    fn new_agent(&self, origin: Arc<str>) -> PooledAgent {
+    fn new_agent(&self, destination: Destination) -> PooledAgent {
         let phase = Arc::new(AtomicRequestPhase::new(RequestPhase::Connecting));
         let connector = PhaseTrackingConnector {
             connector: Arc::clone(&self.connector),
             dns: Arc::clone(&self.dns),
             phase: Arc::clone(&phase),
+            deny_private: destination.1,
         };
         let resolver = CachingResolver { dns: Arc::clone(&self.dns), phase: Arc::clone(&phase) };
-        PooledAgent { origin, agent: Agent::with_parts(self.settings.agent(), connector, resolver), phase }
+        let agent = Agent::with_parts(self.settings.agent(), connector, resolver);
+        PooledAgent { destination, agent, phase }
     }
 
     /// Closes, oldest first, the idle agents that expired, that exceed `pool.max_idle` after a burst, or that exceed
@@ -107,7 +113,7 @@ impl AgentPool {
         let mut state = self.state.lock();
         state.active.retain(|other| !Arc::ptr_eq(other, call));
         if let Some(agent) = reusable.filter(|_| !state.closed && self.settings.max_idle > 0) {
-            state.idle.push(Arc::clone(&agent.origin), agent);
+            state.idle.push(agent.destination.clone(), agent);
             if std::mem::take(&mut state.reaper_parked) {
                 self.idle_added.notify_one();
             }

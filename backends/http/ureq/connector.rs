@@ -9,14 +9,18 @@ use ::ureq::unversioned::transport::{
     ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
 };
 
+use super::COMPONENT;
 use super::dns_cache::DnsCache;
 use super::errors::{AtomicRequestPhase, RequestPhase};
+use crate::http::check_public_addresses;
 
 /// Connects an agent.
 pub(super) struct PhaseTrackingConnector {
     pub(super) connector: Arc<DefaultConnector>,
     pub(super) dns: Arc<DnsCache>,
     pub(super) phase: Arc<AtomicRequestPhase>,
+    /// Whether private addresses are refused. A proxy resolves names by itself.
+    pub(super) deny_private: bool,
 }
 
 impl Connector for PhaseTrackingConnector {
@@ -28,6 +32,10 @@ impl Connector for PhaseTrackingConnector {
         chained: Option<()>,
     ) -> Result<Option<Self::Out>, Error> {
         self.phase.set(RequestPhase::Connecting);
+        if self.deny_private && details.config.proxy().is_none() {
+            check_public_addresses(COMPONENT, details.addrs.iter().map(|address| address.ip()))
+                .map_err(|error| Error::Other(Box::new(error)))?;
+        }
         let connected = self.connector.connect(details, chained);
         match connected {
             Ok(_) => self.phase.set(RequestPhase::Response),

@@ -86,6 +86,11 @@ pub(super) fn from_ureq(cause: ::ureq::Error, phase: RequestPhase) -> Error {
         E::LargeResponseHeader(size, limit) => error(ErrorKind::TooLarge, "response headers too large")
             .with_context("bytes", size)
             .with_context("limit", limit),
+        // Ours, from the connector.
+        E::Other(cause) => match cause.downcast::<Error>() {
+            Ok(ours) => return *ours,
+            Err(_) => error(ErrorKind::Transport, "request failed"),
+        },
         E::Protocol(_) => error(ErrorKind::Protocol, "malformed HTTP response"),
         _ => error(ErrorKind::Transport, "request failed"),
     };

@@ -29,7 +29,7 @@ use self::agent_pool::{AbortOnDrop, AgentPool};
 use self::errors::{error, timed_out};
 use self::request_job::{BODY_BUFFER_CHUNKS, Head, RequestJob};
 use self::settings::Settings;
-use crate::http::{HttpBody, HttpRequest, HttpResponse, HttpStats, HttpTransport};
+use crate::http::{HttpBody, HttpRequest, HttpResponse, HttpStats, HttpTransport, check_public_host};
 use crate::support::{BlockingPool, JobHandle, LazyTask, OwnedPermit, PermitQueue, ResizableSemaphore};
 use crate::{
     BuildContext, CloseReport, Component, Deadline, ErrorKind, Health, LimitUsage, Result, ShutdownPhase,
@@ -108,9 +108,12 @@ impl UreqTransport {
     }
 
     async fn send_request(&self, request: HttpRequest) -> Result<HttpResponse> {
-        let HttpRequest { request, deadline } = request;
+        let HttpRequest { request, deadline, deny_private_addresses } = request;
         let settings = &self.agents.settings;
         let origin = settings.checked_origin(&request)?;
+        if deny_private_addresses {
+            check_public_host(COMPONENT, request.uri())?;
+        }
         let total = Deadline::after(settings.total_timeout);
         let (deadline, queue_deadline) = match deadline {
             Some(deadline) => (deadline.min(total), deadline.min(total)),
@@ -120,7 +123,7 @@ impl UreqTransport {
         let permit = self.acquire_permit(queue_deadline).await?;
 
         let began = Instant::now();
-        let call = self.agents.checkout(origin)?;
+        let call = self.agents.checkout(origin, deny_private_addresses)?;
         let (abort, phase) = (call.abort_on_drop(), Arc::clone(call.phase()));
         let (head_sender, head) = oneshot::channel();
         let (chunk_sender, chunks) = mpsc::channel(BODY_BUFFER_CHUNKS);

@@ -1,49 +1,76 @@
 //! One established connection to a server: calls, checks, closing.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use rmcp::model::{
     CallToolRequest, CallToolRequestParams, ClientRequest, PingRequest, ProtocolVersion, RequestMetaObject,
     ServerResult,
 };
-use rmcp::service::{PeerRequestOptions, RequestHandle, RunningService, Subscription};
-use rmcp::{Peer, RoleClient};
+use rmcp::service::{PeerRequestOptions, RequestHandle, RunningService};
+use rmcp::{Peer, RoleClient, ServiceError};
 use serde_json::{Map, Value};
+use tokio::sync::Mutex;
+use tokio_util::sync::DropGuard;
+use tokio_util::task::TaskTracker;
 
 use super::errors::{call_error, is_session_lost};
 use super::handler::Handler;
+use super::headers::CallHeaders;
+use super::state::LastError;
 use super::stdio::ServerProcess;
+use super::subscription::Subscribed;
 use crate::mcp::{McpCall, McpGuards, McpToolResult};
 use crate::{Deadline, Error, ErrorKind, Result};
 
 pub(super) type Service = RunningService<RoleClient, Handler>;
 
+/// Closing is given this long even when its deadline has passed.
+const MIN_CLOSE: Duration = Duration::from_millis(500);
+
 /// A connection whose handshake is done. Dropping it ends its tasks and kills its child process.
 pub(super) struct Connection {
-    pub(super) service: Service,
+    pub(super) peer: Peer<RoleClient>,
+    pub(super) handler: Handler,
+    pub(super) subscribed: Mutex<Subscribed>,
+    /// Why every further call would fail, once that is known: the session has expired, the token was rejected.
+    failure: OnceLock<LastError>,
+    /// Calls that hold the connection.
+    calls: TaskTracker,
+    ends: Mutex<Option<Ends>>,
+}
+
+/// What closing ends, in this order.
+struct Ends {
+    service: Service,
     process: Option<ServerProcess>,
-    /// The server no longer knows the session: every further call would fail.
-    session_lost: AtomicBool,
-    /// Keeps notifications of a changed list coming, in the stateless era.
-    subscription: tokio::sync::Mutex<Option<Subscription>>,
+    _requests: DropGuard,
 }
 
 /// The protocol revision that was agreed on.
-pub(super) fn version(service: &Service) -> Option<String> {
-    service.peer().peer_info().map(|info| info.protocol_version.to_string())
+pub(super) fn version(peer: &Peer<RoleClient>) -> Option<String> {
+    peer.peer_info().map(|info| info.protocol_version.to_string())
 }
 
 impl Connection {
     pub(super) fn new(
         service: Service,
+        handler: Handler,
         process: Option<ServerProcess>,
-        subscription: Option<Subscription>,
+        requests: DropGuard,
     ) -> Self {
-        Self { service, process, session_lost: false.into(), subscription: subscription.into() }
+        Self {
+            peer: service.peer().clone(),
+            handler,
+            subscribed: Mutex::default(),
+            failure: OnceLock::new(),
+            calls: TaskTracker::new(),
+            ends: Mutex::new(Some(Ends { service, process, _requests: requests })),
+        }
     }
 
     pub(super) fn protocol_version(&self) -> Option<String> {
-        version(&self.service)
+        version(&self.peer)
     }
 
     /// Whether the server speaks the stateless era.
@@ -52,31 +79,23 @@ impl Connection {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.session_lost.load(Ordering::Acquire)
-            || self.service.is_closed()
-            || self.service.peer().is_transport_closed()
+        self.failure.get().is_some() || self.peer.is_transport_closed()
     }
 
-    /// Waits until the server says that its tools changed.
-    pub(super) async fn tools_changed(&self) {
-        let mut subscription = self.subscription.lock().await;
-        if let Some(active) = subscription.as_mut()
-            && let Ok(Some(_)) = active.next().await
-        {
-            return;
-        }
-        *subscription = None;
-        drop(subscription);
-        self.service.service().tools_changed.notified().await;
+    /// Why it cannot be used any longer.
+    pub(super) fn failure(&self) -> Option<LastError> {
+        self.failure.get().cloned()
     }
 
     /// Calls a tool; see [`McpServerManager::call_tool`](crate::mcp::McpServerManager::call_tool).
     pub(super) async fn call_tool(
         &self,
         call: McpCall,
+        headers: CallHeaders,
         deadline: Deadline,
         guards: &McpGuards,
     ) -> Result<McpToolResult> {
+        let _held = self.calls.token();
         let McpCall { server, tool, arguments, idle_timeout, meta, progress, .. } = call;
         let params = CallToolRequestParams::new(tool).with_arguments(arguments);
         let mut options = PeerRequestOptions::no_options().with_max_total_timeout(deadline.remaining());
@@ -89,21 +108,20 @@ impl Connection {
             object.0.0.extend(meta);
             options.meta = Some(object);
         }
-        let request = ClientRequest::CallToolRequest(CallToolRequest::new(params));
-        let peer = self.service.peer();
-        let handle = peer
-            .send_cancellable_request(request, options)
+        let has_credentials = headers.has_credentials();
+        let mut request = CallToolRequest::new(params);
+        request.extensions.insert(headers);
+        let handle = self
+            .peer
+            .send_cancellable_request(ClientRequest::CallToolRequest(request), options)
             .await
             .map_err(|error| call_error(&server, error))?;
         let _listening =
-            progress.map(|listener| self.service.service().listen(handle.progress_token.clone(), listener));
+            progress.map(|listener| self.handler.listen(handle.progress_token.clone(), listener));
         let cancel = CancelOnDrop::new(&handle);
         let answered = handle.await_response().await;
         cancel.disarm();
-        if answered.as_ref().is_err_and(is_session_lost) {
-            self.session_lost.store(true, Ordering::Release);
-        }
-        let result = answered.map_err(|error| call_error(&server, error))?;
+        let result = answered.map_err(|error| self.failed(&server, error, has_credentials))?;
         let json = result_json(&server, &result)?;
         let bytes = serde_json::to_vec(&json).map_or(0, |json| json.len());
         if bytes > guards.max_result_bytes {
@@ -117,20 +135,42 @@ impl Connection {
         Ok(McpToolResult::from_json(json))
     }
 
+    /// Sends a request that belongs to no call.
+    pub(super) async fn request(&self, server: &str, request: ClientRequest) -> Result<ServerResult> {
+        self.peer.send_request(request).await.map_err(|error| self.failed(server, error, false))
+    }
+
+    /// The error of a request; remembers what makes the whole connection useless. A token that a call brought itself
+    /// concerns that call alone, as do scopes that only some tools need.
+    fn failed(&self, server: &str, error: ServiceError, has_credentials: bool) -> Error {
+        let (is_lost, is_forbidden) = (is_session_lost(&error), super::errors::is_forbidden(&error));
+        let error = call_error(server, error);
+        let is_rejected = error.kind() == ErrorKind::Authentication && !has_credentials && !is_forbidden;
+        if is_lost || is_rejected {
+            let _ = self.failure.set(LastError::from(&error));
+        }
+        error
+    }
+
     /// Checks whether the server responds.
     pub(super) async fn ping(&self, server: &str) -> Result<()> {
         if self.is_stateless() {
             return self.list_page(server, None).await.map(drop);
         }
-        let request = ClientRequest::PingRequest(PingRequest::default());
-        self.service.peer().send_request(request).await.map(drop).map_err(|error| call_error(server, error))
+        self.request(server, ClientRequest::PingRequest(PingRequest::default())).await.map(drop)
     }
 
-    /// Ends the connection by `deadline`: the session, then the child process.
-    pub(super) async fn close(mut self, deadline: Deadline) {
-        let _ = self.service.close_with_timeout(deadline.remaining()).await;
-        if let Some(process) = self.process.take() {
+    /// Lets calls that hold it end until `deadline`, then ends it: the session, then the child process. Both are given
+    /// a moment even after the deadline. Closing it again waits for nothing.
+    pub(super) async fn close(&self, deadline: Deadline) {
+        self.calls.close();
+        let _ = deadline.run("mcp", "waiting for running calls", self.calls.wait()).await;
+        let Some(mut ends) = self.ends.lock().await.take() else { return };
+        let deadline = deadline.max(Deadline::after(MIN_CLOSE));
+        let _ = ends.service.close_with_timeout(deadline.remaining()).await;
+        if let Some(process) = ends.process.take() {
             // Dropping the stopping future kills the group.
+            let deadline = deadline.max(Deadline::after(MIN_CLOSE));
             let _ = deadline.run("mcp", "stopping the child process", process.stop()).await;
         }
     }

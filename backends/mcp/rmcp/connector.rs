@@ -1,31 +1,34 @@
 //! Connecting: the handshake of either era, over HTTP or with a child process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
-use rmcp::model::{ProtocolVersion, SubscriptionFilter};
-use rmcp::service::Subscription;
+use rmcp::model::ProtocolVersion;
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::async_rw::AsyncRwTransport;
+use rmcp::transport::common::client_side_sse::ExponentialBackoff;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
-use rmcp::{ClientLifecycleMode, Peer, RoleClient, serve_client_with_lifecycle};
+use rmcp::{ClientLifecycleMode, serve_client_with_lifecycle};
 use secrecy::ExposeSecret;
+use tokio_util::sync::CancellationToken;
 
 use super::connection::{Connection, Service, version};
 use super::errors::{connect_error, is_final};
 use super::handler::Handler;
-use super::http_client::TransportClient;
+use super::headers::server_headers;
+use super::http_client::{HttpSettings, TransportClient};
 use super::stdio::{LineLimit, ServerProcess};
 use crate::config::{McpProtocol, McpServerConfig};
-use crate::http::HttpTransport;
 use crate::mcp::McpGuards;
 use crate::{Deadline, Error, ErrorKind, Result};
 
+/// POSTs beside the calls: lists, pings, subscriptions.
+const OTHER_REQUESTS: usize = 8;
+
 /// The inputs of connecting besides the server's configuration.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Connector {
-    pub(super) http: Option<Arc<dyn HttpTransport>>,
+    pub(super) http: Option<HttpSettings>,
     /// The variables that child processes inherit.
     pub(super) inherited: Arc<BTreeMap<String, String>>,
     pub(super) guards: McpGuards,
@@ -35,7 +38,31 @@ impl Connector {
     /// Connects in the era that `protocol` names; `Auto` probes the stateless era first and falls back to the handshake
     /// of earlier revisions on a connection of its own, because servers answer the probe in every way: with an error, an
     /// empty result, HTTP 500, silence, or by exiting.
+    #[tracing::instrument(
+        name = "mcp.connect",
+        skip_all,
+        fields(mcp.server = config.name, mcp.protocol.version = tracing::field::Empty, error.type = tracing::field::Empty)
+    )]
     pub(super) async fn connect(
+        &self,
+        config: &McpServerConfig,
+        protocol: McpProtocol,
+        deadline: Deadline,
+    ) -> Result<Connection> {
+        let connected = self.connect_in(config, protocol, deadline).await;
+        let span = tracing::Span::current();
+        match &connected {
+            Ok(connection) => {
+                span.record("mcp.protocol.version", connection.protocol_version());
+            }
+            Err(error) => {
+                span.record("error.type", tracing::field::debug(error.kind()));
+            }
+        }
+        connected
+    }
+
+    async fn connect_in(
         &self,
         config: &McpServerConfig,
         protocol: McpProtocol,
@@ -63,12 +90,15 @@ impl Connector {
         lifecycle: ClientLifecycleMode,
         deadline: Deadline,
     ) -> Result<Connection> {
-        let is_stateless = lifecycle != ClientLifecycleMode::Initialize;
-        let handler = Handler::default();
+        let (handler, closed) = (Handler::default(), CancellationToken::new());
+        // What a failed handshake leaves running ends with this.
+        let close = closed.clone().drop_guard();
+        let mut client = None;
         let (served, process) = match &config.url {
             Some(url) => {
-                let transport = self.http_transport(config, url)?;
-                let serving = serve_client_with_lifecycle(handler, transport, lifecycle);
+                let http = client.insert(self.http_client(config, deadline, closed)?);
+                let transport = self.http_transport(config, url, http.clone())?;
+                let serving = serve_client_with_lifecycle(handler.clone(), transport, lifecycle);
                 (deadline.run("mcp", "connecting", serving).await, None)
             }
             None => {
@@ -77,7 +107,7 @@ impl Connector {
                 // connection ends instead. A result may be there twice, as text and structured, with escapes.
                 let stdout = LineLimit::new(stdout, self.guards.max_result_bytes.saturating_mul(4));
                 let transport = AsyncRwTransport::new_client(stdout, stdin).with_max_line_length(usize::MAX);
-                let serving = serve_client_with_lifecycle(handler, transport, lifecycle);
+                let serving = serve_client_with_lifecycle(handler.clone(), transport, lifecycle);
                 (deadline.run("mcp", "connecting", serving).await, Some(process))
             }
         };
@@ -85,50 +115,44 @@ impl Connector {
             .and_then(|served| served.map_err(|error| connect_error(&config.name, error)))
             .map_err(|error| error.with_context("server", &config.name))?;
         check_version(&config.name, &service)?;
-        let subscription = match is_stateless {
-            true => subscribe(service.peer(), deadline).await,
-            false => None,
-        };
-        Ok(Connection::new(service, process, subscription))
+        if let Some(client) = client {
+            client.connected();
+        }
+        Ok(Connection::new(service, handler, process, close))
+    }
+
+    fn http_client(
+        &self,
+        config: &McpServerConfig,
+        deadline: Deadline,
+        closed: CancellationToken,
+    ) -> Result<TransportClient> {
+        let settings = self.http.clone().ok_or_else(|| {
+            let message =
+                "no HTTP transport: enable the cargo feature \"ureq\" or pass a transport to the builder";
+            Error::new(ErrorKind::Unsupported, format!("mcp:{}", config.name), message).not_sent()
+        })?;
+        Ok(TransportClient::new(settings, deadline, closed))
     }
 
     fn http_transport(
         &self,
         config: &McpServerConfig,
         url: &str,
+        client: TransportClient,
     ) -> Result<StreamableHttpClientTransport<TransportClient>> {
-        let Some(http) = &self.http else {
-            let message =
-                "no HTTP transport: enable the cargo feature \"ureq\" or pass a transport to the builder";
-            return Err(
-                Error::new(ErrorKind::Unsupported, format!("mcp:{}", config.name), message).not_sent()
-            );
-        };
-        let client = TransportClient::new(Arc::clone(http), config.timeout);
         let mut settings = StreamableHttpClientTransportConfig::with_uri(url)
-            .max_json_response_size(self.guards.max_result_bytes.saturating_mul(4))
             .max_sse_event_size(self.guards.max_result_bytes.saturating_mul(4))
-            .max_concurrent_requests(config.max_concurrency)
+            .max_concurrent_requests(config.max_concurrency.saturating_add(OTHER_REQUESTS))
             // A call that may have been executed must not be sent again; the supervisor reconnects instead.
             .reinit_on_expired_session(false);
-        settings.custom_headers = http_headers(config)?;
+        let mut retry = ExponentialBackoff::default();
+        retry.max_delay = Some(std::time::Duration::from_secs(30));
+        settings.retry_config = Arc::new(retry);
+        settings.custom_headers = server_headers(config)?;
         settings.auth_header = config.token.as_ref().map(|token| token.expose_secret().to_owned());
         Ok(StreamableHttpClientTransport::with_client(client, settings))
     }
-}
-
-/// The headers that every request to the server carries.
-pub(super) fn http_headers(config: &McpServerConfig) -> Result<HashMap<HeaderName, HeaderValue>> {
-    let headers = config.headers.iter().map(|(name, value)| {
-        let invalid = |what| {
-            let message = format!("invalid {what} for HTTP header {name:?}");
-            Error::new(ErrorKind::Config, format!("mcp:{}", config.name), message)
-        };
-        let mut value = HeaderValue::from_str(value.expose_secret()).map_err(|_| invalid("value"))?;
-        value.set_sensitive(true);
-        Ok((HeaderName::try_from(name).map_err(|_| invalid("name"))?, value))
-    });
-    headers.collect()
 }
 
 fn stateless() -> ClientLifecycleMode {
@@ -137,23 +161,10 @@ fn stateless() -> ClientLifecycleMode {
 
 /// rmcp accepts any version that a server names.
 fn check_version(server: &str, service: &Service) -> Result<()> {
-    let Some(version) = version(service) else { return Ok(()) };
+    let Some(version) = version(service.peer()) else { return Ok(()) };
     if ProtocolVersion::KNOWN_VERSIONS.iter().any(|known| known.as_str() == version) {
         return Ok(());
     }
-    let message = format!("unsupported protocol version {version:?}");
+    let message = format!("unsupported protocol version {:?}", crate::support::truncated(&version, 40));
     Err(Error::new(ErrorKind::Protocol, format!("mcp:{server}"), message))
-}
-
-/// Subscribes to changes of the tool list, where the server supports it.
-async fn subscribe(peer: &Peer<RoleClient>, deadline: Deadline) -> Option<Subscription> {
-    let supported = peer.peer_info().is_some_and(|info| {
-        info.capabilities.tools.as_ref().is_some_and(|tools| tools.list_changed == Some(true))
-    });
-    if !supported {
-        return None;
-    }
-    let mut filter = SubscriptionFilter::new();
-    filter.tools_list_changed = Some(true);
-    deadline.run("mcp", "subscribing", peer.listen(filter)).await.ok()?.ok()
 }

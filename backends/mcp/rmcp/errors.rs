@@ -1,34 +1,58 @@
 //! rmcp's errors as ours, with the server's name, kind and outcome.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use rmcp::ServiceError;
+use rmcp::model::ErrorCode;
 use rmcp::service::ClientInitializeError;
 use rmcp::transport::streamable_http_client::{
     AuthRequiredError, HttpStatusError, InsufficientScopeError, StreamableHttpError,
 };
 
+use crate::support::truncated;
 use crate::{Error, ErrorKind, Outcome};
+
+/// The name under which an error has the challenge of a server that wants authorization.
+pub(super) const CHALLENGE: &str = "challenge";
+/// Longest part of a remote text that is repeated.
+const MAX_REMOTE_TEXT: usize = 500;
 
 /// Why connecting failed.
 pub(super) fn connect_error(server: &str, error: ClientInitializeError) -> Error {
-    let challenge = error.auth_challenge().map(str::to_owned);
-    let base = match find_ours(&error) {
-        Some(ours) => {
-            Error::new(ours.kind(), format!("mcp:{server}"), format!("failed to connect: {}", ours.message()))
-                .with_outcome(ours.outcome())
+    let component = format!("mcp:{server}");
+    let cause = cause(&error);
+    if let Some(ours) = find_ours(cause) {
+        return Error::new(ours.kind(), component, format!("failed to connect: {}", ours.message()))
+            .with_outcome(ours.outcome())
+            .with_retry_after(ours.retry_after())
+            .with_source(error);
+    }
+    match &error {
+        ClientInitializeError::JsonRpcError(data) => {
+            let message = format!("failed to connect: the server answered: {}", remote(&data.message));
+            return Error::new(ErrorKind::Protocol, component, message)
+                .with_outcome(Outcome::Rejected)
+                .with_source(error);
         }
-        None => {
-            let (kind, message) = describe(&error);
-            Error::new(kind, format!("mcp:{server}"), format!("failed to connect: {message}"))
+        ClientInitializeError::ExpectedInitResult(_)
+        | ClientInitializeError::NoCompatibleProtocolVersion { .. } => {
+            let message = "failed to connect: the handshake has no usable answer";
+            return Error::new(ErrorKind::Protocol, component, message)
+                .with_outcome(Outcome::Rejected)
+                .with_source(error);
         }
-    };
-    match challenge {
-        Some(challenge) => {
-            Error::new(ErrorKind::Authentication, format!("mcp:{server}"), "authorization required")
-                .with_context("challenge", challenge)
-        }
-        None => base.with_source(error),
+        _ => {}
+    }
+    let described = describe(cause);
+    described.into_error(component, "failed to connect: ").with_source(error)
+}
+
+/// The transport's error inside, which rmcp does not return as the source.
+fn cause(error: &ClientInitializeError) -> &(dyn StdError + 'static) {
+    match error {
+        ClientInitializeError::TransportError { error, .. } => error.error.as_ref(),
+        other => other,
     }
 }
 
@@ -37,8 +61,14 @@ pub(super) fn call_error(server: &str, error: ServiceError) -> Error {
     let component = format!("mcp:{server}");
     match &error {
         ServiceError::McpError(data) => {
-            let message = format!("the server rejected the call: {} ({})", data.message, data.code.0);
-            return Error::new(ErrorKind::Function, component, message).with_outcome(Outcome::Rejected);
+            let message =
+                format!("the server rejected the call: {} ({})", remote(&data.message), data.code.0);
+            // An internal error may come after the tool took effect.
+            let outcome = match data.code {
+                ErrorCode::INTERNAL_ERROR => Outcome::Unknown,
+                _ => Outcome::Rejected,
+            };
+            return Error::new(ErrorKind::Function, component, message).with_outcome(outcome);
         }
         ServiceError::Timeout { timeout } => {
             let message = format!("timed out: no answer within {:.3}s", timeout.as_secs_f64());
@@ -56,15 +86,27 @@ pub(super) fn call_error(server: &str, error: ServiceError) -> Error {
     if let Some(ours) = find_ours(&error) {
         return Error::new(ours.kind(), component, ours.message().to_owned())
             .with_outcome(ours.outcome())
+            .with_retry_after(ours.retry_after())
             .with_source(error);
     }
-    let (kind, message) = describe(&error);
-    Error::new(kind, component, message).with_source(error)
+    describe(&error).into_error(component, "").with_source(error)
 }
 
 /// Whether the server no longer knows the session.
 pub(super) fn is_session_lost(error: &ServiceError) -> bool {
     matches!(find::<StreamableHttpError<Error>>(error), Some(StreamableHttpError::SessionExpired))
+}
+
+/// Whether the token is good, but does not permit this request.
+pub(super) fn is_forbidden(error: &ServiceError) -> bool {
+    find::<InsufficientScopeError>(error).is_some()
+}
+
+/// Whether trying another handshake is pointless.
+pub(super) fn is_final(error: &Error) -> bool {
+    error.outcome() == Outcome::NotSent
+        || matches!(error.kind(), ErrorKind::Authentication | ErrorKind::RateLimited)
+        || error.retry_after().is_some()
 }
 
 /// The error of our own transport inside, which rmcp does not return as a source.
@@ -75,24 +117,77 @@ fn find_ours<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     }
 }
 
-/// Whether trying another handshake is pointless.
-pub(super) fn is_final(error: &Error) -> bool {
-    error.outcome() == Outcome::NotSent || error.kind() == ErrorKind::Authentication
+/// What an error of rmcp's transport means.
+struct Described {
+    kind: ErrorKind,
+    message: String,
+    outcome: Outcome,
+    challenge: Option<String>,
+    retry_after: Option<Duration>,
 }
 
-/// Kind and message of an error that comes from rmcp's transport.
-fn describe(error: &(dyn StdError + 'static)) -> (ErrorKind, String) {
-    if let Some(status) = find::<HttpStatusError>(error) {
-        let kind = match status.status {
-            429 => ErrorKind::RateLimited,
-            _ => ErrorKind::Unavailable,
-        };
-        return (kind, format!("the server answered HTTP {}", status.status));
+impl Described {
+    fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), outcome: Outcome::Unknown, challenge: None, retry_after: None }
     }
-    if find::<AuthRequiredError>(error).is_some() || find::<InsufficientScopeError>(error).is_some() {
-        return (ErrorKind::Authentication, "authorization required".into());
+
+    fn authorization(message: &str, challenge: &str) -> Self {
+        let challenge = (!challenge.is_empty()).then(|| remote(challenge));
+        let outcome = Outcome::Rejected;
+        Self { challenge, outcome, ..Self::new(ErrorKind::Authentication, message) }
     }
-    (ErrorKind::Unavailable, innermost(error))
+
+    fn into_error(self, component: String, prefix: &str) -> Error {
+        let error = Error::new(self.kind, component, format!("{prefix}{}", self.message))
+            .with_outcome(self.outcome)
+            .with_retry_after(self.retry_after);
+        match self.challenge {
+            Some(challenge) => error.with_context(CHALLENGE, challenge),
+            None => error,
+        }
+    }
+}
+
+fn describe(error: &(dyn StdError + 'static)) -> Described {
+    if let Some(required) = find::<AuthRequiredError>(error) {
+        return Described::authorization("authorization required", &required.www_authenticate_header);
+    }
+    if let Some(scope) = find::<InsufficientScopeError>(error) {
+        let message = "authorization does not permit this request";
+        return Described::authorization(message, &scope.www_authenticate_header);
+    }
+    match find::<StreamableHttpError<Error>>(error) {
+        Some(StreamableHttpError::HttpStatus(status)) => describe_status(status),
+        Some(StreamableHttpError::ResponseBodyTooLarge { max_size }) => {
+            Described::new(ErrorKind::TooLarge, format!("the response exceeds {max_size} bytes"))
+        }
+        Some(
+            error @ (StreamableHttpError::UnexpectedServerResponse(_)
+            | StreamableHttpError::Deserialize(_)
+            | StreamableHttpError::UnexpectedContentType(_)),
+        ) => Described::new(ErrorKind::Protocol, remote(&error.to_string())),
+        _ => Described::new(ErrorKind::Unavailable, remote(&innermost(error))),
+    }
+}
+
+fn describe_status(status: &HttpStatusError) -> Described {
+    let seconds = status.retry_after.as_deref().and_then(|seconds| seconds.parse().ok());
+    let kind = match status.status {
+        401 | 403 => ErrorKind::Authentication,
+        429 => ErrorKind::RateLimited,
+        _ => ErrorKind::Unavailable,
+    };
+    let outcome = match status.status {
+        400 | 401 | 403 | 405 | 413 | 415 | 429 => Outcome::Rejected,
+        _ => Outcome::Unknown,
+    };
+    let retry_after = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let message = format!("the server answered HTTP {}", status.status);
+    Described { outcome, retry_after, ..Described::new(kind, message) }
+}
+
+fn remote(text: &str) -> String {
+    truncated(text, MAX_REMOTE_TEXT).into_owned()
 }
 
 fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {

@@ -11,29 +11,38 @@ use tokio::sync::Notify;
 
 use crate::mcp::ProgressListener;
 
-/// Receives what the server sends by itself.
+/// Receives what the server sends by itself. Cloning returns another handle to the same one.
+#[derive(Clone, Default)]
+pub(super) struct Handler(Arc<Inner>);
+
 #[derive(Default)]
-pub(super) struct Handler {
-    pub(super) tools_changed: Notify,
-    listeners: Arc<Mutex<HashMap<ProgressToken, ProgressListener>>>,
+struct Inner {
+    tools_changed: Notify,
+    listeners: Mutex<HashMap<ProgressToken, ProgressListener>>,
 }
 
 impl Handler {
+    /// Waits for the notification that the tools changed. However many came meanwhile, it returns once.
+    pub(super) async fn tools_changed(&self) {
+        self.0.tools_changed.notified().await;
+    }
+
+    /// Calls `listener` for the progress of a call until the returned value is dropped.
     pub(super) fn listen(&self, token: ProgressToken, listener: ProgressListener) -> Listening {
-        self.listeners.lock().insert(token.clone(), listener);
-        Listening { listeners: Arc::clone(&self.listeners), token }
+        self.0.listeners.lock().insert(token.clone(), listener);
+        Listening { inner: Arc::clone(&self.0), token }
     }
 }
 
 /// Removes a call's progress listener.
 pub(super) struct Listening {
-    listeners: Arc<Mutex<HashMap<ProgressToken, ProgressListener>>>,
+    inner: Arc<Inner>,
     token: ProgressToken,
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.listeners.lock().remove(&self.token);
+        self.inner.listeners.lock().remove(&self.token);
     }
 }
 
@@ -45,13 +54,13 @@ impl ClientHandler for Handler {
     }
 
     async fn on_progress(&self, params: ProgressNotificationParam, _: NotificationContext<RoleClient>) {
-        let listener = self.listeners.lock().get(&params.progress_token).cloned();
+        let listener = self.0.listeners.lock().get(&params.progress_token).cloned();
         if let Some(listener) = listener {
             listener(params.progress, params.total, params.message.as_deref());
         }
     }
 
     async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
-        self.tools_changed.notify_one();
+        self.0.tools_changed.notify_one();
     }
 }

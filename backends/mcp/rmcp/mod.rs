@@ -1,14 +1,22 @@
 //! MCP servers over `rmcp`: HTTP over the runtime's own transport, and child processes.
 
+mod authorization;
 mod connection;
 mod connector;
 mod errors;
 mod handler;
+mod headers;
 mod http_client;
+mod http_response;
 mod listing;
+#[cfg(feature = "mcp-oauth")]
+mod oauth;
+mod resume;
 mod server;
 mod state;
 mod stdio;
+mod streams;
+mod subscription;
 mod supervisor;
 
 use std::borrow::Cow;
@@ -20,14 +28,17 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::http::HttpTransport;
 use crate::mcp::{
-    McpCall, McpGuards, McpServerHealth, McpServerManager, McpServerStatus, McpTool, McpToolResult, ToolNames,
+    InMemoryMcpCredentials, McpCall, McpGuards, McpServerHealth, McpServerManager, McpServerStatus, McpTool,
+    McpToolResult, ToolNames,
 };
 use crate::{
     BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
     ShutdownPhase,
 };
-use connector::{Connector, http_headers};
+use connector::Connector;
+use http_client::HttpSettings;
 use server::Server;
 
 const COMPONENT: &str = "mcp";
@@ -43,6 +54,7 @@ pub struct RmcpServerManager {
     /// Attempts that `initialize` waits for, in the order of the servers.
     attempts: Vec<u64>,
     connect_timeout: Duration,
+    streams: Option<Arc<dyn HttpTransport>>,
 }
 
 impl RmcpServerManager {
@@ -55,28 +67,35 @@ impl RmcpServerManager {
     /// # Errors
     /// [`ErrorKind::Config`] for a header or token that HTTP does not allow.
     pub fn from_context(context: &BuildContext) -> Result<Self> {
-        let config = &context.config.mcp;
-        let connector = Connector {
-            http: context.http.clone(),
-            inherited: Arc::new(config.inherited_env.clone()),
-            guards: McpGuards::default(),
-        };
+        let (config, guards) = (&context.config.mcp, McpGuards::default());
+        let streams = streams::transport(context)?;
+        let http = context.http.clone().map(|calls| HttpSettings {
+            streams: streams.clone().unwrap_or_else(|| Arc::clone(&calls)),
+            calls,
+            authorization: None,
+            call_timeout: config.connection_timeout,
+            max_bytes: guards.max_result_bytes.saturating_mul(4),
+            deny_private_addresses: config.deny_private_addresses,
+        });
+        let connector = Connector { http, inherited: Arc::new(config.inherited_env.clone()), guards };
         let names = Arc::new(Mutex::new(ToolNames::default()));
         let connect_timeout = config.connection_timeout;
         let configs = config.servers.iter().filter(|_| config.enabled);
         let attempts = configs
             .clone()
             .map(|server| u64::from(server.max_retries.unwrap_or(config.default_max_retries)).max(1));
+        let credentials =
+            context.mcp_credentials.clone().unwrap_or_else(|| Arc::new(InMemoryMcpCredentials::default()));
         let servers = configs.map(|server| {
-            http_headers(server)?;
-            let server = Server::new(server.clone(), connector.clone(), connect_timeout, Arc::clone(&names));
+            let (connector, names) = (connector.clone(), Arc::clone(&names));
+            let server = Server::new(server.clone(), connector, connect_timeout, names, &credentials)?;
             Ok(Arc::new(server))
         });
         let servers = servers.collect::<Result<Vec<_>>>()?;
         for server in &servers {
             context.register(Arc::clone(server) as Arc<dyn Component>);
         }
-        Ok(Self { enabled: config.enabled, servers, attempts: attempts.collect(), connect_timeout })
+        Ok(Self { enabled: config.enabled, servers, attempts: attempts.collect(), connect_timeout, streams })
     }
 
     fn server(&self, name: &str) -> Result<&Arc<Server>> {
@@ -138,6 +157,26 @@ impl McpServerManager for RmcpServerManager {
         server.start();
         server.reconnect(deadline).await
     }
+
+    async fn begin_authorization(
+        &self,
+        server: &str,
+        redirect_url: &str,
+        deadline: Deadline,
+    ) -> Result<String> {
+        self.server(server)?.begin_authorization(redirect_url, deadline).await
+    }
+
+    async fn complete_authorization(
+        &self,
+        server: &str,
+        callback_url: &str,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let server = self.server(server)?;
+        server.start();
+        server.complete_authorization(callback_url, deadline).await
+    }
 }
 
 /// The servers are components of their own; this one only closes them where there is no runtime to do it.
@@ -152,7 +191,7 @@ impl Component for RmcpServerManager {
     }
 
     fn limits(&self) -> Vec<LimitUsage> {
-        Vec::new()
+        self.streams.iter().filter_map(|streams| streams::usage(&**streams)).collect()
     }
 
     fn counters(&self) -> Value {
@@ -165,6 +204,9 @@ impl Component for RmcpServerManager {
 
     async fn close(&self, deadline: Deadline) -> CloseReport {
         let reports = join_all(self.servers.iter().map(|server| server.close(deadline))).await;
+        if let Some(streams) = &self.streams {
+            streams.close(deadline).await;
+        }
         let sum = |count: fn(&CloseReport) -> usize| reports.iter().map(count).sum();
         CloseReport::new(sum(|report| report.finished), sum(|report| report.aborted), Vec::new())
     }

@@ -8,22 +8,27 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
+use super::authorization::{authorization, not_configured};
 use super::connection::Connection;
 use super::connector::Connector;
+use super::errors::CHALLENGE;
+use super::headers::{CallHeaders, server_headers};
 use super::state::State;
 use crate::config::McpServerConfig;
-use crate::mcp::{McpCall, McpServerHealth, McpServerStatus, McpTool, McpToolResult, ToolNames};
+use crate::mcp::{
+    McpCall, McpCredentialStore, McpServerHealth, McpServerStatus, McpTool, McpToolResult, ToolNames,
+};
 use crate::support::{LazyTask, ResizableSemaphore};
 use crate::{
     CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase,
     unsupported_limit_error,
 };
 
-/// How often the supervisor looks whether the connection still lives, and the shortest time between two listings.
-pub(super) const TICK: Duration = Duration::from_millis(500);
+/// Keys of `_meta` that the protocol sets: a call must not claim another revision or another call's progress.
+const RESERVED_META: [&str; 2] = ["progressToken", "io.modelcontextprotocol/"];
 
 /// A server of the configuration. The supervisor task holds it and ends with `stop`.
 pub(super) struct Server {
@@ -42,11 +47,18 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(
         config: McpServerConfig,
-        connector: Connector,
+        mut connector: Connector,
         connect_timeout: Duration,
         names: Arc<Mutex<ToolNames>>,
-    ) -> Self {
-        Self {
+        credentials: &Arc<dyn McpCredentialStore>,
+    ) -> Result<Self> {
+        server_headers(&config)?;
+        let stop = CancellationToken::new();
+        if let Some(http) = &mut connector.http {
+            http.call_timeout = config.timeout;
+            http.authorization = authorization(&config, http, credentials, &stop)?;
+        }
+        Ok(Self {
             calls: ResizableSemaphore::new("mcp.max_concurrency", "calls", config.max_concurrency),
             config,
             connector,
@@ -54,9 +66,9 @@ impl Server {
             names,
             state: watch::Sender::new(State::default()),
             reconnect: Notify::new(),
-            stop: CancellationToken::new(),
+            stop,
             supervisor: LazyTask::default(),
-        }
+        })
     }
 
     /// Ensures that the supervisor runs. Needs a tokio runtime.
@@ -72,8 +84,7 @@ impl Server {
     pub(super) async fn settled(&self, attempts: u64) {
         let mut state = self.state.subscribe();
         let settled = |state: &State| {
-            let stuck = state.error.as_ref().is_some_and(|error| error.kind == ErrorKind::Authentication);
-            state.connection.is_some() || state.attempts >= attempts || stuck
+            state.connection.is_some() || state.attempts >= attempts || state.needs_authorization()
         };
         // The sender lives as long as `self`.
         let _ = state.wait_for(settled).await;
@@ -91,6 +102,22 @@ impl Server {
         self.connection().map(drop)
     }
 
+    /// Starts an authorization by a user; see
+    /// [`McpServerManager::begin_authorization`](crate::mcp::McpServerManager::begin_authorization).
+    pub(super) async fn begin_authorization(&self, redirect_url: &str, deadline: Deadline) -> Result<String> {
+        let authorization = self.connector.http.as_ref().and_then(|http| http.authorization.as_ref());
+        let authorization = authorization.ok_or_else(|| not_configured(&self.config.name))?;
+        let challenge = self.state.borrow().challenge.clone();
+        authorization.begin(redirect_url, challenge.as_deref(), deadline).await
+    }
+
+    pub(super) async fn complete_authorization(&self, callback_url: &str, deadline: Deadline) -> Result<()> {
+        let authorization = self.connector.http.as_ref().and_then(|http| http.authorization.as_ref());
+        let authorization = authorization.ok_or_else(|| not_configured(&self.config.name))?;
+        authorization.complete(callback_url, deadline).await?;
+        self.reconnect(deadline).await
+    }
+
     pub(super) fn tools(&self) -> Arc<[McpTool]> {
         let state = self.state.borrow();
         match state.connection {
@@ -99,6 +126,7 @@ impl Server {
         }
     }
 
+    /// The connection, or why there is none.
     fn connection(&self) -> Result<Arc<Connection>> {
         let state = self.state.borrow();
         let component = || format!("mcp:{}", self.config.name);
@@ -111,11 +139,38 @@ impl Server {
                 _ => ErrorKind::Unavailable,
             };
             let reason = state.error.as_ref().map_or("not connected yet", |error| error.message.as_str());
-            let next = state.next_attempt.map(|next| next.saturating_duration_since(Instant::now()));
-            Error::new(kind, component(), format!("not connected: {reason}"))
+            let next =
+                state.next_attempt.map(|next| next.saturating_duration_since(tokio::time::Instant::now()));
+            let error = Error::new(kind, component(), format!("not connected: {reason}"))
                 .with_retry_after(next)
-                .not_sent()
+                .not_sent();
+            match state.error.as_ref().and_then(|error| error.challenge.clone()) {
+                Some(challenge) => error.with_context(CHALLENGE, challenge),
+                None => error,
+            }
         })
+    }
+
+    /// The connection. One that was lost just now is waited for, so that one recovery serves all callers.
+    async fn recovered(&self, deadline: Deadline) -> Result<Arc<Connection>> {
+        if self.state.borrow().is_recovering() && !self.stop.is_cancelled() {
+            self.notice_loss();
+            let mut state = self.state.subscribe();
+            let recovered = async {
+                let _ = state.wait_for(|state| !state.is_recovering()).await;
+            };
+            let waited = deadline.run("mcp", "reconnecting", recovered).await;
+            waited.map_err(|error| error.with_context("server", &self.config.name).not_sent())?;
+        }
+        self.connection()
+    }
+
+    /// Wakes the supervisor if the connection it watches is lost.
+    fn notice_loss(&self) {
+        let is_lost = |state: &State| state.connection.as_ref().is_some_and(|current| current.is_closed());
+        if is_lost(&self.state.borrow()) {
+            self.reconnect.notify_one();
+        }
     }
 
     /// Ends the supervisor. What it holds is dropped with it.
@@ -125,24 +180,60 @@ impl Server {
     }
 
     pub(super) async fn call(&self, call: McpCall) -> Result<McpToolResult> {
-        let own = Deadline::after(self.config.timeout);
-        let deadline = call.deadline.map_or(own, |deadline| deadline.min(own));
-        let connection = self.connection()?;
-        let waiting = deadline.run("mcp", "waiting for a call permit", self.calls.acquire_owned()).await;
-        let _permit =
-            waiting.map_err(|error| error.with_context("setting", "mcp.max_concurrency").not_sent())??;
-        // rmcp ends the call at the deadline and notifies the server; this limit is for a connection that hangs.
-        let hard = Deadline::after(deadline.remaining() + Duration::from_millis(50));
-        let called = connection.call_tool(call, deadline, &self.connector.guards);
-        let result = hard.run("mcp", "calling the tool", called).await.and_then(|result| result);
-        if result.is_err() && connection.is_closed() && self.is_current(&connection) {
-            self.reconnect.notify_one();
+        let span = tracing::info_span!(
+            "mcp.call",
+            mcp.server = self.config.name,
+            mcp.method.name = "tools/call",
+            gen_ai.operation.name = "execute_tool",
+            gen_ai.tool.name = call.tool,
+            mcp.protocol.version = tracing::field::Empty,
+            error.type = tracing::field::Empty,
+        );
+        let result = self.call_tool(call).instrument(span.clone()).await;
+        if let Err(error) = &result {
+            span.record("error.type", tracing::field::debug(error.kind()));
         }
         result
     }
 
-    fn is_current(&self, connection: &Arc<Connection>) -> bool {
-        self.state.borrow().connection.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection))
+    async fn call_tool(&self, call: McpCall) -> Result<McpToolResult> {
+        let headers = self.check_call(&call)?;
+        let own = Deadline::after(self.config.timeout);
+        let deadline = call.deadline.map_or(own, |deadline| deadline.min(own));
+        // A server that is known to be down fails the call before it waits for a permit.
+        self.recovered(deadline).await?;
+        let waiting = deadline.run("mcp", "waiting for a call permit", self.calls.acquire_owned()).await;
+        let _permit =
+            waiting.map_err(|error| error.with_context("setting", "mcp.max_concurrency").not_sent())??;
+        let connection = self.recovered(deadline).await?;
+        tracing::Span::current().record("mcp.protocol.version", connection.protocol_version());
+        // rmcp ends the call at the deadline and notifies the server; this limit is for a connection that hangs.
+        let hard = Deadline::after(deadline.remaining() + Duration::from_millis(50));
+        let called = connection.call_tool(call, headers, deadline, &self.connector.guards);
+        let result = hard.run("mcp", "calling the tool", called).await.and_then(|result| result);
+        if let Err(error) = &result {
+            if let Some((_, challenge)) = error.context().find(|(name, _)| *name == CHALLENGE) {
+                self.state.send_modify(|state| state.challenge = Some(challenge.to_owned()));
+            }
+            self.notice_loss();
+        }
+        result
+    }
+
+    /// What a call adds to its request must not reach into the protocol.
+    fn check_call(&self, call: &McpCall) -> Result<CallHeaders> {
+        let invalid = |message: String| {
+            Err(Error::new(ErrorKind::InvalidInput, format!("mcp:{}", self.config.name), message).not_sent())
+        };
+        let is_reserved = |key: &&String| RESERVED_META.iter().any(|reserved| key.starts_with(reserved));
+        if let Some(key) = call.meta.keys().find(is_reserved) {
+            return invalid(format!("_meta key {key:?} belongs to the protocol and cannot be set"));
+        }
+        let headers = CallHeaders::new(call)?;
+        if self.config.url.is_none() && !headers.is_empty() {
+            return invalid("a server that is a child process has no HTTP headers; use _meta".to_owned());
+        }
+        Ok(headers)
     }
 
     pub(super) fn status(&self) -> McpServerStatus {
@@ -157,6 +248,7 @@ impl Server {
         if let Err(error) = answered.and_then(|answered| answered) {
             status.health = McpServerHealth::Unhealthy;
             status.error = Some(error.to_string());
+            self.notice_loss();
         }
         status
     }
@@ -198,6 +290,7 @@ impl Component for Server {
         Ok(())
     }
 
+    /// Calls that run may end by the deadline; only then is the connection closed under them.
     async fn close(&self, deadline: Deadline) -> CloseReport {
         self.calls.close();
         let before = self.calls.used();
@@ -205,8 +298,8 @@ impl Component for Server {
         let aborted = self.calls.used();
         self.stop.cancel();
         let connection = self.state.send_replace(State::default()).connection;
-        if let Some(connection) = connection.and_then(Arc::into_inner) {
-            connection.close(Deadline::after(deadline.remaining().max(TICK))).await;
+        if let Some(connection) = connection {
+            connection.close(deadline).await;
         }
         CloseReport::new(before.saturating_sub(aborted), aborted, Vec::new())
     }

@@ -1,12 +1,14 @@
 //! The supervisor of one server: connects, reconnects and refreshes in the background.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::connection::Connection;
-use super::server::{Server, TICK};
+use super::listing::ToolList;
+use super::server::Server;
 use super::state::LastError;
 use crate::config::{McpProtocol, McpServerConfig};
 use crate::mcp::McpTool;
@@ -15,31 +17,52 @@ use crate::{Deadline, Error, ErrorKind, Result};
 
 /// Delays between attempts to connect.
 const RECONNECT: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+/// How often the supervisor looks whether the connection still lives, and the shortest time between two listings: a
+/// storm of notifications costs at most two a second.
+const TICK: Duration = Duration::from_millis(500);
+/// A list with a shorter lifetime is fetched again after this time all the same.
+const MIN_TTL: Duration = Duration::from_secs(5);
+/// A connection that is lost sooner is not replaced immediately again.
+const STABLE: Duration = Duration::from_secs(30);
+/// After so many failures in a row in the era that once worked, one attempt tries the other one too.
+const PROBE_EVERY: u32 = 3;
 
 impl Server {
     pub(super) async fn supervise(&self) {
-        let mut failed = 0;
+        let (mut failed, mut unstable) = (0, 0);
         loop {
-            let delay = match self.connect_once().await {
-                Ok(connection) => {
+            let (delay, error, lost) = match self.connect_once(failed).await {
+                Ok((connection, list)) => {
                     failed = 0;
-                    let lost = self.watch(&connection).await;
-                    self.state.send_modify(|state| {
-                        state.connection = None;
-                        state.error = Some(LastError::from(&lost));
-                    });
-                    connection_end(connection).await;
-                    Duration::ZERO
+                    let connected = Instant::now();
+                    let lost = self.watch(&connection, list).await;
+                    unstable = if connected.elapsed() < STABLE { unstable + 1 } else { 1 };
+                    let delay = if unstable > 1 { RECONNECT.delay(unstable - 1) } else { Duration::ZERO };
+                    (delay, lost, Some(connection))
                 }
                 Err(error) => {
                     failed += 1;
-                    RECONNECT.delay_at_least(failed, error.retry_after)
+                    (RECONNECT.delay_at_least(failed, error.retry_after), error, None)
                 }
             };
             // Authorization does not come by asking again.
-            let needs_authorization = self.error_kind() == Some(ErrorKind::Authentication);
-            let next = (!needs_authorization).then(|| Instant::now() + delay);
-            self.state.send_modify(|state| state.next_attempt = next);
+            let next = (error.kind != ErrorKind::Authentication).then(|| Instant::now() + delay);
+            self.state.send_modify(|state| {
+                if failed > 0 {
+                    state.attempts += 1;
+                }
+                state.connection = None;
+                state.is_recovering = failed == 0 && next.is_some() && delay.is_zero();
+                // The server answers and wants another handshake: it was replaced.
+                if error.is_rejection && error.kind == ErrorKind::Protocol {
+                    state.protocol = None;
+                }
+                state.fail(error);
+                state.next_attempt = next;
+            });
+            if let Some(connection) = lost {
+                self.retire(connection);
+            }
             tokio::select! {
                 () = sleep_until(next) => {}
                 () = self.reconnect.notified() => {}
@@ -47,101 +70,135 @@ impl Server {
         }
     }
 
-    async fn connect_once(&self) -> Result<Arc<Connection>, LastError> {
+    /// Calls that hold the lost connection may still get their answer; it is closed when the last of them has ended.
+    fn retire(&self, connection: Arc<Connection>) {
+        let (stop, deadline) = (self.stop.clone(), Deadline::after(self.config.timeout));
+        tokio::spawn(async move { stop.run_until_cancelled(connection.close(deadline)).await });
+    }
+
+    async fn connect_once(&self, failed: u32) -> Result<(Arc<Connection>, ToolList), LastError> {
         let deadline = Deadline::after(self.connect_timeout);
-        let protocol = self.state.borrow().protocol.unwrap_or(self.config.protocol);
+        let known =
+            self.state.borrow().protocol.filter(|_| failed == 0 || !failed.is_multiple_of(PROBE_EVERY));
+        let protocol = match self.config.protocol {
+            McpProtocol::Auto => known.unwrap_or(McpProtocol::Auto),
+            fixed => fixed,
+        };
         let connected = async {
             let connection = self.connector.connect(&self.config, protocol, deadline).await?;
-            let tools = deadline.run("mcp", "listing tools", self.list(&connection)).await??;
-            Ok::<_, Error>((Arc::new(connection), tools))
+            let list = self.list(&connection);
+            let list = deadline.run("mcp", "listing tools", list).await??;
+            Ok::<_, Error>((Arc::new(connection), list))
         };
         match connected.await {
-            Ok((connection, tools)) => {
-                tracing::info!(mcp.server = self.config.name, tools = tools.len(), "connected");
-                self.state.send_modify(|state| {
-                    state.protocol = Some(match connection.is_stateless() {
-                        true => McpProtocol::Stateless,
-                        false => McpProtocol::Initialize,
-                    });
-                    state.connection = Some(Arc::clone(&connection));
-                    state.tools = tools;
-                    state.error = None;
-                    state.next_attempt = None;
-                    state.attempts += 1;
-                    state.connects += 1;
-                });
-                Ok(connection)
+            Ok((connection, list)) => {
+                self.connected(&connection, &list);
+                Ok((connection, list))
             }
             Err(error) => {
                 tracing::warn!(mcp.server = self.config.name, %error, "failed to connect");
-                let error = LastError::from(&error);
-                self.state.send_modify(|state| {
-                    state.attempts += 1;
-                    state.error = Some(error.clone());
-                    // A server that was replaced by one of another era is probed anew.
-                    state.protocol = None;
-                });
-                Err(error)
+                Err(LastError::from(&error))
             }
         }
     }
 
-    async fn list(&self, connection: &Connection) -> Result<Arc<[McpTool]>> {
-        let tools = connection.list_tools(&self.config.name, &self.connector.guards).await?;
+    fn connected(&self, connection: &Arc<Connection>, list: &ToolList) {
+        let tools = self.name(list);
+        tracing::info!(mcp.server = self.config.name, tools = tools.len(), "connected");
+        self.state.send_modify(|state| {
+            let is_stateless = connection.is_stateless();
+            state.protocol =
+                Some(if is_stateless { McpProtocol::Stateless } else { McpProtocol::Initialize });
+            state.connection = Some(Arc::clone(connection));
+            state.tools = tools;
+            state.error = None;
+            state.challenge = None;
+            state.is_recovering = false;
+            state.next_attempt = None;
+            state.attempts += 1;
+            state.connects += 1;
+            state.sessions += u64::from(!is_stateless);
+        });
+    }
+
+    async fn list(&self, connection: &Connection) -> Result<ToolList> {
+        let mut list = connection.list_tools(&self.config.name, &self.connector.guards).await?;
+        list.tools.retain(|tool| is_allowed(&self.config, &tool.original_name));
+        Ok(list)
+    }
+
+    /// The tools under the names that they are offered by.
+    fn name(&self, list: &ToolList) -> Arc<[McpTool]> {
         let mut names = self.names.lock();
-        let allowed = tools.into_iter().filter(|tool| is_allowed(&self.config, &tool.original_name));
-        let named = allowed.map(|mut tool| {
+        let named = list.tools.iter().cloned().map(|mut tool| {
             tool.name = names.assign(&self.config.name, self.config.prefix.as_deref(), &tool.original_name);
             tool.server_url.clone_from(&self.config.url);
             tool
         });
-        Ok(named.collect())
+        named.collect()
     }
 
     /// Refreshes the tool list as it changes, until the connection ends; the error says why it ended.
-    async fn watch(&self, connection: &Connection) -> Error {
-        let component = format!("mcp:{}", self.config.name);
+    async fn watch(&self, connection: &Connection, list: ToolList) -> LastError {
+        let mut listed = Instant::now();
+        let mut stale = stale_at(connection, &list);
+        let mut changed = pin!(connection.tools_changed());
         loop {
-            tokio::select! {
+            let is_changed = tokio::select! {
                 () = self.reconnect.notified() => {
-                    return Error::new(ErrorKind::Unavailable, component, "reconnecting");
+                    return connection.failure().unwrap_or_else(|| self.ended("reconnecting"));
                 }
-                () = connection.tools_changed() => self.refresh(connection).await,
-                () = tokio::time::sleep(TICK) => {}
+                () = &mut changed => {
+                    changed.set(connection.tools_changed());
+                    true
+                }
+                () = sleep_until(stale) => true,
+                () = tokio::time::sleep(TICK) => false,
+            };
+            if is_changed {
+                tokio::time::sleep_until(listed + TICK).await;
+                listed = Instant::now();
+                stale = self.refresh(connection).await;
             }
             if connection.is_closed() {
-                return Error::new(ErrorKind::Unavailable, component, "connection lost");
+                return connection.failure().unwrap_or_else(|| self.ended("connection lost"));
             }
         }
     }
 
-    async fn refresh(&self, connection: &Connection) {
+    fn ended(&self, message: &'static str) -> LastError {
+        LastError::from(&Error::new(ErrorKind::Unavailable, format!("mcp:{}", self.config.name), message))
+    }
+
+    /// Fetches the list again; returns when it is stale.
+    async fn refresh(&self, connection: &Connection) -> Option<Instant> {
         let deadline = Deadline::after(self.connect_timeout);
-        match deadline.run("mcp", "listing tools", self.list(connection)).await.and_then(|tools| tools) {
-            Ok(tools) => self.state.send_modify(|state| state.tools = tools),
+        let listed = deadline.run("mcp", "listing tools", self.list(connection)).await;
+        match listed.and_then(|list| list) {
+            Ok(list) => {
+                let tools = self.name(&list);
+                self.state.send_modify(|state| state.tools = tools);
+                stale_at(connection, &list)
+            }
             Err(error) => {
-                tracing::warn!(mcp.server = self.config.name, %error, "failed to refresh the tool list")
+                tracing::warn!(mcp.server = self.config.name, %error, "failed to refresh the tool list");
+                self.state.send_modify(|state| state.last_error = Some(error.to_string()));
+                Instant::now().checked_add(STABLE)
             }
         }
-        // A storm of notifications costs at most two listings a second.
-        tokio::time::sleep(TICK).await;
     }
+}
 
-    fn error_kind(&self) -> Option<ErrorKind> {
-        self.state.borrow().error.as_ref().map(|error| error.kind)
-    }
+/// When a list has to be fetched again, where the server does not tell that it changed. A lifetime of zero asks for
+/// a list that is fetched whenever it is used, which no agent's turn could wait for.
+fn stale_at(connection: &Connection, list: &ToolList) -> Option<Instant> {
+    let ttl = list.ttl.filter(|ttl| !ttl.is_zero() && !connection.announces_changes())?;
+    Instant::now().checked_add(ttl.max(MIN_TTL))
 }
 
 fn is_allowed(config: &McpServerConfig, tool: &str) -> bool {
     let listed = |list: &[String]| list.iter().any(|name| name == tool);
     config.allow_tools.as_deref().is_none_or(listed) && !listed(&config.deny_tools)
-}
-
-/// Closes a connection that calls may still hold: the last of them drops it.
-async fn connection_end(connection: Arc<Connection>) {
-    if let Some(connection) = Arc::into_inner(connection) {
-        connection.close(Deadline::after(Duration::from_secs(3))).await;
-    }
 }
 
 async fn sleep_until(moment: Option<Instant>) {

@@ -22,6 +22,8 @@ use crate::{Error, ErrorKind, Result};
 const COLLECTION_OVERHEAD_BYTES: usize = 128;
 /// Multiplications plus bytes of rows above which work moves to a thread of the store: well below a millisecond.
 const OFFLOAD_THRESHOLD: u64 = 1_000_000;
+/// Elements of query vectors above which they are checked on a thread of the store.
+const MAX_CHECKED: usize = 256 * 1024;
 /// Bytes of entities above which an insert moves to a thread of the store.
 const OFFLOAD_INSERT_BYTES: usize = 256 * 1024;
 
@@ -120,7 +122,12 @@ impl EmbeddedCollection {
             return job(&snapshot, &self.0.config, &stop);
         }
         let inner = Arc::clone(&self.0);
-        self.0.shared.search_threads.run(move || job(&snapshot, &inner.config, &stop)).await?
+        let result = self.0.shared.search_threads.run(move || job(&snapshot, &inner.config, &stop)).await?;
+        // An aborted read says whether the store was closed or the collection dropped.
+        if result.is_err() {
+            self.check_open()?;
+        }
+        result
     }
 }
 
@@ -197,10 +204,17 @@ impl Collection for EmbeddedCollection {
 
     async fn search_by_vector(&self, request: SearchRequest) -> Result<Vec<Vec<Hit>>> {
         self.check_open()?;
-        validation::check_search(&self.0.config, &request)?;
+        // Many long query vectors take a while to check.
+        let is_small = request.query_vectors.len().saturating_mul(self.0.config.dense_dim) < MAX_CHECKED;
+        if is_small {
+            validation::check_search(&self.0.config, &request)?;
+        }
         self.0.shared.searches.fetch_add(1, Ordering::Relaxed);
-        let is_expensive = request.filter.as_ref().is_some_and(Filter::is_expensive);
+        let is_expensive = !is_small || request.filter.as_ref().is_some_and(Filter::is_expensive);
         self.read(request.query_vectors.len(), is_expensive, move |snapshot, config, stop| {
+            if !is_small {
+                validation::check_search(config, &request)?;
+            }
             search(snapshot, config, request, stop)
         })
         .await

@@ -16,7 +16,8 @@ use parking_lot::RwLock;
 use serde_json::Value;
 
 use self::collection::EmbeddedCollection;
-use self::shared::Shared;
+use self::shared::{MAX_MEMORY_MB, SEARCH_THREADS, Shared, WRITE_THREADS};
+use crate::config::VectorConfig;
 use crate::vectors::{
     Collection, CollectionConfig, VectorCapabilities, VectorStats, VectorStore, validation,
 };
@@ -45,16 +46,26 @@ impl EmbeddedStore {
     /// Its name in the configuration.
     pub const NAME: &'static str = "embedded";
 
-    /// A store of at most `max_bytes`.
+    /// A store of at most `max_bytes`, with the default number of threads.
     #[must_use]
     pub fn new(max_bytes: u64) -> Self {
-        Self { shared: Arc::new(Shared::new(max_bytes)), collections: RwLock::default() }
+        let VectorConfig { search_threads, write_threads, .. } = VectorConfig::default();
+        Self::with_threads(max_bytes, search_threads, write_threads)
+    }
+
+    /// A store of at most `max_bytes`, with this many threads for large searches and for large writes; at least one.
+    #[must_use]
+    pub fn with_threads(max_bytes: u64, search_threads: usize, write_threads: usize) -> Self {
+        let shared = Shared::new(max_bytes, search_threads.max(1), write_threads.max(1));
+        Self { shared: Arc::new(shared), collections: RwLock::default() }
     }
 
     /// A store with the limits of a runtime's configuration.
     #[must_use]
     pub fn from_context(context: &BuildContext) -> Self {
-        Self::new(context.config.vectors.max_memory_mb.saturating_mul(1 << 20))
+        let vectors = &context.config.vectors;
+        let max_bytes = vectors.max_memory_mb.saturating_mul(1 << 20);
+        Self::with_threads(max_bytes, vectors.search_threads, vectors.write_threads)
     }
 
     fn find(&self, name: &str) -> Result<EmbeddedCollection> {
@@ -92,12 +103,16 @@ impl Component for EmbeddedStore {
         }
     }
 
-    /// Lowering the memory limit below the present use rejects inserts and evicts nothing.
+    /// Lowering the memory limit below the present use rejects inserts and evicts nothing; lowering the threads lets
+    /// running work end.
     fn set_limit(&self, key: &str, max: u64) -> Result<()> {
-        if key != "vectors.max_memory_mb" {
-            return Err(unsupported_limit_error("vectors.embedded", key));
+        let threads = usize::try_from(max).unwrap_or(usize::MAX).max(1);
+        match key {
+            MAX_MEMORY_MB => self.shared.budget.set_max(max),
+            SEARCH_THREADS => self.shared.search_threads.set_max_threads(threads),
+            WRITE_THREADS => self.shared.write_threads.set_max_threads(threads),
+            _ => return Err(unsupported_limit_error("vectors.embedded", key)),
         }
-        self.shared.budget.set_max(max);
         Ok(())
     }
 
@@ -183,6 +198,7 @@ impl VectorStore for EmbeddedStore {
         capabilities.bounded = true;
         capabilities.exact = true;
         capabilities.sparse = true;
+        capabilities.all_filters = true;
         capabilities.ordered = true;
         capabilities.exact_counts = true;
         capabilities.atomic_writes = true;

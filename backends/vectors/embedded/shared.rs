@@ -7,9 +7,11 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{BlockingPool, UsageMeter};
 use crate::{Error, ErrorKind, Outcome, Result};
 
-/// Threads for large searches and queries, and for large writes, so that writes never wait for searches.
-const SEARCH_THREADS: usize = 4;
-const WRITE_THREADS: usize = 2;
+/// Key of the limit of bytes.
+pub(super) const MAX_MEMORY_MB: &str = "vectors.max_memory_mb";
+/// Keys of the threads for large searches and queries, and for large writes, so that writes never wait for searches.
+pub(super) const SEARCH_THREADS: &str = "vectors.search_threads";
+pub(super) const WRITE_THREADS: &str = "vectors.write_threads";
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -24,11 +26,11 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(max_bytes: u64) -> Self {
+    pub(super) fn new(max_bytes: u64, search_threads: usize, write_threads: usize) -> Self {
         Self {
-            budget: UsageMeter::new("vectors.max_memory_mb", "bytes", max_bytes),
-            search_threads: BlockingPool::new("vectors.search_threads", SEARCH_THREADS),
-            write_threads: BlockingPool::new("vectors.write_threads", WRITE_THREADS),
+            budget: UsageMeter::new(MAX_MEMORY_MB, "bytes", max_bytes),
+            search_threads: BlockingPool::new(SEARCH_THREADS, search_threads),
+            write_threads: BlockingPool::new(WRITE_THREADS, write_threads),
             searches: AtomicU64::new(0),
             closed: CancellationToken::new(),
             id_prefix: fastrand::u32(..),
@@ -54,7 +56,7 @@ impl Shared {
         } else if !self.budget.try_add(after - before) {
             let (bytes, max) = (self.budget.used() + after - before, self.budget.max());
             let message =
-                format!("insert rejected: {bytes} bytes exceed the limit of {max} (vectors.max_memory_mb)");
+                format!("insert rejected: {bytes} bytes exceed the limit of {max} ({MAX_MEMORY_MB})");
             let error = Error::new(ErrorKind::Capacity, "vectors.embedded", message);
             return Err(error.with_retryable(false).with_outcome(Outcome::Rejected));
         }

@@ -22,6 +22,7 @@ where
         &*maker.with(|config| config.http.insecure_hosts = vec![unresolvable_host()]).await,
     )
     .await;
+    private_addresses_are_denied_to_requests_that_ask_for_it(&*maker.default().await).await;
     a_refused_connection_is_not_sent(&*maker.default().await).await;
     no_error_holds_a_secret(&*maker.with(|config| config.http.max_body_bytes = 10).await).await;
 }
@@ -32,6 +33,20 @@ fn secret(url: &str) -> HttpRequest {
     let value = HeaderValue::from_static("Bearer sentinel-5f1d");
     request.request.headers_mut().insert("authorization", value);
     request
+}
+
+async fn private_addresses_are_denied_to_requests_that_ask_for_it(transport: &dyn HttpTransport) {
+    let server = Server::start(|_| Reply::ok("fine")).await;
+    let url = server.url("/");
+    // An open connection to the same host is not used in its place.
+    transport.send(get(&url)).await.expect("not denied").body.bytes().await.expect("a body");
+    let port = url.rsplit(':').next().expect("a port");
+    for url in [url.clone(), format!("http://localhost:{port}"), format!("http://[::ffff:127.0.0.1]:{port}")]
+    {
+        let denied = transport.send(get(&url).with_deny_private_addresses(true)).await.expect_err(&url);
+        assert_eq!((denied.kind(), denied.outcome()), (ErrorKind::InvalidInput, Outcome::NotSent), "{url}");
+    }
+    assert_eq!(server.take_requests().len(), 1, "denied requests are not sent");
 }
 
 /// Its label is too long for any resolver to be asked.

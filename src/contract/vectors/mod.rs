@@ -19,6 +19,7 @@
 //! Most vectors of the suite have small integers as elements, so that every inner product is exact and ties are real.
 
 mod bulk;
+mod differential;
 mod filters;
 mod inserts;
 mod limits;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+pub use self::differential::{Agreement, filters_agree};
 use crate::vectors::{
     Collection, CollectionConfig, Entity, Filter, Hit, QueryRequest, SearchRequest, SparseVector,
     VectorCapabilities, VectorStore,
@@ -80,6 +82,7 @@ pub async fn suite(make: impl AsyncFn(Setup) -> Arc<dyn VectorStore>) {
     searches::invalid_requests_are_rejected(&*store().await).await;
     filters::a_query_returns_what_matches(&*store().await).await;
     filters::the_filter_language_means_the_same_everywhere(&*store().await).await;
+    filters::values_and_hostile_expressions_are_never_syntax(&*store().await).await;
     filters::what_is_deleted_is_gone_and_the_rest_stays(&*store().await).await;
     filters::statistics_count_what_is_there(&*store().await).await;
     bulk::a_bulk_insert_reports_its_progress(&*store().await).await;
@@ -168,6 +171,24 @@ async fn search(collection: &dyn Collection, request: SearchRequest) -> Vec<Hit>
 
 async fn query(collection: &dyn Collection, request: QueryRequest) -> Vec<Hit> {
     collection.query_by_expr(request).await.expect("a valid query")
+}
+
+/// The entities that match; `None` if the store rejects the filter, which only one without
+/// [`all_filters`](VectorCapabilities::all_filters) may do.
+async fn query_if_supported(
+    store: &dyn VectorStore,
+    collection: &dyn Collection,
+    filter: Filter,
+) -> Option<Vec<Hit>> {
+    match collection.query_by_expr(QueryRequest::new(filter.clone())).await {
+        Ok(hits) => Some(hits),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{filter}: {error}");
+            assert_eq!(error.outcome(), Outcome::NotSent, "{filter}: {error}");
+            assert!(!store.capabilities().all_filters, "{filter}: {error}");
+            None
+        }
+    }
 }
 
 /// Number of entities, by a query.

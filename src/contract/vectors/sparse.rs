@@ -25,7 +25,8 @@ pub(super) async fn a_sparse_search_finds_common_dimensions(store: &dyn VectorSt
     let request = SearchRequest::new(sparse(&[(7, 2.0), (9, 1.0)])).with_limit(10);
     let hits = search(&*collection, request.clone()).await;
     assert_eq!(texts(&hits), ["sparse", "both"], "only entities with a common dimension are found");
-    assert_eq!((hits[0].score, hits[1].score), (10.0, 6.0), "scores are inner products");
+    assert_near(hits[0].score, 10.0);
+    assert_near(hits[1].score, 6.0);
     let hits = search(&*collection, request.with_filter(filter("content == 'both'"))).await;
     assert_eq!(texts(&hits), ["both"]);
     let queries = vec![sparse(&[(4_000_000_000, 1.0)]), sparse(&[(6, 1.0)]), sparse(&[])];
@@ -59,8 +60,9 @@ pub(super) async fn reciprocal_ranks_are_fused(store: &dyn VectorStore) {
         .with_ranker(Ranker::ReciprocalRank { k: 60.0 })
         .with_limit(2);
     let hits = collection.hybrid_search(request).await.expect("a valid search");
-    // Second in both lists against first in one; equal scores are ordered by id.
-    assert_eq!(texts(&hits), ["both", "dense"]);
+    // Second in both lists against first in one.
+    assert_eq!(texts(&hits)[0], "both");
+    assert!(texts(&hits)[1] == "dense" || !store.capabilities().ordered, "equal scores are ordered by id");
     assert_near(hits[0].score, 2.0 / 62.0);
     assert_near(hits[1].score, 1.0 / 61.0);
 }

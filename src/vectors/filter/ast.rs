@@ -176,6 +176,8 @@ pub enum ArithmeticOp {
     Divide,
     /// `%`
     Remainder,
+    /// `**`: of integers an integer, except with a negative exponent.
+    Power,
 }
 
 impl ArithmeticOp {
@@ -188,6 +190,7 @@ impl ArithmeticOp {
             Self::Multiply => "*",
             Self::Divide => "/",
             Self::Remainder => "%",
+            Self::Power => "**",
         }
     }
 }
@@ -230,7 +233,7 @@ impl Expr {
 }
 
 impl Operand {
-    fn collect_paths<'a>(&'a self, paths: &mut Vec<&'a FieldPath>) {
+    pub(super) fn collect_paths<'a>(&'a self, paths: &mut Vec<&'a FieldPath>) {
         match self {
             Self::Literal(_) => {}
             Self::Field(path) | Self::ArrayLength(path) => paths.push(path),
@@ -276,7 +279,14 @@ impl fmt::Display for Operand {
             Self::Field(path) => path.fmt(f),
             Self::ArrayLength(path) => write!(f, "array_length({path})"),
             Self::Negate(inner) => write!(f, "(-{inner})"),
-            Self::Arithmetic { op, left, right } => write!(f, "({left} {} {right})", op.symbol()),
+            Self::Arithmetic { op, left, right } => {
+                // The sign of a literal binds less than a power.
+                let negative = matches!(&**left, Self::Literal(left) if left.as_f64().is_some_and(f64::is_sign_negative));
+                match op {
+                    ArithmeticOp::Power if negative => write!(f, "(({left}) ** {right})"),
+                    _ => write!(f, "({left} {} {right})", op.symbol()),
+                }
+            }
         }
     }
 }

@@ -123,6 +123,8 @@ fn calculate<'a>(op: ArithmeticOp, left: FieldValue<'_>, right: FieldValue<'_>) 
             ArithmeticOp::Subtract => left.checked_sub(right),
             ArithmeticOp::Multiply => left.checked_mul(right),
             ArithmeticOp::Remainder => left.checked_rem(right),
+            ArithmeticOp::Power if right >= 0 => power(left, right),
+            ArithmeticOp::Power => return finite((left as f64).powf(right as f64)),
             ArithmeticOp::Divide if right == 0 => None,
             ArithmeticOp::Divide => return Some(FieldValue::Float(left as f64 / right as f64)),
         }
@@ -135,8 +137,22 @@ fn calculate<'a>(op: ArithmeticOp, left: FieldValue<'_>, right: FieldValue<'_>) 
         ArithmeticOp::Multiply => left * right,
         ArithmeticOp::Divide => left / right,
         ArithmeticOp::Remainder => left % right,
+        ArithmeticOp::Power => left.powf(right),
     };
-    result.is_finite().then_some(FieldValue::Float(result))
+    finite(result)
+}
+
+fn finite<'a>(number: f64) -> Option<FieldValue<'a>> {
+    number.is_finite().then_some(FieldValue::Float(number))
+}
+
+/// Any exponent beyond 32 bits overflows, or has the result of its last bit.
+fn power(base: i64, exponent: i64) -> Option<i64> {
+    match base {
+        0 | 1 => base.checked_pow(u32::from(exponent > 0)),
+        -1 => Some(if exponent % 2 == 0 { 1 } else { -1 }),
+        _ => base.checked_pow(u32::try_from(exponent).ok()?),
+    }
 }
 
 fn float(value: FieldValue<'_>) -> Option<f64> {

@@ -43,6 +43,20 @@ impl<'a> From<&'a Value> for FieldValue<'a> {
     }
 }
 
+impl FieldValue<'_> {
+    /// The value as JSON.
+    pub(super) fn to_json(self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => value.into(),
+            Self::Int(number) => number.into(),
+            Self::Float(number) => number.into(),
+            Self::String(string) => string.into(),
+            Self::Json(json) => json.clone(),
+        }
+    }
+}
+
 impl Fields for Map<String, Value> {
     fn get(&self, name: &str) -> Option<FieldValue<'_>> {
         self.get(name).map(FieldValue::from)

@@ -6,19 +6,23 @@ mod fields;
 mod lexer;
 mod like;
 mod literals;
+mod milvus;
 mod parser;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 use serde_json::Value;
 
+use super::CollectionConfig;
 use crate::error::{Error, ErrorKind, Result};
 
 pub use ast::{ArithmeticOp, CompareOp, Expr, FieldPath, Operand, PathSegment};
 pub use fields::{FieldValue, Fields};
+pub use milvus::MilvusDialect;
 
 /// Maximum length of a filter's text in bytes.
 pub const MAX_FILTER_BYTES: usize = 64 * 1024;
@@ -36,7 +40,7 @@ pub const MAX_PATTERN_BYTES: usize = 1_024;
 /// | `a like 'x%'` | the string matches: `%` any string, `_` any one character, `\` makes the next one literal |
 /// | `draft` | the value is the boolean `true` |
 /// | `and`, `or`, `not`, `&&`, `\|\|`, `!`, `( )` | as usual |
-/// | `a + 1`, `-`, `*`, `/`, `%`, `-a` | (values) integers stay integers, except in a division, which is exact |
+/// | `a + 1`, `-`, `*`, `/`, `%`, `**`, `-a` | (values) integers stay integers, except in a division, which is exact |
 /// | `metadata["a"]["b"][0]` | (value) a quoted segment is a key, a number is an array index |
 /// | `json_contains(a, 1)`, `json_contains_all(a, [1, 2])`, `json_contains_any(a, [1, 2])` | the array has the element, all, or one of them; `array_contains*` are aliases |
 /// | `array_length(a)` | (value) number of elements |
@@ -77,9 +81,15 @@ impl Filter {
     /// Parses an expression and binds its `{name}` parameters.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse); also for a missing or unused parameter.
+    /// As [`parse`](Self::parse); also for a parameter that is missing, unused or bound twice.
     pub fn with_params<'a>(text: &str, params: impl IntoIterator<Item = (&'a str, Value)>) -> Result<Self> {
-        parser::parse(text, params.into_iter().collect()).map(|root| Self { root })
+        let mut bound = BTreeMap::new();
+        for (name, value) in params {
+            if bound.insert(name, value).is_some() {
+                return Err(invalid(format!("filter parameter {name:?} is bound twice")));
+            }
+        }
+        parser::parse(text, bound).map(|root| Self { root })
     }
 
     /// Whether it is true for an entity with these fields. Allocates nothing.
@@ -120,6 +130,16 @@ impl Filter {
             escaped.push(c);
         }
         escaped
+    }
+
+    /// The filter's text for a Milvus server, with bound values as escaped literals. It selects the rows of the
+    /// collection there for which [`matches`](Self::matches) is true here.
+    ///
+    /// # Errors
+    /// `Unsupported`, naming what the server cannot evaluate or evaluates differently; `InvalidInput` for an unknown
+    /// field. Nothing was sent.
+    pub fn to_milvus(&self, config: &CollectionConfig, dialect: &MilvusDialect) -> Result<String> {
+        milvus::print(&self.root, config, dialect)
     }
 
     /// Whether `word` is a keyword of the language, which cannot name a field.

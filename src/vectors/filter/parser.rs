@@ -276,9 +276,11 @@ impl Parser<'_> {
         Ok(left)
     }
 
+    /// A sign binds less than `**`, except that of a literal, which may be the smallest integer.
     fn unary(&mut self) -> Result<Term> {
-        let next = self.tokens.get(self.next + 1).map(|(_, token)| token);
-        if *self.peek() == Token::Symbol("-") && matches!(next, Some(Token::Integer(_) | Token::Float(_))) {
+        let token = |ahead: usize| self.tokens.get(self.next + ahead).map(|(_, token)| token);
+        let is_literal = matches!(token(1), Some(Token::Integer(_) | Token::Float(_)));
+        if *self.peek() == Token::Symbol("-") && is_literal && token(2) != Some(&Token::Symbol("**")) {
             return self.scalar().map(Operand::Literal).map(Term::Value);
         }
         let at = self.offset();
@@ -288,6 +290,14 @@ impl Parser<'_> {
         }
         if self.eat_symbol("+") {
             return self.with_depth(Self::unary)?.into_operand(at).map(Term::Value);
+        }
+        self.binary_chain(&[ArithmeticOp::Power], Self::exponent)
+    }
+
+    /// A part of a power. An exponent may have a sign.
+    fn exponent(&mut self) -> Result<Term> {
+        if matches!(self.peek(), Token::Symbol("-" | "+")) {
+            return self.with_depth(Self::unary);
         }
         self.primary()
     }

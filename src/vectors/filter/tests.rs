@@ -94,6 +94,15 @@ fn arithmetic_of_integers_is_exact_and_what_has_no_result_is_only_unequal() {
         ("page % zero == 0", false),
         ("big + 1 > 0", false),
         ("big * big != 0", true),
+        ("page ** 2 == 49", true),
+        ("2 ** 3 ** 2 == 64", true),
+        ("-page ** 2 == -49", true),
+        ("2 * page ** 2 == 98", true),
+        ("page ** -1 == 1 / 7", true),
+        ("price ** 2 == 6.25", true),
+        ("big ** 2 == 1", false),
+        ("big ** 2 != 1", true),
+        ("zero ** -1 != 1", true),
     ]);
 }
 
@@ -216,6 +225,13 @@ fn a_parameter_that_is_not_used_is_an_error() {
 }
 
 #[test]
+fn a_parameter_that_is_bound_twice_is_an_error() {
+    let twice = [("name", json!(1)), ("name", json!(2))];
+    let error = Filter::with_params("page == {name}", twice).expect_err("which one?");
+    assert!(error.message().contains("\"name\" is bound twice"), "{error}");
+}
+
+#[test]
 fn the_tree_can_be_read_by_a_translator() {
     let filter = Filter::parse("metadata['a'][0] >= 2 and not draft").expect("good");
     let Expr::And(parts) = filter.expr() else { panic!("{filter:?}") };
@@ -254,8 +270,7 @@ fn operand() -> impl Strategy<Value = Operand> {
         scalar().prop_map(Operand::Literal),
         list.prop_map(Operand::Literal),
     ];
-    let ops =
-        prop_oneof![Just(ArithmeticOp::Add), Just(ArithmeticOp::Subtract), Just(ArithmeticOp::Multiply)];
+    let ops = prop_oneof![Just(ArithmeticOp::Add), Just(ArithmeticOp::Multiply), Just(ArithmeticOp::Power)];
     leaf.prop_recursive(3, 8, 2, move |inner| {
         let arithmetic = (ops.clone(), inner.clone(), inner.clone())
             .prop_map(|(op, left, right)| Operand::Arithmetic { op, left: left.into(), right: right.into() });

@@ -1,0 +1,301 @@
+//! One collection: a handle that sends requests by its name.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use milvus::proto::milvus::{FlushRequest, GetFlushStateRequest, MutationResult};
+use prost::Message;
+
+use super::COMPONENT;
+use super::catalog::{Catalog, Live};
+use super::columns::columns;
+use super::connection::Connection;
+use super::engine::Engine;
+use super::requests::{self, Guarantee, Selection};
+use super::rows::{count, id_strings, query_hits, search_hits};
+use super::rpc::Rpc;
+use super::schema::Schema;
+use super::{errors, expression};
+use crate::vectors::{
+    BatchLimits, BulkInsertOptions, BulkInsertReport, Collection, CollectionConfig, CollectionStats,
+    Consistency, Entity, EntityStream, Filter, Hit, HybridSearchRequest, QueryRequest, QueryVectors,
+    SearchRequest, insert_in_batches, validation,
+};
+use crate::{Deadline, Error, ErrorKind, Result};
+
+/// Batches of a bulk insert in progress.
+const BULK_CONCURRENCY: usize = 4;
+/// Time between two looks at a flush: the first, doubled up to the second.
+const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+/// A handle to a collection of a [`MilvusStore`](super::MilvusStore).
+#[derive(Debug)]
+pub(super) struct MilvusCollection {
+    catalog: Arc<Catalog>,
+    schema: Schema,
+    live: Arc<Live>,
+}
+
+impl MilvusCollection {
+    pub(super) fn new(catalog: Arc<Catalog>, schema: Schema, live: Arc<Live>) -> Self {
+        Self { catalog, schema, live }
+    }
+
+    fn name(&self) -> &str {
+        &self.schema.config.collection_name
+    }
+
+    fn connection(&self) -> &Connection {
+        &self.catalog.connection
+    }
+
+    /// # Errors
+    /// `Closed`, or `NotFound` once the collection was dropped through this store.
+    fn check_usable(&self) -> Result<()> {
+        self.connection().check_open()?;
+        if self.live.dropped.is_cancelled() { Err(self.dropped_error()) } else { Ok(()) }
+    }
+
+    fn dropped_error(&self) -> Error {
+        let message = format!("collection {:?} was dropped", self.name());
+        Error::new(ErrorKind::NotFound, COMPONENT, message).not_sent()
+    }
+
+    /// Sends a read, which ends with the collection. One that another client has released is loaded again.
+    async fn read<R: Rpc>(&self, request: &R, deadline: Deadline) -> Result<R::Reply> {
+        let work = async {
+            match self.connection().call(request, deadline).await {
+                Err(error) if errors::is_not_loaded(&error) => {
+                    self.catalog.load(self.name(), deadline).await?;
+                    self.connection().call(request, deadline).await
+                }
+                result => result,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.live.dropped.cancelled() => Err(self.dropped_error()),
+            result = work => result,
+        }
+    }
+
+    /// Sends a write, which a drop of the collection waits for.
+    async fn write<R: Rpc<Reply = MutationResult>>(
+        &self,
+        request: &R,
+        deadline: Deadline,
+    ) -> Result<MutationResult> {
+        let waiting = "waiting for the drop of the collection";
+        let _writing = deadline.run(COMPONENT, waiting, self.live.writes.read()).await?;
+        self.check_usable()?;
+        let result = self.connection().call(request, deadline).await?;
+        self.live.written(result.timestamp);
+        Ok(result)
+    }
+
+    fn selection(
+        &self,
+        engine: Engine,
+        filter: Option<&Filter>,
+        output_fields: Option<&[String]>,
+        consistency: Consistency,
+    ) -> Result<Selection> {
+        let fields = match output_fields {
+            None => self.schema.config.scalar_fields().map(str::to_owned).collect(),
+            Some(fields) => fields.to_vec(),
+        };
+        Ok(Selection {
+            expression: filter.map(|filter| expression(filter, engine)).transpose()?.unwrap_or_default(),
+            output_fields: fields,
+            limit: 0,
+            offset: 0,
+            guarantee: Guarantee::new(consistency, self.live.last_write.load(Ordering::Acquire)),
+        })
+    }
+
+    /// A sparse vector without dimensions has none in common with any entity: it finds nothing and is not sent.
+    fn split_empty(vectors: QueryVectors) -> (QueryVectors, Vec<bool>) {
+        match vectors {
+            QueryVectors::Sparse(vectors) => {
+                let is_sent: Vec<bool> = vectors.iter().map(|vector| !vector.is_empty()).collect();
+                let sent = vectors.into_iter().filter(|vector| !vector.is_empty()).collect();
+                (QueryVectors::Sparse(sent), is_sent)
+            }
+            dense => {
+                let is_sent = vec![true; dense.len()];
+                (dense, is_sent)
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Collection for MilvusCollection {
+    fn config(&self) -> &CollectionConfig {
+        &self.schema.config
+    }
+
+    async fn insert_entities(&self, entities: Vec<Entity>) -> Result<Vec<String>> {
+        self.check_usable()?;
+        let config = &self.schema.config;
+        let entities = validation::check_entities(config, entities)?;
+        self.schema.check_strings(&entities)?;
+        let rows = entities.len();
+        if rows == 0 {
+            return Ok(Vec::new());
+        }
+        let deadline = self.connection().deadline();
+        let engine = self.connection().engine(deadline).await?;
+        let columns = columns(config, entities, self.connection().settings.python_floats);
+        let request = requests::insert(config, columns, rows);
+        let (bytes, max) = (request.encoded_len(), engine.max_insert_bytes());
+        if bytes > max {
+            let message =
+                format!("insert of {bytes} bytes exceeds the limit of {max}; use bulk_insert_optimized");
+            return Err(Error::new(ErrorKind::TooLarge, COMPONENT, message).not_sent());
+        }
+        let result = self.write(&request, deadline).await?;
+        let ids = id_strings(result.i_ds)?;
+        if ids.len() != rows || !result.err_index.is_empty() {
+            let message = format!("malformed response: {} ids for {rows} entities", ids.len());
+            return Err(Error::new(ErrorKind::Protocol, COMPONENT, message));
+        }
+        Ok(ids)
+    }
+
+    async fn bulk_insert_optimized(
+        &self,
+        entities: EntityStream<'_>,
+        options: BulkInsertOptions<'_>,
+    ) -> BulkInsertReport {
+        let limits = BatchLimits::new(self.connection().settings.batch_size, BULK_CONCURRENCY);
+        let insert = |batch| self.insert_entities(batch);
+        insert_in_batches(entities, options, limits, insert, || self.flush()).await
+    }
+
+    async fn search_by_vector(&self, request: SearchRequest) -> Result<Vec<Vec<Hit>>> {
+        self.check_usable()?;
+        let config = &self.schema.config;
+        validation::check_search(config, &request)?;
+        self.catalog.searches.fetch_add(1, Ordering::Relaxed);
+        let output_fields = request.output_fields.as_deref();
+        let (vectors, is_sent) = Self::split_empty(request.query_vectors);
+        if vectors.is_empty() {
+            return Ok(vec![Vec::new(); is_sent.len()]);
+        }
+        let deadline = self.connection().deadline();
+        let engine = self.connection().engine(deadline).await?;
+        let selection =
+            self.selection(engine, request.filter.as_ref(), output_fields, request.consistency)?;
+        let selection = Selection { limit: request.limit, offset: request.offset, ..selection };
+        let message = requests::search(config, &vectors, selection);
+        let answer = self.read(&message, deadline).await?;
+        let mut found = search_hits(config, answer, output_fields)?.into_iter();
+        Ok(is_sent
+            .into_iter()
+            .map(|is_sent| is_sent.then(|| found.next()).flatten().unwrap_or_default())
+            .collect())
+    }
+
+    async fn hybrid_search(&self, request: HybridSearchRequest) -> Result<Vec<Hit>> {
+        self.check_usable()?;
+        let config = &self.schema.config;
+        validation::check_hybrid_search(config, &request)?;
+        if request.sparse.is_empty() {
+            return self.rank_dense_alone(request).await;
+        }
+        self.catalog.searches.fetch_add(1, Ordering::Relaxed);
+        let output_fields = request.output_fields.as_deref();
+        let deadline = self.connection().deadline();
+        let engine = self.connection().engine(deadline).await?;
+        let selection =
+            self.selection(engine, request.filter.as_ref(), output_fields, request.consistency)?;
+        let selection = Selection { limit: request.limit, ..selection };
+        let vectors = [request.dense.into(), request.sparse.into()];
+        let message = requests::hybrid_search(config, &vectors, request.ranker, &selection);
+        let answer = self.read(&message, deadline).await?;
+        Ok(search_hits(config, answer, output_fields)?.into_iter().next().unwrap_or_default())
+    }
+
+    async fn query_by_expr(&self, request: QueryRequest) -> Result<Vec<Hit>> {
+        self.check_usable()?;
+        let config = &self.schema.config;
+        let limit = validation::check_query(config, &request)?;
+        let output_fields = request.output_fields.as_deref();
+        let deadline = self.connection().deadline();
+        let engine = self.connection().engine(deadline).await?;
+        let mut selection =
+            self.selection(engine, Some(&request.filter), output_fields, request.consistency)?;
+        (selection.limit, selection.offset) = (limit, request.offset);
+        if !selection.output_fields.contains(&config.pk_field) {
+            selection.output_fields.push(config.pk_field.clone());
+        }
+        let message = requests::query(config, selection);
+        let answer = self.read(&message, deadline).await?;
+        query_hits(config, answer, output_fields)
+    }
+
+    async fn delete_entity(&self, filter: &Filter) -> Result<u64> {
+        self.check_usable()?;
+        let config = &self.schema.config;
+        validation::check_filter(config, filter)?;
+        let deadline = self.connection().deadline();
+        let engine = self.connection().engine(deadline).await?;
+        let message = requests::delete(config, expression(filter, engine)?);
+        let result = self.write(&message, deadline).await?;
+        Ok(u64::try_from(result.delete_cnt).unwrap_or(0))
+    }
+
+    /// Counts with a query of the level `Strong`: exact, unlike the number that Milvus keeps.
+    async fn get_collection_stats(&self) -> Result<CollectionStats> {
+        self.check_usable()?;
+        let deadline = self.connection().deadline();
+        let message = requests::count(&self.schema.config);
+        let answer = self.read(&message, deadline).await?;
+        Ok(CollectionStats::new(self.name(), count(&answer)?, None))
+    }
+
+    /// Writes everything to Milvus's storage. An acknowledged insert survives without it, in Milvus's log; a server
+    /// allows few flushes, and each takes seconds.
+    async fn flush(&self) -> Result<()> {
+        self.check_usable()?;
+        let deadline = Deadline::after(self.connection().settings.load_timeout);
+        let request =
+            FlushRequest { collection_names: vec![self.name().to_owned()], ..FlushRequest::default() };
+        let started = self.connection().call(&request, deadline).await?;
+        let Some(flush_ts) = started.coll_flush_ts.get(self.name()).copied() else { return Ok(()) };
+        let segments = started.coll_seg_i_ds.get(self.name()).map(|ids| ids.data.clone()).unwrap_or_default();
+        let state = GetFlushStateRequest {
+            segment_i_ds: segments,
+            flush_ts,
+            collection_name: self.name().to_owned(),
+            ..GetFlushStateRequest::default()
+        };
+        let wait = async {
+            let mut pause = POLL.0;
+            while !self.connection().call(&state, deadline).await?.flushed {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(POLL.1);
+            }
+            Ok(())
+        };
+        deadline.run(COMPONENT, "flushing the collection (milvus.load_timeout)", wait).await?
+    }
+}
+
+impl MilvusCollection {
+    /// A hybrid search whose sparse vector finds nothing: the dense hits, scored by the ranker.
+    async fn rank_dense_alone(&self, request: HybridSearchRequest) -> Result<Vec<Hit>> {
+        let mut search =
+            SearchRequest::new(request.dense).with_limit(request.limit).with_consistency(request.consistency);
+        (search.filter, search.output_fields) = (request.filter, request.output_fields);
+        let hits = self.search_by_vector(search).await?.into_iter().next().unwrap_or_default();
+        let scored = hits.iter().enumerate().map(|(i, hit)| (i, hit.score)).collect();
+        let ranked = request.ranker.merge(self.schema.config.metric, scored, Vec::new(), request.limit);
+        let mut hits: Vec<Option<Hit>> = hits.into_iter().map(Some).collect();
+        let take = |(i, score): (usize, f32)| hits[i].take().map(|hit| Hit::new(hit.id, score, hit.fields));
+        Ok(ranked.into_iter().filter_map(take).collect())
+    }
+}

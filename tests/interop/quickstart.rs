@@ -1,0 +1,43 @@
+//! The quickstart, unchanged, with its documents in Milvus.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use arshai_test_support::MilvusServer;
+
+#[test]
+fn the_quickstart_gives_the_same_answers_with_milvus_as_without() {
+    let embedded = quickstart(&[]);
+    assert!(embedded.contains("passages of") && embedded.contains("model calls"), "{embedded}");
+    for server in [MilvusServer::small(), MilvusServer::full()] {
+        let port = server.port().to_string();
+        let variables =
+            [("ARSHAI_VECTOR_BACKEND", "milvus"), ("MILVUS_HOST", "127.0.0.1"), ("MILVUS_PORT", &port)];
+        assert_eq!(quickstart(&variables), embedded);
+        assert!(server.log().is_empty() || !server.log().contains("panic"), "{}", server.log());
+    }
+}
+
+/// What it prints of documents, questions and answers: neither the model server's address nor how busy it was.
+fn quickstart(variables: &[(&str, &str)]) -> String {
+    let output = Command::new(example("quickstart"))
+        .env_clear()
+        .envs(variables.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("it runs");
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}\n{text}\n{errors}", output.status);
+    assert!(text.contains("Shut down cleanly."), "{text}");
+    let answers = text.split("Every bound").next().unwrap_or_default();
+    answers.lines().skip(1).map(|line| format!("{line}\n")).collect()
+}
+
+/// Examples lie beside the tests' own folder; `cargo test --examples` builds them.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a running program has a path");
+    let profile = test.ancestors().nth(2).expect("tests lie in a folder of the profile's");
+    let path = profile.join("examples").join(name);
+    assert!(path.exists(), "{path:?} is missing; `cargo build --all-features --examples` builds it");
+    path
+}

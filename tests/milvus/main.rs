@@ -1,0 +1,3 @@
+//! Vectors in Milvus, against real servers.
+
+mod unreachable;
