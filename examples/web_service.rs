@@ -8,7 +8,8 @@
 //! ```
 //!
 //! `OPENAI_BASE_URL` and `OPENAI_MODEL` choose another endpoint and model, `LISTEN` another address than
-//! `127.0.0.1:8080`; everything else comes from `ARSHAI_*` variables. A client that disconnects cancels its turn. Ctrl-C
+//! `127.0.0.1:8080`; everything else comes from `ARSHAI_*` variables. With the cargo feature `mcp`, the tools of
+//! configured MCP servers are offered too (`ARSHAI_CONFIG` names a file with `mcp.servers`). A client that disconnects cancels its turn. Ctrl-C
 //! or SIGTERM stops accepting requests, lets running turns complete for ten seconds and aborts the rest.
 
 use std::convert::Infallible;
@@ -29,6 +30,9 @@ use futures_util::Stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+
+/// Timeout for connecting to MCP servers; those that are down by then are connected later.
+const STARTING: Duration = Duration::from_secs(30);
 
 /// Timeout for running requests after a signal.
 const GRACE: Duration = Duration::from_secs(10);
@@ -63,9 +67,15 @@ impl From<Question> for AgentInput {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = Arshai::from_env()?;
     let model = std::env::var("OPENAI_MODEL").unwrap_or_else(|_| "gpt-4o-mini".to_owned());
-    let agent = runtime
+    let mut agent = runtime
         .chat_agent(runtime.openai(model)?, "Be brief. Use the clock when you are asked about time.")
         .with_functions(Functions::new().with(clock()));
+    if let Ok(servers) = runtime.mcp()
+        && servers.is_enabled()
+    {
+        servers.initialize(Deadline::after(STARTING)).await?;
+        agent = agent.with_function_provider(servers.clone());
+    }
     let aborting = CancellationToken::new();
     let routes = Router::new()
         .route("/chat", post(chat))

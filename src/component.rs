@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -137,6 +137,11 @@ impl Components {
         self.0.lock().retain(|other| !Arc::ptr_eq(other, component));
     }
 
+    /// A handle that does not keep the list alive.
+    pub(crate) fn registrar(&self) -> ComponentRegistrar {
+        ComponentRegistrar(Arc::downgrade(&self.0))
+    }
+
     /// The component of type `T`; if there is none, the one that `build` gives, which may itself register components.
     pub(crate) fn get_or_register<T: Component>(&self, build: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
         if let Some(component) = find(&self.0.lock()) {
@@ -154,6 +159,27 @@ impl Components {
 
     pub(crate) fn all(&self) -> Vec<Arc<dyn Component>> {
         self.0.lock().clone()
+    }
+}
+
+/// Adds components to a runtime and removes them while it runs. Keeps neither alive: a component may hold it.
+#[derive(Debug, Clone)]
+pub struct ComponentRegistrar(Weak<Mutex<Vec<Arc<dyn Component>>>>);
+
+impl ComponentRegistrar {
+    /// Adds a component: it appears in statistics and health, follows limits and is closed with the runtime. Does nothing
+    /// when the runtime is gone.
+    pub fn register(&self, component: Arc<dyn Component>) {
+        if let Some(components) = self.0.upgrade() {
+            Components(components).register(component);
+        }
+    }
+
+    /// Removes a component, without closing it.
+    pub fn unregister(&self, component: &Arc<dyn Component>) {
+        if let Some(components) = self.0.upgrade() {
+            Components(components).unregister(component);
+        }
     }
 }
 

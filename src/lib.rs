@@ -75,7 +75,7 @@ pub mod backends;
 #[doc(inline)]
 pub use backends::tasks::FunctionOrchestrator;
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use component::{CloseReport, Component, ShutdownPhase, unsupported_limit_error};
+pub use component::{CloseReport, Component, ComponentRegistrar, ShutdownPhase, unsupported_limit_error};
 pub use config::Config;
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind, Outcome, Result};

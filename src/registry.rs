@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
-use crate::component::{Component, Components};
+use crate::component::{Component, ComponentRegistrar, Components};
 use crate::config::{Config, closest_match};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
@@ -98,6 +98,12 @@ impl BuildContext {
     /// Removes a component that was [registered](Self::register), without closing it.
     pub fn unregister(&self, component: &Arc<dyn Component>) {
         self.components.unregister(component);
+    }
+
+    /// A handle with which a component registers others while the runtime runs.
+    #[must_use]
+    pub fn registrar(&self) -> ComponentRegistrar {
+        self.components.registrar()
     }
 
     pub(crate) fn components(&self) -> Components {

@@ -20,8 +20,8 @@ use crate::registry::BuildContext;
 use crate::support::{catch_panic, counters, panic_message};
 use crate::tasks::{
     BackgroundFailureListener, CallContext, FailureKind, FunctionBody, FunctionCall, FunctionError,
-    FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome, FunctionTask, Functions,
-    NestedExecution, TaskCapabilities, TaskExecutor, TaskStats,
+    FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome, FunctionOutput, FunctionTask,
+    Functions, NestedExecution, TaskCapabilities, TaskExecutor, TaskStats,
 };
 use crate::{CloseReport, Component, Deadline, Health, LimitUsage, ShutdownPhase};
 
@@ -51,6 +51,8 @@ struct Shared {
 }
 
 type Failure = (FailureKind, String);
+
+type CallResult = Result<FunctionOutput, Failure>;
 
 impl LegacyExecutor {
     /// Name in the configuration: `tasks.backend = "legacy"`.
@@ -100,7 +102,7 @@ impl LegacyExecutor {
         call: &FunctionCall,
         functions: &Functions,
         deadline: Option<Deadline>,
-    ) -> Result<Option<AbortOnDropHandle<Result<Value, Failure>>>, Failure> {
+    ) -> Result<Option<AbortOnDropHandle<CallResult>>, Failure> {
         let function = functions.get(&call.name).ok_or((FailureKind::NotFound, String::new()))?;
         let args = call.arguments().map_err(to_failure)?;
         let runtime = Handle::try_current().map_err(|_| {
@@ -135,7 +137,7 @@ impl LegacyExecutor {
 }
 
 /// Runs the function of `context` until `stop` is cancelled or the deadline passes.
-async fn run(stop: &CancellationToken, context: CallContext, args: Value) -> Result<Value, Failure> {
+async fn run(stop: &CancellationToken, context: CallContext, args: Value) -> CallResult {
     let _end = EndOnDrop(context.clone());
     let (function, deadline) = (context.function().clone(), context.deadline());
     let work = async {
@@ -177,18 +179,14 @@ fn cancelled() -> Failure {
 
 impl Shared {
     /// The outcome of a regular call's task, counted.
-    fn watch(
-        self: Arc<Self>,
-        call: FunctionCall,
-        task: AbortOnDropHandle<Result<Value, Failure>>,
-    ) -> FunctionTask {
+    fn watch(self: Arc<Self>, call: FunctionCall, task: AbortOnDropHandle<CallResult>) -> FunctionTask {
         FunctionTask::new(async move {
             let result = task.await.unwrap_or_else(|error| match error.try_into_panic() {
                 Ok(panic) => Err((FailureKind::Panicked, panic_message(panic))),
                 Err(_) => Err(cancelled()),
             });
             let outcome = match result {
-                Ok(value) => FunctionOutcome::completed(call, value),
+                Ok(output) => FunctionOutcome::completed(call, output),
                 Err((kind, error)) => FunctionOutcome::failed(call, kind, error),
             };
             self.stats.lock().record(&outcome);
@@ -217,7 +215,7 @@ struct BackgroundRun {
     shared: Arc<Shared>,
     token: Option<TaskTrackerToken>,
     context: CallContext,
-    result: Option<Result<Value, Failure>>,
+    result: Option<CallResult>,
 }
 
 impl BackgroundRun {

@@ -7,43 +7,56 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tracing::Instrument;
 
-use super::conversation_memory::ConversationMemory;
-use super::stream::{AgentStream, EventSender};
-use super::tool_runner::{ToolRunner, tool_messages};
-use super::transcript::append_exchange;
+use super::conversation_memory::MemoryBudget;
+use super::results::ToolResults;
+use super::stream::AgentStream;
 use super::{Agent, AgentInput};
-use crate::deadline::Deadline;
-use crate::error::{Error, ErrorKind, Result};
-use crate::llm::{ChatRequest, LlmClient, Message, Usage};
-use crate::memory::{MemoryManager, WorkingMemory};
-use crate::tasks::{FunctionOutcome, Functions, TaskExecutor};
+use crate::error::Result;
+use crate::llm::{ChatRequest, LlmClient, Message, Modalities, Usage};
+use crate::memory::MemoryManager;
+use crate::tasks::{FunctionOutcome, FunctionProvider, Functions, TaskExecutor};
 
-const COMPONENT: &str = "agent.chat";
+pub(super) const COMPONENT: &str = "agent.chat";
 
 /// Answers messages with a model that may use tools, and keeps the conversation in memory.
 ///
-/// A turn reads the conversation's working memory, calls the model, runs the tools it asks for through the executor and
-/// calls it again with their results, at most `max_turns` times, and adds the exchange to the working memory. Every
-/// tool call is answered by exactly one tool message, failures included, so that the model can react to errors. Call
-/// ids are unique within one response: of two calls with one id only the first is run.
+/// A turn reads the conversation, calls the model with it, runs the tools that the model asks for through the executor
+/// and calls it again with their results, at most `max_turns` times. Every tool call is answered by exactly one tool
+/// message, failures included, so that the model can react to errors. Call ids are unique within one response: of two
+/// calls with one id only the first is run.
 ///
-/// One deadline spans the turn: model, tools and memory spend it. A memory failure does not lose the answer; it is
-/// logged and returned in [`AgentOutput::memory_error`].
+/// # Memory
+/// The conversation is kept as it was: earlier turns go to the model as messages, tool calls and results included. In
+/// the memory's text they are lines of JSON under the heading `### MESSAGES:`, after notes that a
+/// [`WorkingMemoryAgent`](super::WorkingMemoryAgent) or a Python service may keep there, which precede the conversation.
+/// Attachments are kept by name or URL only.
+///
+/// A turn is written when it begins, after each round of tools and when it ends. One that fails, is dropped, or whose
+/// process ends keeps what was said up to there, marked as unfinished; of an answer that was streaming when the turn was
+/// dropped, nothing. Two turns of one conversation at once are merged in the order in which they began. An entry that is
+/// deleted meanwhile stays deleted.
+///
+/// One deadline spans the turn: model, tools and memory spend it; a turn that fails takes at most 5 s more to be
+/// written. A memory failure does not lose the answer; it is logged and returned in [`AgentOutput::memory_error`].
 ///
 /// Dropping the future of [`process`](Agent::process) cancels the model call and the running tools. Background tasks
-/// that were started run on; memory is unchanged. Cloning is cheap, except for the system prompt.
+/// that were started run on. Cloning is cheap, except for the system prompt.
 #[derive(Clone)]
 pub struct ChatAgent {
-    llm: Arc<dyn LlmClient>,
-    tasks: Arc<dyn TaskExecutor>,
-    memory: Option<Arc<dyn MemoryManager>>,
-    system_prompt: String,
-    functions: Functions,
-    background_tasks: Functions,
-    request: ChatRequest,
-    max_turns: usize,
-    timeout: Duration,
-    max_memory_bytes: usize,
+    pub(super) llm: Arc<dyn LlmClient>,
+    pub(super) tasks: Arc<dyn TaskExecutor>,
+    pub(super) memory: Option<Arc<dyn MemoryManager>>,
+    pub(super) system_prompt: String,
+    pub(super) functions: Functions,
+    pub(super) background_tasks: Functions,
+    pub(super) providers: Vec<Arc<dyn FunctionProvider>>,
+    pub(super) request: ChatRequest,
+    pub(super) max_turns: usize,
+    pub(super) timeout: Duration,
+    pub(super) memory_budget: MemoryBudget,
+    pub(super) max_turn_bytes: usize,
+    pub(super) max_result_bytes: usize,
+    pub(super) modalities: Option<Modalities>,
 }
 
 /// The answer of a [`ChatAgent`].
@@ -88,10 +101,14 @@ impl ChatAgent {
             system_prompt: system_prompt.into(),
             functions: Functions::new(),
             background_tasks: Functions::new(),
+            providers: Vec::new(),
             request: ChatRequest::default(),
             max_turns: 10,
             timeout: Duration::from_secs(120),
-            max_memory_bytes: 8 * 1024,
+            memory_budget: MemoryBudget::bytes(64 * 1024),
+            max_turn_bytes: 16 * 1024 * 1024,
+            max_result_bytes: 64 * 1024,
+            modalities: None,
         }
     }
 
@@ -117,6 +134,15 @@ impl ChatAgent {
         self
     }
 
+    /// Offers the model what `provider` has at the start of each turn, for example the tools of MCP servers. Functions
+    /// and background tasks of this agent take precedence over those of the same name, and earlier providers over later
+    /// ones.
+    #[must_use]
+    pub fn with_function_provider(mut self, provider: impl FunctionProvider + 'static) -> Self {
+        self.providers.push(Arc::new(provider));
+        self
+    }
+
     /// Sends the model's requests with the sampling settings, headers and extra fields of `request`. Its messages and
     /// tools are ignored.
     #[must_use]
@@ -139,10 +165,62 @@ impl ChatAgent {
         self
     }
 
-    /// Sets the maximum number of bytes of past exchanges in memory; the oldest are removed first. Default: 8 KiB.
+    /// Sets the maximum number of bytes of a conversation in memory; the oldest turns are removed first, as a whole.
+    /// The newest one is cut at its longest texts if it alone is longer. Default: 64 KiB.
     #[must_use]
     pub fn with_max_memory_bytes(mut self, max: usize) -> Self {
-        self.max_memory_bytes = max;
+        self.memory_budget.max = max;
+        self.memory_budget.size = Arc::new(str::len);
+        self
+    }
+
+    /// Sets the maximum number of tokens of a conversation in memory, as `count` counts them in a turn as JSON.
+    #[must_use]
+    pub fn with_max_memory_tokens(
+        mut self,
+        max: usize,
+        count: impl Fn(&str) -> usize + Send + Sync + 'static,
+    ) -> Self {
+        self.memory_budget.max = max;
+        self.memory_budget.size = Arc::new(count);
+        self
+    }
+
+    /// Condenses turns that no longer fit into memory: `condense` gets the summary so far and the messages, and returns
+    /// the new summary, which precedes the conversation from then on. It runs within the turn and its deadline. When it
+    /// fails, the turns are lost, with a warning.
+    #[must_use]
+    pub fn with_condenser<F, Fut>(mut self, condense: F) -> Self
+    where
+        F: Fn(Option<String>, Vec<Message>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<String>> + Send + 'static,
+    {
+        self.memory_budget.condense =
+            Some(Arc::new(move |summary, messages| Box::pin(condense(summary, messages))));
+        self
+    }
+
+    /// Sets the maximum number of bytes that the tool calls of one turn and their results may add. Default: 16 MiB.
+    #[must_use]
+    pub fn with_max_turn_bytes(mut self, max: usize) -> Self {
+        self.max_turn_bytes = max;
+        self
+    }
+
+    /// Sets the maximum number of bytes of a tool's result that the model is shown. A longer one is cut at its middle with
+    /// a mark; the model is then offered the function `read_tool_result`, which reads it part by part, and
+    /// [`AgentOutput::tool_results`] has the whole. Default: 64 KiB.
+    #[must_use]
+    pub fn with_max_result_bytes(mut self, max: usize) -> Self {
+        self.max_result_bytes = max;
+        self
+    }
+
+    /// Sets which attachments of tool results the model is shown; it reads a description of the others. Default: those
+    /// that [its client takes](LlmClient::modalities).
+    #[must_use]
+    pub fn with_modalities(mut self, modalities: Modalities) -> Self {
+        self.modalities = Some(modalities);
         self
     }
 
@@ -160,76 +238,19 @@ impl ChatAgent {
         AgentStream::new(|events| async move { agent.turn(input, Some(&events)).await }.instrument(span))
     }
 
-    /// One turn: memory, model and tools, memory.
-    async fn turn(&self, mut input: AgentInput, events: Option<&EventSender>) -> Result<AgentOutput> {
-        let deadline = Deadline::after(self.timeout);
-        let attachments = std::mem::take(&mut input.attachments);
-        let conversation = match (&self.memory, input.conversation_id()) {
-            (Some(memory), Some(id)) => {
-                Some(ConversationMemory { id, memory: memory.as_ref(), component: COMPONENT })
-            }
-            _ => None,
-        };
-        let loaded = match &conversation {
-            Some(conversation) => conversation.load(deadline).await,
-            None => Ok(None),
-        };
-        let mut system = self.system_prompt.clone();
-        if let Ok(Some(memory)) = &loaded {
-            system.push_str("\n\nWhat you remember of this conversation:\n");
-            system.push_str(memory.as_str());
+    /// The functions of this turn.
+    pub(super) fn turn_functions(&self, results: &ToolResults) -> Functions {
+        let provided = self
+            .providers
+            .iter()
+            .fold(Functions::new(), |functions, provider| functions.with_others(provider.functions()));
+        let provided =
+            self.background_tasks.iter().fold(provided, |functions, task| functions.without(task.name()));
+        let all = self.functions.clone().with_others(provided);
+        match all.is_empty() {
+            true => all,
+            false => all.with_others(Functions::new().with(results.read_function())),
         }
-        let question = Message::User { content: input.message.clone(), attachments };
-        let runner = ToolRunner {
-            llm: self.llm.as_ref(),
-            tasks: self.tasks.as_ref(),
-            functions: &self.functions,
-            background_tasks: &self.background_tasks,
-            deadline,
-            events,
-        };
-        let mut output = self.run_model_loop(vec![Message::system(system), question], &runner).await?;
-        let saved = match (&conversation, loaded) {
-            (Some(conversation), Ok(earlier)) => {
-                let existed = earlier.is_some();
-                let earlier = earlier.unwrap_or_else(WorkingMemory::initialize_memory);
-                let memory = append_exchange(&earlier, &input.message, &output.text, self.max_memory_bytes);
-                conversation.save(memory, existed, deadline).await
-            }
-            (_, loaded) => loaded.map(drop),
-        };
-        if let Err(error) = saved {
-            tracing::warn!(component = COMPONENT, "failed to save conversation memory: {error}");
-            output.memory_error = Some(error.to_string());
-        }
-        Ok(output)
-    }
-
-    /// Calls the model until it answers without asking for tools.
-    async fn run_model_loop(&self, messages: Vec<Message>, runner: &ToolRunner<'_>) -> Result<AgentOutput> {
-        let mut output = AgentOutput::default();
-        let mut request = self.request.clone().with_deadline(Some(runner.deadline));
-        request.messages = Arc::new(messages);
-        request.tools = Arc::new(runner.definitions());
-        while output.model_calls < self.max_turns {
-            output.model_calls += 1;
-            // The results of tools of the last call would not be read.
-            let run_tools = output.model_calls < self.max_turns;
-            let (response, outcomes) = runner.call_model(request.clone(), run_tools).await?;
-            output.usage += response.usage;
-            if response.tool_calls.is_empty() {
-                output.text = response.content.unwrap_or_default();
-                return Ok(output);
-            }
-            if run_tools {
-                request.push(response.to_message());
-                tool_messages(&response.tool_calls, &outcomes).for_each(|message| request.push(message));
-                output.tool_results.push(outcomes);
-            }
-        }
-        let message =
-            format!("max_turns reached: the model still requests tools after {} calls", self.max_turns);
-        Err(Error::new(ErrorKind::Capacity, COMPONENT, message).with_retryable(false))
     }
 }
 

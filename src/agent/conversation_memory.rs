@@ -1,10 +1,18 @@
-//! The working memory of one conversation, read and written within a turn's deadline.
+//! The memory of one conversation, read and written within a turn's deadline.
 
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use super::transcript::{Transcript, Turn};
 use crate::deadline::Deadline;
 use crate::error::Result;
-use crate::memory::{MemoryInput, MemoryManager, WorkingMemory};
+use crate::llm::Message;
+use crate::memory::{CasOutcome, MemoryInput, MemoryManager, WorkingMemory};
 
 /// A conversation in a memory manager.
+#[derive(Clone, Copy)]
 pub(super) struct ConversationMemory<'a> {
     pub(super) id: &'a str,
     pub(super) memory: &'a dyn MemoryManager,
@@ -20,15 +28,135 @@ impl ConversationMemory<'_> {
         Ok(found.into_iter().next())
     }
 
-    /// Stores `memory`. One that existed is updated, so that one deleted meanwhile stays deleted.
-    pub(super) async fn save(&self, memory: WorkingMemory, existed: bool, deadline: Deadline) -> Result<()> {
-        let input = MemoryInput::working_memory(self.id).with_data(memory);
-        let saving = async {
-            match existed {
-                true => self.memory.update(input).await,
-                false => self.memory.store(input).await.map(drop),
+    /// Replaces the memory with what `change` makes of it, again if another writer was faster. With `exists`, one that
+    /// was deleted stays deleted. `change` gets `None` where there is no memory, and returns it to change nothing.
+    pub(super) async fn change<'c>(
+        &self,
+        exists: bool,
+        deadline: Deadline,
+        mut change: impl FnMut(Option<WorkingMemory>) -> BoxFuture<'c, Option<WorkingMemory>> + Send,
+    ) -> Result<()> {
+        loop {
+            let stored = self.load(deadline).await?;
+            if exists && stored.is_none() {
+                return Ok(());
             }
+            let Some(memory) = change(stored.clone()).await else { return Ok(()) };
+            let input = MemoryInput::working_memory(self.id).with_data(memory);
+            let writing = self.memory.compare_and_set(input, stored.as_ref());
+            let outcome = deadline.run(self.component, "writing memory", writing).await??;
+            if outcome == CasOutcome::Updated {
+                return Ok(());
+            }
+        }
+    }
+}
+
+type Size = Arc<dyn Fn(&str) -> usize + Send + Sync>;
+type Condense = Arc<dyn Fn(Option<String>, Vec<Message>) -> BoxFuture<'static, Result<String>> + Send + Sync>;
+
+/// How much of a conversation is kept, and what becomes of the rest.
+#[derive(Clone)]
+pub(super) struct MemoryBudget {
+    pub(super) max: usize,
+    pub(super) size: Size,
+    pub(super) condense: Option<Condense>,
+}
+
+impl MemoryBudget {
+    pub(super) fn bytes(max: usize) -> Self {
+        Self { max, size: Arc::new(str::len), condense: None }
+    }
+
+    /// Removes what exceeds the budget, and condenses it into the summary.
+    async fn apply(&self, transcript: &mut Transcript) {
+        let removed = transcript.shrink_to(self.max, &*self.size);
+        let Some(condense) = self.condense.as_ref().filter(|_| !removed.is_empty()) else { return };
+        let messages = removed.into_iter().flat_map(|turn| turn.messages).collect();
+        match condense(transcript.summary.clone(), messages).await {
+            Ok(summary) => transcript.summary = Some(summary),
+            Err(error) => {
+                tracing::warn!("failed to condense a conversation; its oldest turns are lost: {error}")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for MemoryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBudget").field("max", &self.max).finish_non_exhaustive()
+    }
+}
+
+/// The turn under way as memory has it. It is written when the turn begins and after each round of tools, marked as
+/// unfinished, so that a turn that fails or is dropped, or whose process ends, leaves what was said up to there.
+pub(super) struct TurnRecord<'a> {
+    conversation: ConversationMemory<'a>,
+    budget: &'a MemoryBudget,
+    turn: Turn,
+    /// It has been written, so that where it is missing it was removed.
+    written: bool,
+}
+
+impl<'a> TurnRecord<'a> {
+    /// Writes the turn that begins with `question`. Returns it, and the conversation before it.
+    pub(super) async fn begin(
+        conversation: ConversationMemory<'a>,
+        budget: &'a MemoryBudget,
+        question: &Message,
+        deadline: Deadline,
+    ) -> (Self, Result<Transcript>) {
+        let mut record = Self { conversation, budget, turn: Turn::new(question), written: false };
+        let before = record.write(deadline).await;
+        (record, before)
+    }
+
+    /// Adds messages of a turn that goes on.
+    pub(super) async fn add(&mut self, messages: &[Message], deadline: Deadline) -> Result<()> {
+        self.turn.extend(messages);
+        // Memory that failed once is not waited for again before the end.
+        if self.written { self.write(deadline).await.map(drop) } else { Ok(()) }
+    }
+
+    /// Writes the end of the turn: its answer, or the part of it that there is.
+    pub(super) async fn end(
+        &mut self,
+        answer: Option<Message>,
+        finished: bool,
+        deadline: Deadline,
+    ) -> Result<()> {
+        self.turn.extend(answer.as_slice());
+        self.turn.unfinished = !finished;
+        self.write(deadline).await.map(drop)
+    }
+
+    /// Merges the turn into the conversation as it is now. Returns the conversation without this turn.
+    async fn write(&mut self, deadline: Deadline) -> Result<Transcript> {
+        let before = Arc::new(parking_lot::Mutex::new(Transcript::default()));
+        let change = |stored: Option<WorkingMemory>| {
+            let stored = stored.unwrap_or_else(WorkingMemory::initialize_memory);
+            let mut transcript = Transcript::parse(&stored);
+            let known = transcript.turns.iter().position(|turn| turn.id == self.turn.id);
+            let (turn, written, budget) = (self.turn.clone(), self.written, self.budget.clone());
+            let before = Arc::clone(&before);
+            let change: BoxFuture<'static, _> = Box::pin(async move {
+                match known {
+                    Some(at) => transcript.turns[at] = turn,
+                    // It was removed as the oldest.
+                    None if written => return None,
+                    None => {
+                        before.lock().clone_from(&transcript);
+                        transcript.turns.push(turn);
+                    }
+                }
+                budget.apply(&mut transcript).await;
+                Some(transcript.to_memory())
+            });
+            change
         };
-        deadline.run(self.component, "writing memory", saving).await?
+        self.conversation.change(self.written, deadline, change).await?;
+        self.written = true;
+        let before = std::mem::take(&mut *before.lock());
+        Ok(before)
     }
 }

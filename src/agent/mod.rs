@@ -5,9 +5,11 @@
 
 mod chat;
 mod conversation_memory;
+mod results;
 mod stream;
 mod tool_runner;
 mod transcript;
+mod turn;
 mod working_memory;
 
 use std::fmt;

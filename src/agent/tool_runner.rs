@@ -10,9 +10,7 @@ use super::AgentEvent;
 use super::stream::EventSender;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
-use crate::llm::{
-    ArgumentError, ChatEvent, ChatRequest, ChatResponse, LlmClient, Message, ToolCall, ToolDefinition,
-};
+use crate::llm::{ArgumentError, ChatEvent, ChatRequest, ChatResponse, LlmClient, ToolCall, ToolDefinition};
 use crate::tasks::{FailureKind, Function, FunctionCall, FunctionOutcome, Functions, TaskExecutor};
 
 const COMPONENT: &str = "agent.chat";
@@ -28,6 +26,18 @@ pub(super) struct ToolRunner<'a> {
     pub(super) events: Option<&'a EventSender>,
 }
 
+/// A model call that failed, and the text that arrived before.
+pub(super) struct FailedCall {
+    pub(super) error: Error,
+    pub(super) text: Option<String>,
+}
+
+impl From<Error> for FailedCall {
+    fn from(error: Error) -> Self {
+        Self { error, text: None }
+    }
+}
+
 /// A response, and the outcomes of its tool calls in their order.
 pub(super) type ModelRoundTrip = (ChatResponse, Vec<FunctionOutcome>);
 
@@ -35,12 +45,16 @@ impl ToolRunner<'_> {
     /// The tools the model is offered: regular functions, and background tasks of other names.
     pub(super) fn definitions(&self) -> Vec<ToolDefinition> {
         let background =
-            self.background_tasks.iter().filter(|task| self.functions.get(task.name()).is_none());
-        self.functions.iter().chain(background).map(ToolDefinition::from).collect()
+            self.background_tasks.offered().filter(|task| self.functions.get(task.name()).is_none());
+        self.functions.offered().chain(background).map(ToolDefinition::from).collect()
     }
 
     /// Calls the model and runs the tools it asks for. With `run_tools` false no tool is started.
-    pub(super) async fn call_model(&self, request: ChatRequest, run_tools: bool) -> Result<ModelRoundTrip> {
+    pub(super) async fn call_model(
+        &self,
+        request: ChatRequest,
+        run_tools: bool,
+    ) -> Result<ModelRoundTrip, FailedCall> {
         let mut calls = StartedCalls::new(self, run_tools);
         let response = match self.events {
             None => self.call_model_whole(request, &mut calls).await?,
@@ -67,7 +81,7 @@ impl ToolRunner<'_> {
         &self,
         request: ChatRequest,
         calls: &mut StartedCalls<'_>,
-    ) -> Result<ChatResponse> {
+    ) -> Result<ChatResponse, FailedCall> {
         let sending = self.llm.stream(request);
         let mut stream = self.deadline.run(COMPONENT, "sending the model request", sending).await??;
         let mut response = ChatResponse::default();
@@ -83,7 +97,10 @@ impl ToolRunner<'_> {
             };
             let event = match next.and_then(|next| next?.ok_or_else(missing_finish_error)) {
                 Ok(event) => event,
-                Err(error) => return Err(calls.with_started_tools(error)),
+                Err(error) => {
+                    let error = calls.with_started_tools(error);
+                    return Err(FailedCall { error, text: response.content });
+                }
             };
             match &event {
                 ChatEvent::Text(text) => self.send(|| AgentEvent::Text(text.clone())).await,
@@ -210,25 +227,4 @@ fn invalid_arguments_outcome(call: &ToolCall, error: ArgumentError) -> FunctionO
     let arguments = Value::String(call.arguments.clone());
     let call = FunctionCall::new(call.name.clone(), arguments).with_call_id(call.call_id.clone());
     FunctionOutcome::failed(call, FailureKind::BadArguments, error.to_string())
-}
-
-/// One message for each call, in their order.
-pub(super) fn tool_messages<'a>(
-    calls: &'a [ToolCall],
-    outcomes: &'a [FunctionOutcome],
-) -> impl Iterator<Item = Message> + 'a {
-    let content = |outcome: &FunctionOutcome| match outcome {
-        FunctionOutcome::Completed(done) => to_text(&done.result),
-        FunctionOutcome::Initiated(started) => started.message.clone(),
-        FunctionOutcome::Failed(failed) => format!("Error: {}", failed.error),
-    };
-    calls
-        .iter()
-        .zip(outcomes)
-        .map(move |(call, outcome)| Message::tool(call.call_id.clone(), content(outcome)))
-}
-
-/// A result as the model reads it: a string unchanged, anything else as JSON.
-fn to_text(result: &Value) -> String {
-    result.as_str().map_or_else(|| result.to_string(), str::to_owned)
 }

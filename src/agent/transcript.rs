@@ -1,109 +1,251 @@
-//! The last exchanges of a conversation, as a chat agent writes them into its working memory.
+//! The text that keeps a conversation: notes for people and models, then the turns exactly as they were.
 
+use serde::{Deserialize, Serialize};
+
+use crate::llm::Message;
 use crate::memory::WorkingMemory;
+use crate::support::cut_middle;
 
-const SECTION: &str = "### CONVERSATION FLOW:";
-const NEXT_SECTION: &str = "\n### ";
-const USER: &str = "- User: ";
+const HEADING: &str = "### MESSAGES:";
 
-/// Appends an exchange to the memory's conversation flow. The section holds at most `max_bytes`: the oldest exchanges
-/// are removed, and one that is too long by itself is truncated. Other sections are unchanged.
-pub(super) fn append_exchange(
-    memory: &WorkingMemory,
-    user: &str,
-    assistant: &str,
-    max_bytes: usize,
-) -> WorkingMemory {
-    let text = memory.as_str();
-    let (before, flow, after) = match text.find(SECTION) {
-        None => (text, "", ""),
-        Some(at) => {
-            let body = at + SECTION.len();
-            let end = text[body..].find(NEXT_SECTION).map_or(text.len(), |next| body + next);
-            (&text[..at], &text[body..end], &text[end..])
+/// What the model reads at the end of a turn that has no final answer.
+const UNFINISHED: &str =
+    "[this turn has no complete answer: it failed, was interrupted, or is still running]";
+
+/// A conversation as it is kept in memory.
+///
+/// The text begins with notes, which people, other services and a
+/// [`WorkingMemoryAgent`](crate::agent::WorkingMemoryAgent) write. Under a heading of its own follows a line of JSON
+/// for the summary of turns that were removed, if there is one, and for each turn.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Transcript {
+    pub(super) notes: String,
+    pub(super) summary: Option<String>,
+    pub(super) turns: Vec<Turn>,
+}
+
+/// The messages of one turn, from the user's to the model's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Turn {
+    #[serde(rename = "turn")]
+    pub(super) id: String,
+    pub(super) messages: Vec<Message>,
+    /// It has no final answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) unfinished: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Turn(Turn),
+    Summary { summary: String },
+}
+
+impl Transcript {
+    /// Reads a text that anyone may have written: what is not ours is notes.
+    pub(super) fn parse(memory: &WorkingMemory) -> Self {
+        let text = memory.as_str();
+        let at_line_start = |at: &usize| *at == 0 || text[..*at].ends_with('\n');
+        let heading = text.rmatch_indices(HEADING).map(|(at, _)| at).find(at_line_start);
+        let Some(heading) = heading else { return Self { notes: text.to_owned(), ..Self::default() } };
+        let mut transcript = Self { notes: text[..heading].trim_end().to_owned(), ..Self::default() };
+        for line in text[heading + HEADING.len()..].lines().filter(|line| !line.trim().is_empty()) {
+            match serde_json::from_str(line) {
+                Ok(Line::Turn(turn)) => transcript.turns.push(turn),
+                Ok(Line::Summary { summary }) => transcript.summary = Some(summary),
+                Err(_) => {
+                    transcript.notes.push('\n');
+                    transcript.notes.push_str(line);
+                }
+            }
         }
-    };
-    let mut exchanges: Vec<String> = parse_exchanges(flow).map(str::to_owned).collect();
-    let half = max_bytes / 2;
-    exchanges.push(format!(
-        "{USER}{}\n  Assistant: {}",
-        single_line(user, half),
-        single_line(assistant, half)
-    ));
-    let mut bytes: usize = exchanges.iter().map(|exchange| exchange.len() + 1).sum();
-    while bytes > max_bytes && exchanges.len() > 1 {
-        bytes -= exchanges.remove(0).len() + 1;
+        transcript
     }
-    let gap = if before.is_empty() || before.ends_with('\n') { "" } else { "\n\n" };
-    WorkingMemory::new(format!("{before}{gap}{SECTION}\n{}\n{after}", exchanges.join("\n")).trim_end())
-}
 
-/// The exchanges in a section; any other text in it is a placeholder.
-fn parse_exchanges(flow: &str) -> impl Iterator<Item = &str> {
-    let starts: Vec<usize> =
-        flow.match_indices(USER).map(|(at, _)| at).filter(|at| at_line_start(flow, *at)).collect();
-    let ends: Vec<usize> = starts.iter().skip(1).copied().chain([flow.len()]).collect();
-    starts.into_iter().zip(ends).map(|(start, end)| flow[start..end].trim_end())
-}
-
-fn at_line_start(text: &str, at: usize) -> bool {
-    at == 0 || text.as_bytes()[at - 1] == b'\n'
-}
-
-/// `text` on one line, of at most about `max_bytes`.
-fn single_line(text: &str, max_bytes: usize) -> String {
-    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.len() > max_bytes {
-        let end = (0..=max_bytes).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
-        line.truncate(end);
-        line.push('…');
+    /// The text that [`parse`](Self::parse) reads.
+    pub(super) fn to_memory(&self) -> WorkingMemory {
+        let mut text = self.notes.clone();
+        let summary = self.summary.clone().map(|summary| Line::Summary { summary }.to_json());
+        let turns = self.turns.iter().map(Turn::to_json);
+        for (index, line) in summary.into_iter().chain(turns).enumerate() {
+            if index == 0 {
+                text.push_str(if text.is_empty() { "" } else { "\n\n" });
+                text.push_str(HEADING);
+            }
+            text.push('\n');
+            text.push_str(&line);
+        }
+        WorkingMemory::new(text)
     }
-    line
+
+    /// The turns as messages to the model.
+    pub(super) fn messages(&self) -> impl Iterator<Item = Message> + '_ {
+        self.turns.iter().flat_map(|turn| {
+            let mark = turn.unfinished.then(|| Message::assistant(UNFINISHED));
+            turn.messages.iter().cloned().chain(mark)
+        })
+    }
+
+    /// Removes the oldest turns until the rest is within `max` as `size` measures texts, and returns them. The newest
+    /// turn stays: its longest texts are cut instead.
+    pub(super) fn shrink_to(&mut self, max: usize, size: impl Fn(&str) -> usize) -> Vec<Turn> {
+        let sizes: Vec<usize> = self.turns.iter().map(|turn| size(&turn.to_json())).collect();
+        let mut total: usize = sizes.iter().sum();
+        let mut removed = 0;
+        while total > max && removed + 1 < sizes.len() {
+            total -= sizes[removed];
+            removed += 1;
+        }
+        let removed = self.turns.drain(..removed).collect();
+        if let Some(last) = self.turns.last_mut() {
+            last.shrink_to(max, size);
+        }
+        removed
+    }
+}
+
+impl Turn {
+    /// A turn that begins with the user's `message`.
+    pub(super) fn new(message: &Message) -> Self {
+        let id = format!("{:016x}", fastrand::u64(..));
+        Self { id, messages: vec![without_data(message)], unfinished: true }
+    }
+
+    /// Adds messages. Of attachments the name or the URL is kept, not the content.
+    pub(super) fn extend(&mut self, messages: &[Message]) {
+        self.messages.extend(messages.iter().map(without_data));
+    }
+
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("messages are JSON")
+    }
+
+    /// Halves the longest text until the turn is within `max`, or nothing is left to cut.
+    fn shrink_to(&mut self, max: usize, size: impl Fn(&str) -> usize) {
+        const SHORT: usize = 64;
+        while size(&self.to_json()) > max {
+            let longest = self.messages.iter_mut().filter_map(content_mut).max_by_key(|text| text.len());
+            let Some(text) = longest.filter(|text| text.len() > SHORT) else { return };
+            // The mark takes some of it.
+            *text = cut_middle(text, text.len() / 2 - SHORT / 2, "").into_owned();
+        }
+    }
+}
+
+impl Line {
+    fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("texts are JSON")
+    }
+}
+
+fn content_mut(message: &mut Message) -> Option<&mut String> {
+    match message {
+        Message::System { content } | Message::User { content, .. } | Message::Tool { content, .. } => {
+            Some(content)
+        }
+        Message::Assistant { content, .. } => content.as_mut(),
+    }
+}
+
+/// `message` with a mark in place of each attachment whose content would be kept in memory.
+fn without_data(message: &Message) -> Message {
+    let mut message = message.clone();
+    if let Message::User { content, attachments } | Message::Tool { content, attachments, .. } = &mut message
+    {
+        for attachment in attachments.extract_if(.., |attachment| attachment.is_data()) {
+            content.push_str(&format!("\n[attachment not kept in memory: {}]", attachment.description()));
+        }
+    }
+    message
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::{Attachment, ToolCall};
 
-    #[test]
-    fn exchanges_replace_the_placeholder_and_other_sections_are_unchanged() {
-        let memory = append_exchange(&WorkingMemory::initialize_memory(), "hello\nthere", "hi", 1000);
-        let memory = append_exchange(&memory, "how are you", "well", 1000);
-        let text = memory.as_str();
-        assert!(
-            text.contains("- User: hello there\n  Assistant: hi\n- User: how are you\n  Assistant: well\n"),
-            "{text}"
-        );
-        assert!(!text.contains("just starting"), "{text}");
-        for section in ["### USER CONTEXT:", "### CURRENT FOCUS:", "### INTERACTION TONE:"] {
-            assert_eq!(text.matches(section).count(), 1, "{text}");
-        }
+    fn turn(id: &str, messages: Vec<Message>) -> Turn {
+        Turn { id: id.into(), messages, unfinished: false }
+    }
+
+    fn exchange(n: usize) -> Turn {
+        turn(&n.to_string(), vec![Message::user(format!("question {n}")), Message::assistant("answer")])
     }
 
     #[test]
-    fn the_oldest_exchanges_are_removed_when_there_are_too_many() {
-        let mut memory = WorkingMemory::initialize_memory();
-        for n in 0..100 {
-            memory = append_exchange(&memory, &format!("question {n}"), "answer", 300);
-        }
-        let text = memory.as_str();
-        assert!(text.len() < 300 + 600, "{}", text.len());
-        assert!(text.contains("question 99") && !text.contains("question 1\n"), "{text}");
+    fn every_message_is_read_back_exactly() {
+        let call = ToolCall::new("c1", "f", r#"{"a": [1]}"#);
+        let asks =
+            Message::Assistant { content: None, tool_calls: vec![call], extra: serde_json::Map::new() };
+        let transcript = Transcript {
+            notes: "### USER CONTEXT:\nlikes tea".into(),
+            summary: Some("they met\n### MESSAGES:\n".into()),
+            turns: vec![
+                turn(
+                    "1",
+                    vec![
+                        Message::user("```rust\nfn main() {}\n```\n\t\u{0}"),
+                        asks,
+                        Message::tool("c1", "[1]"),
+                    ],
+                ),
+                Turn { unfinished: true, ..turn("2", vec![Message::user("### MESSAGES:\n{\"turn\": 1}")]) },
+            ],
+        };
+        let memory = transcript.to_memory();
+        assert!(memory.as_str().starts_with("### USER CONTEXT:\nlikes tea\n\n### MESSAGES:\n"));
+        assert_eq!(Transcript::parse(&memory), transcript);
     }
 
     #[test]
-    fn an_exchange_that_is_too_long_is_truncated_at_a_character() {
-        let memory = append_exchange(&WorkingMemory::new(""), &"ä".repeat(1000), "short", 101);
-        assert!(memory.as_str().len() < 200);
-        assert!(memory.as_str().contains('…'));
-    }
-
-    #[test]
-    fn a_memory_without_the_section_gets_one_and_keeps_its_text() {
-        let memory = append_exchange(&WorkingMemory::new("written by another service"), "q", "a", 100);
+    fn a_text_of_another_service_is_notes_and_nothing_of_it_is_lost() {
+        let foreign = WorkingMemory::initialize_memory();
+        assert_eq!(Transcript::parse(&foreign).notes, foreign.as_str());
+        let odd = WorkingMemory::new("notes\n\n### MESSAGES:\nnot a turn\n{\"summary\": \"s\"}");
+        let transcript = Transcript::parse(&odd);
         assert_eq!(
-            memory.as_str(),
-            "written by another service\n\n### CONVERSATION FLOW:\n- User: q\n  Assistant: a"
+            (transcript.notes.as_str(), transcript.summary.as_deref()),
+            ("notes\nnot a turn", Some("s"))
         );
+    }
+
+    #[test]
+    fn the_oldest_turns_go_first_and_whole() {
+        let mut transcript = Transcript { turns: (0..100).map(exchange).collect(), ..Transcript::default() };
+        let removed = transcript.shrink_to(1_000, str::len);
+        let kept: usize = transcript.turns.iter().map(|turn| turn.to_json().len()).sum();
+        assert!(kept <= 1_000 && kept > 800, "{kept}");
+        assert_eq!(removed.len() + transcript.turns.len(), 100);
+        assert_eq!(
+            (removed[0].id.as_str(), transcript.turns.last().map(|turn| &*turn.id)),
+            ("0", Some("99"))
+        );
+    }
+
+    #[test]
+    fn a_turn_beyond_the_whole_budget_is_cut_at_its_longest_texts() {
+        let messages =
+            vec![Message::user("short"), Message::tool("c", "ä".repeat(50_000)), Message::assistant("end")];
+        let mut transcript = Transcript { turns: vec![turn("1", messages)], ..Transcript::default() };
+        assert!(transcript.shrink_to(2_000, str::len).is_empty());
+        let turn = &transcript.turns[0];
+        assert!(turn.to_json().len() <= 2_000);
+        assert_eq!(
+            (&turn.messages[0], &turn.messages[2]),
+            (&Message::user("short"), &Message::assistant("end"))
+        );
+    }
+
+    #[test]
+    fn the_content_of_attachments_is_not_kept_and_their_urls_are() {
+        let message = Message::user("look")
+            .with_attachment(Attachment::image("image/png", &[0; 1_000]))
+            .with_attachment(Attachment::image_url("https://example.com/a.png"));
+        let Message::User { content, attachments } = without_data(&message) else {
+            panic!("it is the user's")
+        };
+        assert_eq!(content, "look\n[attachment not kept in memory: image/png, 1002 bytes]");
+        assert_eq!(attachments, [Attachment::image_url("https://example.com/a.png")]);
     }
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::BoxFuture;
 
 use super::conversation_memory::ConversationMemory;
+use super::transcript::Transcript;
 use super::{Agent, AgentInput};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
@@ -68,11 +70,11 @@ impl Agent for WorkingMemoryAgent {
         })?;
         let conversation = ConversationMemory { id, memory: self.memory.as_ref(), component: COMPONENT };
         let earlier = conversation.load(deadline).await?;
-        let existed = earlier.is_some();
-        let earlier = earlier.unwrap_or_else(WorkingMemory::initialize_memory);
+        let exists = earlier.is_some();
+        let earlier = Transcript::parse(&earlier.unwrap_or_else(WorkingMemory::initialize_memory));
 
         let question =
-            format!("Memory so far:\n{}\n\nWhat happened since:\n{}", earlier.as_str(), input.message);
+            format!("Memory so far:\n{}\n\nWhat happened since:\n{}", earlier.notes, input.message);
         let messages = vec![Message::system(self.system_prompt.clone()), Message::user(question)];
         let answer = self.llm.chat(ChatRequest::new(messages).with_deadline(Some(deadline))).await?;
         let text =
@@ -84,8 +86,14 @@ impl Agent for WorkingMemoryAgent {
                 )
             })?;
 
+        // The messages that a chat agent keeps beside the notes stay as they are.
         let memory = WorkingMemory::from(text);
-        conversation.save(memory.clone(), existed, deadline).await?;
+        let replace_notes = |stored: Option<WorkingMemory>| -> BoxFuture<'static, _> {
+            let mut transcript = stored.as_ref().map(Transcript::parse).unwrap_or_default();
+            text.clone_into(&mut transcript.notes);
+            Box::pin(std::future::ready(Some(transcript.to_memory())))
+        };
+        conversation.change(exists, deadline, replace_notes).await?;
         Ok(memory)
     }
 }

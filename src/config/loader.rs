@@ -327,8 +327,8 @@ impl LoadState {
         if key.path == "mcp.servers" {
             for (index, name) in mcp_servers::unknown_keys(value) {
                 let path = format!("mcp.servers[{index}].{name}");
-                let known = mcp_servers::KEYS.map(|name| format!("mcp.servers[{index}].{name}"));
-                self.report.unknown_key(&path, known.into_iter(), || source(key.path));
+                let known = mcp_servers::known_keys().map(|name| format!("mcp.servers[{index}].{name}"));
+                self.report.unknown_key(&path, known, || source(key.path));
             }
         }
     }

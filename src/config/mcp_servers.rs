@@ -11,10 +11,13 @@ use serde::Serialize;
 
 use super::McpConfig;
 use super::mcp_auth::McpAuth;
+use super::mcp_guards::{self, McpGuardOverrides};
+use super::mcp_tool_changes::{McpToolChanges, is_fingerprint};
 use super::setting::{Setting, ValueError};
 use super::spec::Spec;
+use crate::error::{Error, ErrorKind};
 
-pub(super) const KEYS: [&str; 17] = [
+pub(super) const KEYS: [&str; 20] = [
     "name",
     "url",
     "command",
@@ -32,6 +35,9 @@ pub(super) const KEYS: [&str; 17] = [
     "prefix",
     "allow_tools",
     "deny_tools",
+    "guards",
+    "tool_changes",
+    "pins",
 ];
 
 /// One MCP server.
@@ -72,6 +78,12 @@ pub struct McpServerConfig {
     pub allow_tools: Option<Vec<String>>,
     /// Tools that are not offered.
     pub deny_tools: Vec<String>,
+    /// Limits on what it may send, instead of those for all servers, by name: `max_tools`.
+    pub guards: McpGuardOverrides,
+    /// Response to a tool that changes under the same name; that of the section `mcp` if unset.
+    pub tool_changes: Option<McpToolChanges>,
+    /// The fingerprints that tools must have, by their names on the server.
+    pub pins: BTreeMap<String, String>,
 }
 
 /// The environment that every child process gets besides its own `env`: by default `PATH`, `HOME`, `LANG`, `TMPDIR`,
@@ -139,6 +151,9 @@ impl McpServerConfig {
             prefix: None,
             allow_tools: None,
             deny_tools: Vec::new(),
+            guards: BTreeMap::new(),
+            tool_changes: None,
+            pins: BTreeMap::new(),
         }
     }
 }
@@ -166,9 +181,17 @@ impl Setting for Vec<McpServerConfig> {
         Ok(())
     }
 
-    /// Only names: URLs, arguments and environments may hold tokens.
+    fn is_valid(&self, _: &Spec) -> bool {
+        self.iter().all(|server| server.problem().is_none())
+    }
+
+    /// Only names and guards: URLs, arguments and environments may hold tokens.
     fn display(&self, spec: &Spec) -> String {
-        self.iter().map(|server| server.name.clone()).collect::<Vec<_>>().display(spec)
+        let server = |server: &McpServerConfig| {
+            let guards = mcp_guards::display(&server.guards);
+            if guards.is_empty() { server.name.clone() } else { format!("{} ({guards})", server.name) }
+        };
+        self.iter().map(server).collect::<Vec<_>>().display(spec)
     }
 
     fn expected(&self, _: &Spec) -> String {
@@ -179,6 +202,13 @@ impl Setting for Vec<McpServerConfig> {
         true
     }
 
+    fn exposed(&self) -> String {
+        self.iter().map(McpServerConfig::exposed).collect()
+    }
+}
+
+impl McpServerConfig {
+    /// Everything of it, secrets included, to find out whether it has changed.
     fn exposed(&self) -> String {
         let server = |server: &McpServerConfig| {
             let exposed = |secrets: &BTreeMap<String, SecretString>| -> Vec<(String, String)> {
@@ -195,20 +225,69 @@ impl Setting for Vec<McpServerConfig> {
                 "{:?}{:?}{:?}",
                 (name, url, command, args, timeout, max_retries, description),
                 (protocol, max_concurrency, required, prefix, allow_tools, deny_tools),
-                (secrets, token, auth)
+                (secrets, token, auth, &server.guards, server.tool_changes, &server.pins)
             )
         };
-        self.iter().map(server).collect()
+        server(self)
+    }
+
+    /// Whether both are the same in everything, secrets included.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.exposed() == other.exposed()
+    }
+
+    /// What is wrong with a server that code has set.
+    fn problem(&self) -> Option<&'static str> {
+        let http = Spec { schemes: &["http", "https"], ..Spec::NEW };
+        match self {
+            Self { name, .. } if name.trim().is_empty() => Some("the name is empty"),
+            Self { url: Some(_), command: Some(_), .. } | Self { url: None, command: None, .. } => {
+                Some("set exactly one of `url` and `command`")
+            }
+            Self { url: Some(url), .. } if !url.is_valid(&http) => Some("the url is none of http or https"),
+            Self { max_concurrency: 0, .. } => Some("max_concurrency must be at least 1"),
+            Self { guards, .. } if !mcp_guards::are_valid(guards) => {
+                Some("guards: unknown name, or a number outside its range")
+            }
+            Self { pins, .. } if !pins.values().all(|pin| is_fingerprint(pin)) => {
+                Some("pins: expected `sha256:` and 64 hexadecimal digits")
+            }
+            _ => None,
+        }
+    }
+}
+
+impl McpConfig {
+    /// These servers, checked as at loading, with what they leave to this section filled in.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] naming the first server that is invalid or has the name of another.
+    pub fn validated_servers(&self, servers: Vec<McpServerConfig>) -> Result<Vec<McpServerConfig>, Error> {
+        let invalid = |problem: String| Error::new(ErrorKind::Config, "mcp", problem);
+        for server in &servers {
+            if let Some(problem) = server.problem() {
+                return Err(invalid(format!("MCP server {:?}: {problem}", server.name)));
+            }
+        }
+        let mut section = Self { servers, enabled: false, ..self.clone() };
+        finalize(&mut section).map_err(invalid)?;
+        Ok(section.servers)
     }
 }
 
 /// The keys of servers in this list that are not known: index and key.
-pub(super) fn unknown_keys(servers: &Value) -> impl Iterator<Item = (usize, &str)> {
+pub(super) fn unknown_keys(servers: &Value) -> impl Iterator<Item = (usize, String)> {
     let servers = servers.as_array().unwrap_or_default().iter().enumerate();
     servers.filter_map(|(index, server)| Some((index, server.as_dict()?))).flat_map(|(index, server)| {
-        let unknown = server.keys().map(String::as_str).filter(|key| !KEYS.contains(key));
-        unknown.map(move |key| (index, key))
+        let unknown = server.keys().filter(|key| !KEYS.contains(&key.as_str())).cloned();
+        unknown.chain(mcp_guards::unknown_keys(server)).map(move |key| (index, key))
     })
+}
+
+/// Every key of a server.
+pub(super) fn known_keys() -> impl Iterator<Item = String> {
+    KEYS.into_iter().map(str::to_owned).chain(mcp_guards::known_keys())
 }
 
 fn parse_server(value: &Value, spec: &Spec) -> Result<McpServerConfig, ValueError> {
@@ -250,6 +329,9 @@ fn parse_server(value: &Value, spec: &Spec) -> Result<McpServerConfig, ValueErro
         prefix: read(dict, "prefix", "a non-empty string", &Spec::NEW)?,
         allow_tools: read(dict, "allow_tools", strings, &Spec::NEW)?,
         deny_tools: read(dict, "deny_tools", strings, &Spec::NEW)?.unwrap_or_default(),
+        guards: mcp_guards::parse(dict)?,
+        tool_changes: read(dict, "tool_changes", "\"ignore\", \"report\" or \"refuse\"", &Spec::NEW)?,
+        pins: pins(dict)?,
         ..McpServerConfig::named(name)
     })
 }
@@ -261,6 +343,18 @@ fn protocol(dict: &Dict) -> Result<McpProtocol, ValueError> {
         Some(Some("initialize")) => Ok(McpProtocol::Initialize),
         Some(_) => {
             Err(ValueError::new("expected \"auto\", \"stateless\" or \"initialize\"").at_key("protocol"))
+        }
+    }
+}
+
+fn pins(dict: &Dict) -> Result<BTreeMap<String, String>, ValueError> {
+    let pins = table(dict, "pins")?.into_iter().map(|(tool, pin)| (tool, pin.expose_secret().to_owned()));
+    let pins: BTreeMap<_, _> = pins.collect();
+    match pins.iter().find(|(_, pin)| !is_fingerprint(pin)) {
+        None => Ok(pins),
+        Some((tool, _)) => {
+            let error = ValueError::new("expected a fingerprint: `sha256:` and 64 hexadecimal digits");
+            Err(error.at_key(tool).nested_under(".pins"))
         }
     }
 }

@@ -16,7 +16,9 @@ mod host_resources;
 mod key;
 mod loader;
 mod mcp_auth;
+mod mcp_guards;
 mod mcp_servers;
+mod mcp_tool_changes;
 mod problems;
 mod provenance;
 mod report;
@@ -33,13 +35,16 @@ pub use explain::{ExplainedValue, Explanation};
 pub use host_resources::HostResources;
 pub use loader::ConfigLoader;
 pub use mcp_auth::McpAuth;
+pub use mcp_guards::McpGuardOverrides;
 pub use mcp_servers::{InheritedEnv, McpProtocol, McpServerConfig};
+pub use mcp_tool_changes::McpToolChanges;
 pub(crate) use problems::closest_match;
 pub use problems::{ConfigProblems, Problem};
 pub use provenance::ValueSource;
 pub use sections::{
-    AzureConfig, Config, GoogleConfig, HttpConfig, LlmConfig, McpConfig, MemoryConfig, MilvusConfig,
-    OpenAiConfig, OpenRouterConfig, PoolConfig, RedisConfig, RollbackConfig, TaskConfig, VectorConfig,
+    AzureConfig, Config, GoogleConfig, HttpConfig, LlmConfig, McpConfig, McpGuards, MemoryConfig,
+    MilvusConfig, OpenAiConfig, OpenRouterConfig, PoolConfig, RedisConfig, RollbackConfig, TaskConfig,
+    VectorConfig,
 };
 
 use crate::error::Result;

@@ -7,6 +7,7 @@ use secrecy::SecretString;
 use super::backends::BackendSections;
 use super::key::{Key, sections};
 use super::mcp_servers::{InheritedEnv, McpServerConfig};
+use super::mcp_tool_changes::McpToolChanges;
 use super::provenance::Provenance;
 use super::setting::Setting;
 use super::spec::Legacy::{HttpPool, NotUsed, Optimization, Unlimited};
@@ -194,6 +195,12 @@ sections! {
         connection_timeout: Duration = Duration::from_secs(30), unit: "s";
         /// Number of attempts to connect to a server that sets no `max_retries`.
         default_max_retries: u32 = 3, max: 100;
+        /// Maximum size of all tool definitions together; beyond it tools are offered by the function `search_tools`.
+        max_offered_bytes: usize = 64 << 10, unit: "bytes";
+        /// Tools that are offered even then, by the names they are offered under.
+        always_offer: Vec<String> = Vec::new(), example: "search,read_file";
+        /// Response to a server that changes a tool under the same name: `ignore`, `report` or `refuse`.
+        tool_changes: McpToolChanges = McpToolChanges::Report;
         /// Maximum number of streams that stay open to hear from HTTP servers, besides `pool.max_connections`.
         max_streams: usize = 64;
         /// Whether HTTP servers at private addresses are refused, loopback included.
@@ -202,8 +209,28 @@ sections! {
         servers: Vec<McpServerConfig> = Vec::new(), env: "MCP_SERVER_URL", schemes: HTTP,
             example: "[{ name = \"search\", url = \"https://mcp.example.com\" }]";
         sections:
+        /// Limits on what one server may send.
+        pub guards: McpGuards;
         /// Variables that child processes inherit.
         pub inherited_env: InheritedEnv;
+    }
+
+    /// Limits on what one MCP server may send; what exceeds them is left out with a warning, or fails alone.
+    McpGuards (mcp.guards) {
+        /// Maximum number of pages of a server's tool list.
+        max_pages: usize = 100;
+        /// Maximum number of tools of a server.
+        max_tools: usize = 1_000;
+        /// Maximum size of a tool's name.
+        max_name_bytes: usize = 256, unit: "bytes";
+        /// Maximum size of a tool's description; longer ones are truncated.
+        max_description_bytes: usize = 8 << 10, unit: "bytes";
+        /// Maximum size of a tool's schema.
+        max_schema_bytes: usize = 64 << 10, unit: "bytes";
+        /// Maximum nesting of a tool's schema.
+        max_schema_depth: usize = 64;
+        /// Maximum size of a result as JSON.
+        max_result_bytes: usize = 4 << 20, unit: "bytes";
     }
 
     /// Model providers.

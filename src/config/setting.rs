@@ -77,7 +77,8 @@ fn parse_digits(text: &str) -> Result<u64, ValueError> {
     digits.flatten().ok_or_else(ValueError::default)
 }
 
-fn parse_whole_number(value: &Value) -> Result<u64, ValueError> {
+/// A number that is whole and not negative.
+pub(super) fn parse_whole_number(value: &Value) -> Result<u64, ValueError> {
     let Value::Num(_, number) = value else { return Err(ValueError::default()) };
     match number {
         Num::F32(float) => Err(ValueError::new(format!("{float:?} is not a whole number"))),

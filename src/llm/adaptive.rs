@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 
 use super::{
     AdaptiveLimiter, ChatEvent, ChatRequest, ChatResponse, ChatStream, DEFAULT_TIMEOUT, EmbedRequest,
-    EmbedResponse, LlmClient,
+    EmbedResponse, LlmClient, Modalities,
 };
 use crate::deadline::Deadline;
 use crate::error::Result;
@@ -73,5 +73,9 @@ impl<C: LlmClient> LlmClient for AdaptiveConcurrency<C> {
 
     fn model(&self) -> &str {
         self.client.model()
+    }
+
+    fn modalities(&self) -> Modalities {
+        self.client.modalities()
     }
 }

@@ -7,7 +7,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::support::truncated;
 use crate::tasks::FunctionCall;
+
+/// Bytes of a URL that a description repeats.
+const MAX_DESCRIBED_URL_BYTES: usize = 200;
 
 /// One message of a conversation.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +48,9 @@ pub enum Message {
         call_id: String,
         /// The result, or an error message.
         content: String,
+        /// Images, audio and files that belong to the result.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        attachments: Vec<Attachment>,
     },
 }
 
@@ -58,10 +65,11 @@ impl Message {
         Self::User { content: content.into(), attachments: Vec::new() }
     }
 
-    /// Attaches an image or a file to a user's message. Other messages are returned unchanged.
+    /// Attaches an image, audio or a file to a user's message or the result of a tool call. Other messages are returned
+    /// unchanged.
     #[must_use]
     pub fn with_attachment(mut self, attachment: Attachment) -> Self {
-        if let Self::User { attachments, .. } = &mut self {
+        if let Self::User { attachments, .. } | Self::Tool { attachments, .. } = &mut self {
             attachments.push(attachment);
         }
         self
@@ -72,9 +80,24 @@ impl Message {
         Self::Assistant { content: Some(content.into()), tool_calls: Vec::new(), extra: Map::new() }
     }
 
+    /// Bytes of its text, of the arguments of its tool calls and of its attachments.
+    pub(crate) fn bytes(&self) -> usize {
+        let urls = |attachments: &[Attachment]| attachments.iter().map(Attachment::url_bytes).sum::<usize>();
+        match self {
+            Self::System { content } => content.len(),
+            Self::User { content, attachments } | Self::Tool { content, attachments, .. } => {
+                content.len() + urls(attachments)
+            }
+            Self::Assistant { content, tool_calls, .. } => {
+                let arguments: usize = tool_calls.iter().map(|call| call.arguments.len()).sum();
+                content.as_ref().map_or(0, String::len) + arguments
+            }
+        }
+    }
+
     /// The result of a tool call.
     pub fn tool(call_id: impl Into<String>, content: impl Into<String>) -> Self {
-        Self::Tool { call_id: call_id.into(), content: content.into() }
+        Self::Tool { call_id: call_id.into(), content: content.into(), attachments: Vec::new() }
     }
 }
 
@@ -100,7 +123,7 @@ impl fmt::Debug for Message {
     }
 }
 
-/// An attachment of a user's message. Not every model can read every attachment.
+/// An attachment of a user's message or of the result of a tool call. Not every model can read every attachment.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -108,6 +131,11 @@ pub enum Attachment {
     /// An image.
     Image {
         /// Its URL, or a `data:` URL with its content.
+        url: String,
+    },
+    /// A recording.
+    Audio {
+        /// A `data:` URL with its content.
         url: String,
     },
     /// A document.
@@ -137,6 +165,12 @@ impl Attachment {
         Self::Image { url: with_prefix("image/jpeg", base64) }
     }
 
+    /// A recording's bytes; `media_type` is for example `audio/wav`.
+    #[must_use]
+    pub fn audio(media_type: &str, bytes: &[u8]) -> Self {
+        Self::Audio { url: data_url(media_type, bytes) }
+    }
+
     /// A file's bytes; `media_type` is for example `application/pdf`.
     pub fn file(name: impl Into<String>, media_type: &str, bytes: &[u8]) -> Self {
         Self::File { name: name.into(), url: data_url(media_type, bytes) }
@@ -148,11 +182,45 @@ impl Attachment {
     }
 }
 
+impl Attachment {
+    fn url(&self) -> &str {
+        match self {
+            Self::Image { url } | Self::Audio { url } | Self::File { url, .. } => url,
+        }
+    }
+
+    /// Size of its URL, content included, in bytes.
+    #[must_use]
+    pub fn url_bytes(&self) -> usize {
+        self.url().len()
+    }
+
+    /// Whether it holds its content, and not only a URL.
+    pub(crate) fn is_data(&self) -> bool {
+        self.url().starts_with("data:")
+    }
+
+    /// The media type and the content in base64 of a `data:` URL.
+    pub(super) fn data(&self) -> Option<(&str, &str)> {
+        self.url().strip_prefix("data:")?.split_once(";base64,")
+    }
+
+    /// Kind and size, for a model that is not shown it: `image/png, 512 bytes`.
+    #[must_use]
+    pub fn description(&self) -> String {
+        match self.data() {
+            Some((media_type, base64)) => format!("{media_type}, {} bytes", base64.len() / 4 * 3),
+            None => truncated(self.url(), MAX_DESCRIBED_URL_BYTES).into_owned(),
+        }
+    }
+}
+
 /// Shows the type and the size; never the content.
 impl fmt::Debug for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Image { url } => write!(f, "Image({} bytes)", url.len()),
+            Self::Audio { url } => write!(f, "Audio({} bytes)", url.len()),
             Self::File { url, .. } => write!(f, "File({} bytes)", url.len()),
         }
     }

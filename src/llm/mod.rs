@@ -12,6 +12,7 @@ mod embedding;
 mod factory;
 mod limiter;
 mod message;
+mod modalities;
 mod openai_compatible;
 mod providers;
 mod request;
@@ -36,6 +37,7 @@ pub use embedding::{EmbedRequest, EmbedResponse};
 pub use factory::HttpClientFactory;
 pub use limiter::{AdaptiveLimiter, AdaptiveLimiterConfig, LimiterStats};
 pub use message::{Attachment, Message, ToolCall};
+pub use modalities::Modalities;
 pub use openai_compatible::OpenAiCompatibleClient;
 pub use request::{ChatRequest, ToolDefinition};
 pub use response::{ChatResponse, Usage};
@@ -92,6 +94,12 @@ pub trait LlmClient: Send + Sync + fmt::Debug {
 
     /// The model's name, for logs and statistics.
     fn model(&self) -> &str;
+
+    /// What the client takes in messages besides text; by default nothing. Agents describe other attachments of tool
+    /// results in words.
+    fn modalities(&self) -> Modalities {
+        Modalities::TEXT
+    }
 }
 
 #[async_trait]
@@ -110,5 +118,9 @@ impl<C: LlmClient + ?Sized> LlmClient for std::sync::Arc<C> {
 
     fn model(&self) -> &str {
         (**self).model()
+    }
+
+    fn modalities(&self) -> Modalities {
+        (**self).modalities()
     }
 }

@@ -14,7 +14,8 @@ use secrecy::{ExposeSecret, SecretString};
 use super::secrets::Secrets;
 use super::wire;
 use super::{
-    ChatRequest, ChatResponse, ChatStream, DEFAULT_TIMEOUT, EmbedRequest, EmbedResponse, LlmClient, Usage,
+    ChatRequest, ChatResponse, ChatStream, DEFAULT_TIMEOUT, EmbedRequest, EmbedResponse, LlmClient,
+    Modalities, Usage,
 };
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +33,7 @@ pub struct OpenAiCompatibleClient {
     endpoint: Endpoint,
     model: String,
     timeout: Duration,
+    modalities: Modalities,
     transport: Arc<dyn HttpTransport>,
 }
 
@@ -50,13 +52,26 @@ pub(super) struct Endpoint {
 
 impl OpenAiCompatibleClient {
     pub(super) fn new(endpoint: Endpoint, model: String, transport: Arc<dyn HttpTransport>) -> Self {
-        Self { endpoint, model, timeout: DEFAULT_TIMEOUT, transport }
+        Self {
+            endpoint,
+            model,
+            timeout: DEFAULT_TIMEOUT,
+            modalities: Modalities::IMAGES_AND_FILES,
+            transport,
+        }
     }
 
     /// Sets the deadline of requests without one. Default: 600 s.
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Sets what the model takes besides text. Default: images and files.
+    #[must_use]
+    pub fn with_modalities(mut self, modalities: Modalities) -> Self {
+        self.modalities = modalities;
         self
     }
 
@@ -132,6 +147,10 @@ impl LlmClient for OpenAiCompatibleClient {
 
     fn model(&self) -> &str {
         &self.model
+    }
+
+    fn modalities(&self) -> Modalities {
+        self.modalities
     }
 }
 

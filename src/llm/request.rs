@@ -45,10 +45,10 @@ impl ChatRequest {
         Self { messages: Arc::new(messages), ..Self::default() }
     }
 
-    /// Offers `functions` to the model.
+    /// Offers `functions` to the model, except for those that are not [offered](Function::is_offered) yet.
     #[must_use]
     pub fn with_tools(mut self, functions: &Functions) -> Self {
-        Arc::make_mut(&mut self.tools).extend(functions.iter().map(ToolDefinition::from));
+        Arc::make_mut(&mut self.tools).extend(functions.offered().map(ToolDefinition::from));
         self
     }
 

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{ChatRequest, ChatResponse, ChatStream, DEFAULT_TIMEOUT, EmbedRequest, EmbedResponse, LlmClient};
+use super::{
+    ChatRequest, ChatResponse, ChatStream, DEFAULT_TIMEOUT, EmbedRequest, EmbedResponse, LlmClient,
+    Modalities,
+};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Outcome, Result};
 use crate::support::Backoff;
@@ -118,5 +121,9 @@ impl<C: LlmClient> LlmClient for Retry<C> {
 
     fn model(&self) -> &str {
         self.client.model()
+    }
+
+    fn modalities(&self) -> Modalities {
+        self.client.modalities()
     }
 }

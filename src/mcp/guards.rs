@@ -3,43 +3,84 @@
 use serde_json::Value;
 
 use super::McpTool;
+pub use crate::config::McpGuards;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits::LimitUsage;
+use crate::support::floor_char_boundary;
 
-/// Limits on what one server may send; what exceeds them is left out with a warning, or fails alone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct McpGuards {
-    /// Maximum number of pages of a tool list. Default: 100.
-    pub max_pages: usize,
-    /// Maximum number of tools. Default: 1 000.
-    pub max_tools: usize,
-    /// Maximum bytes of a tool's name. Default: 256.
-    pub max_name_bytes: usize,
-    /// Maximum bytes of a tool's description; longer ones are truncated. Default: 8 KiB.
-    pub max_description_bytes: usize,
-    /// Maximum bytes of a tool's schema. Default: 64 KiB.
-    pub max_schema_bytes: usize,
-    /// Maximum nesting of a tool's schema. Default: 64.
-    pub max_schema_depth: usize,
-    /// Maximum bytes of a result. Default: 4 MiB.
-    pub max_result_bytes: usize,
+/// Configuration key, unit and field of a guard.
+type Guard = (&'static str, &'static str, fn(&mut McpGuards) -> &mut usize);
+
+const GUARDS: [Guard; 7] = [
+    ("mcp.guards.max_pages", "pages", |guards| &mut guards.max_pages),
+    ("mcp.guards.max_tools", "tools", |guards| &mut guards.max_tools),
+    ("mcp.guards.max_name_bytes", "bytes", |guards| &mut guards.max_name_bytes),
+    ("mcp.guards.max_description_bytes", "bytes", |guards| &mut guards.max_description_bytes),
+    ("mcp.guards.max_schema_bytes", "bytes", |guards| &mut guards.max_schema_bytes),
+    ("mcp.guards.max_schema_depth", "levels", |guards| &mut guards.max_schema_depth),
+    ("mcp.guards.max_result_bytes", "bytes", |guards| &mut guards.max_result_bytes),
+];
+
+/// What a server has sent, measured as [`McpGuards`] limits it.
+#[derive(Debug, Clone)]
+pub struct McpGuardUsage {
+    last: McpGuards,
+    peak: McpGuards,
 }
 
-impl Default for McpGuards {
+impl Default for McpGuardUsage {
     fn default() -> Self {
-        Self {
-            max_pages: 100,
-            max_tools: 1_000,
-            max_name_bytes: 256,
-            max_description_bytes: 8 * 1024,
-            max_schema_bytes: 64 * 1024,
-            max_schema_depth: 64,
-            max_result_bytes: 4 << 20,
+        let mut zero = McpGuards::default();
+        GUARDS.iter().for_each(|(_, _, field)| *field(&mut zero) = 0);
+        Self { last: zero.clone(), peak: zero }
+    }
+}
+
+impl McpGuardUsage {
+    /// Records the list of tools that a server sent.
+    pub fn record_list(&mut self, pages: usize, tools: &[McpTool]) {
+        let largest = |size: fn(&McpTool) -> usize| tools.iter().map(size).max().unwrap_or_default();
+        self.last.max_pages = pages;
+        self.last.max_tools = tools.len();
+        self.last.max_name_bytes = largest(|tool| tool.original_name.len());
+        self.last.max_description_bytes = largest(|tool| tool.description.len());
+        self.last.max_schema_bytes = largest(|tool| json_bytes(&tool.input_schema));
+        self.last.max_schema_depth = largest(|tool| depth(&tool.input_schema, usize::MAX));
+        self.raise_peaks();
+    }
+
+    /// Records the size of a result.
+    pub fn record_result(&mut self, bytes: usize) {
+        self.last.max_result_bytes = bytes;
+        self.raise_peaks();
+    }
+
+    fn raise_peaks(&mut self) {
+        for (_, _, field) in GUARDS {
+            let (last, peak) = (*field(&mut self.last), field(&mut self.peak));
+            *peak = last.max(*peak);
         }
     }
 }
 
 impl McpGuards {
+    /// Every guard with what the server sent last and at most.
+    #[must_use]
+    pub fn limits(&self, usage: &McpGuardUsage) -> Vec<LimitUsage> {
+        let (mut guards, McpGuardUsage { mut last, mut peak }) = (self.clone(), usage.clone());
+        let limit = |(key, unit, field): Guard| {
+            let [used, peak, max] = [&mut last, &mut peak, &mut guards].map(|guards| *field(guards) as u64);
+            LimitUsage::new(key, unit, used, peak, Some(max))
+        };
+        GUARDS.into_iter().map(limit).collect()
+    }
+
+    /// Changes the guard with this configuration key; returns whether there is one.
+    pub fn set_limit(&mut self, key: &str, max: u64) -> bool {
+        let guard = GUARDS.into_iter().find(|(name, _, _)| *name == key);
+        guard.map(|(_, _, field)| *field(self) = usize::try_from(max).unwrap_or(usize::MAX)).is_some()
+    }
+
     /// Reads one tool of a list, truncating its description where it is too long.
     ///
     /// # Errors
@@ -64,14 +105,19 @@ impl McpGuards {
                 format!("tool {name:?}: inputSchema is nested deeper than {}", self.max_schema_depth);
             return error(ErrorKind::TooLarge, message);
         }
-        let bytes = schema.to_string().len();
+        let bytes = json_bytes(schema);
         if bytes > self.max_schema_bytes {
             let message =
                 format!("tool {name:?}: inputSchema of {bytes} bytes exceeds {}", self.max_schema_bytes);
             return error(ErrorKind::TooLarge, message);
         }
         let description = tool.get("description").and_then(Value::as_str).unwrap_or_default();
-        Ok(McpTool::new(server, name, truncate(description, self.max_description_bytes), schema.clone()))
+        Ok(McpTool::new(
+            server,
+            name,
+            &description[..floor_char_boundary(description, self.max_description_bytes)],
+            schema.clone(),
+        ))
     }
 }
 
@@ -88,9 +134,8 @@ fn depth(value: &Value, limit: usize) -> usize {
     }
 }
 
-fn truncate(text: &str, max: usize) -> &str {
-    let end = (0..=max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or_default()]
+fn json_bytes(value: &Value) -> usize {
+    value.to_string().len()
 }
 
 #[cfg(test)]
@@ -125,6 +170,34 @@ mod tests {
         ] {
             assert_eq!(check(tool).expect_err("hostile").kind(), kind);
         }
+    }
+
+    #[test]
+    fn every_guard_of_the_configuration_is_a_limit_that_can_be_changed() {
+        let explained = crate::Config::default().explain().values;
+        let keys: Vec<_> = explained.iter().filter(|value| value.key.starts_with("mcp.guards.")).collect();
+        let mut guards = McpGuards::default();
+        let limits = guards.limits(&McpGuardUsage::default());
+        assert_eq!(limits.len(), keys.len());
+        for (limit, key) in limits.iter().zip(keys) {
+            assert_eq!(limit.key, key.key);
+            assert!(guards.set_limit(limit.key, 7));
+        }
+        assert!(guards.limits(&McpGuardUsage::default()).iter().all(|limit| limit.limit == Some(7)));
+        assert!(!guards.set_limit("mcp.guards.unknown", 7));
+    }
+
+    #[test]
+    fn usage_is_of_the_last_list_and_the_peak_of_all() {
+        let tool = |schema| McpTool::new("s", "name", "text", schema);
+        let mut usage = McpGuardUsage::default();
+        usage.record_list(2, &[tool(json!({"a": {}})), tool(json!({}))]);
+        usage.record_list(1, &[tool(json!({}))]);
+        let limits = McpGuards::default().limits(&usage);
+        let tools = limits.iter().find(|limit| limit.key == "mcp.guards.max_tools").expect("listed");
+        assert_eq!((tools.used, tools.peak, tools.limit), (1, 2, Some(1_000)));
+        let depth = limits.iter().find(|limit| limit.key == "mcp.guards.max_schema_depth").expect("listed");
+        assert_eq!((depth.used, depth.peak), (1, 2));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod credentials;
 mod guards;
 mod names;
 mod result;
+mod search;
 mod status;
 mod tool;
 
@@ -17,16 +18,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::component::Component;
+use crate::config::McpServerConfig;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
-use crate::tasks::Functions;
+use crate::tasks::{FunctionProvider, Functions};
 
 pub use call::{McpCall, ProgressListener};
 pub use credentials::{InMemoryMcpCredentials, McpCredentialStore};
-pub use guards::McpGuards;
+pub use guards::{McpGuardUsage, McpGuards};
 pub use names::ToolNames;
 pub use result::{McpContent, McpToolResult};
-pub use status::{McpServerHealth, McpServerStatus};
+pub use search::ToolBudget;
+pub use status::{McpServerHealth, McpServerStatus, McpToolChange};
 pub use tool::McpTool;
 
 /// Connects to MCP servers and calls their tools (Python: `MCPServerManager`).
@@ -87,6 +90,39 @@ pub trait McpServerManager: Component {
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown name; the error of the attempt otherwise.
     async fn reconnect(&self, server: &str, deadline: Deadline) -> Result<()>;
 
+    /// Replaces the servers while calls are in flight. Servers of which nothing changes keep their connections. New and
+    /// changed ones are connected first: each is in use once it is connected or has used its attempts, at the latest at
+    /// the deadline, all at the same moment. Then calls of servers that went or changed may complete until the deadline,
+    /// and end. Each new server is a component of the runtime, and those that are gone are not any more. Replacements
+    /// wait for one another.
+    ///
+    /// Dropping the future before the new servers are in use changes nothing; later it ends the old ones at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for invalid servers; nothing has changed then.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after closing,
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the implementation cannot.
+    async fn set_servers(&self, servers: Vec<McpServerConfig>, deadline: Deadline) -> Result<()> {
+        let _ = (servers, deadline);
+        Err(unsupported("replacing the servers"))
+    }
+
+    /// Accepts the present definition of a tool that [has changed](McpServerStatus::changed_tools), by its name on the
+    /// server. A tool that was refused is offered again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown server or a tool that has not changed,
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the implementation takes no fingerprints.
+    fn accept_tool(&self, server: &str, tool: &str) -> Result<()> {
+        let _ = (server, tool);
+        Err(unsupported("comparing definitions of tools"))
+    }
+
+    /// Which tools [`functions`] offers directly. Default: all.
+    fn tool_budget(&self) -> ToolBudget {
+        ToolBudget::default()
+    }
+
     /// Starts the authorization of a server by a user, and returns the URL to open in the user's browser. The
     /// authorization server then redirects to `redirect_url` with parameters; pass the whole URL to
     /// [`complete_authorization`](Self::complete_authorization). Starting again replaces what was started before.
@@ -102,7 +138,7 @@ pub trait McpServerManager: Component {
         deadline: Deadline,
     ) -> Result<String> {
         let _ = (server, redirect_url, deadline);
-        Err(unsupported_authorization())
+        Err(unsupported("authorization by a user"))
     }
 
     /// Ends an authorization with the URL that the browser was redirected to, keeps the credentials, and reconnects.
@@ -119,7 +155,7 @@ pub trait McpServerManager: Component {
         deadline: Deadline,
     ) -> Result<()> {
         let _ = (server, callback_url, deadline);
-        Err(unsupported_authorization())
+        Err(unsupported("authorization by a user"))
     }
 
     /// Names of the connected servers.
@@ -134,17 +170,25 @@ pub trait McpServerManager: Component {
     }
 }
 
-fn unsupported_authorization() -> Error {
-    let message = "this manager has no authorization by a user";
-    Error::new(ErrorKind::Unsupported, "mcp", message).not_sent()
+fn unsupported(what: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, "mcp", format!("{what} is not supported by this manager")).not_sent()
 }
 
 /// The tools of all connected servers as functions of the task executor, under their exposed names. The list is a
-/// snapshot: ask again at each turn, so that servers that connected or changed since are seen.
+/// snapshot: ask again at each turn, so that servers that connected or changed since are seen; an agent does so with the
+/// manager as its [`FunctionProvider`].
+///
+/// When all definitions together are larger than the manager's [budget](McpServerManager::tool_budget), only the tools
+/// that are always offered are offered directly, and besides them the function `search_tools`. It finds tools by words,
+/// returns their definitions and offers them from the next request on. Every tool can be called, found or not.
 #[must_use]
 pub fn functions(manager: &Arc<dyn McpServerManager>) -> Functions {
-    manager
-        .get_all_available_tools()
-        .into_iter()
-        .fold(Functions::new(), |functions, tool| functions.with(tool.into_function(Arc::clone(manager))))
+    search::offer(manager, manager.get_all_available_tools())
+}
+
+/// The [functions](functions()) of the moment.
+impl FunctionProvider for Arc<dyn McpServerManager> {
+    fn functions(&self) -> Functions {
+        functions(self)
+    }
 }

@@ -5,6 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::llm::Attachment;
+use crate::tasks::FunctionOutput;
+
 /// The result of a tool call.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
@@ -99,6 +102,29 @@ impl McpToolResult {
         self.content.iter().map(McpContent::describe).collect::<Vec<_>>().join("\n")
     }
 
+    /// The result as the output of a function: the structured content where there is some, the text otherwise, and images,
+    /// audio and documents as attachments. Of what models do not take as such, only a description is in the text.
+    #[must_use]
+    pub fn into_output(self) -> FunctionOutput {
+        let is_structured = self.structured.is_some();
+        let (mut texts, mut attachments) = (Vec::new(), Vec::new());
+        for content in self.content {
+            match content.into_attachment() {
+                Ok(attachment) => attachments.push(attachment),
+                // The text repeats the structured content.
+                Err(McpContent::Text(_)) if is_structured => {}
+                Err(content) => texts.push(content.describe()),
+            }
+        }
+        let mut output = match self.structured {
+            Some(structured) if texts.is_empty() => FunctionOutput::new(structured),
+            Some(structured) => FunctionOutput::new(format!("{structured}\n{}", texts.join("\n"))),
+            None => FunctionOutput::new(texts.join("\n")),
+        };
+        output.attachments = attachments;
+        output
+    }
+
     /// The result as the JSON that a function returns: the structured content where there is some, the text otherwise.
     #[must_use]
     pub fn into_value(self) -> Value {
@@ -141,6 +167,23 @@ impl McpContent {
         }
     }
 
+    /// The content as what models take besides text; itself, if it is nothing of the kind.
+    fn into_attachment(self) -> Result<Attachment, Self> {
+        let (data, mime_type, name) = match &self {
+            Self::Image { data, mime_type } | Self::Audio { data, mime_type } => (data, mime_type, ""),
+            Self::Resource { blob: Some(data), mime_type: Some(mime_type), uri, .. } => {
+                (data, mime_type, uri.rsplit('/').next().unwrap_or_default())
+            }
+            _ => return Err(self),
+        };
+        match mime_type.as_str() {
+            "image/png" | "image/jpeg" | "image/gif" | "image/webp" => Ok(Attachment::image(mime_type, data)),
+            "application/pdf" => Ok(Attachment::file(name, mime_type, data)),
+            audio if audio.starts_with("audio/") => Ok(Attachment::audio(mime_type, data)),
+            _ => Err(self),
+        }
+    }
+
     fn describe(&self) -> String {
         match self {
             Self::Text(text) => text.clone(),
@@ -165,6 +208,36 @@ mod tests {
 
     fn read(json: Value) -> McpToolResult {
         McpToolResult::from_json(json.as_object().expect("an object").clone())
+    }
+
+    #[test]
+    fn what_models_take_is_attached_and_the_rest_is_described() {
+        let output = read(json!({"content": [
+            {"type": "text", "text": "one"},
+            {"type": "image", "data": "AAEC", "mimeType": "image/png"},
+            {"type": "image", "data": "AAEC", "mimeType": "image/tiff"},
+            {"type": "audio", "data": "AAEC", "mimeType": "audio/wav"},
+            {"type": "resource", "resource": {"uri": "file:///a/b.pdf", "blob": "AAEC", "mimeType": "application/pdf"}},
+            {"type": "resource", "resource": {"uri": "file:///c", "blob": "AAEC"}},
+        ]}))
+        .into_output();
+        assert_eq!(output.value, "one\n[image/tiff, 3 bytes]\n[file:///c, 3 bytes]");
+        let bytes = [0, 1, 2];
+        assert_eq!(
+            output.attachments,
+            [
+                Attachment::image("image/png", &bytes),
+                Attachment::audio("audio/wav", &bytes),
+                Attachment::file("b.pdf", "application/pdf", &bytes),
+            ]
+        );
+    }
+
+    #[test]
+    fn structured_content_stands_for_its_text_but_loses_nothing_else() {
+        let content = json!([{"type": "text", "text": "{n: 2}"}, {"type": "image", "data": "AAEC", "mimeType": "image/png"}]);
+        let output = read(json!({"structuredContent": {"n": 2}, "content": content})).into_output();
+        assert_eq!((output.value, output.attachments.len()), (json!({"n": 2}), 1));
     }
 
     #[test]

@@ -24,10 +24,14 @@ pub struct McpServerStatus {
     pub next_attempt: Option<Duration>,
     /// The protocol revision that was agreed on.
     pub protocol_version: Option<String>,
+    /// Its purpose, as the configuration describes it.
+    pub description: Option<String>,
     /// The era that it is known to speak: `Stateless` or `Initialize`.
     pub era: Option<McpProtocol>,
     /// Number of tools it offers.
     pub tools: usize,
+    /// Tools whose definitions differ from those they had first, or that were accepted since.
+    pub changed_tools: Vec<McpToolChange>,
     /// Attempts to connect.
     pub attempts: u64,
     /// Times it was connected.
@@ -48,12 +52,42 @@ impl McpServerStatus {
             challenge: None,
             next_attempt: None,
             protocol_version: None,
+            description: None,
             era: None,
             tools: 0,
+            changed_tools: Vec::new(),
             attempts: 0,
             connects: 0,
             sessions: 0,
         }
+    }
+}
+
+/// A tool that a server changed under the same name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct McpToolChange {
+    /// Its name on the server.
+    pub tool: String,
+    /// The fingerprint that was accepted.
+    pub accepted: String,
+    /// The present fingerprint.
+    pub fingerprint: String,
+    /// Whether it is neither offered nor called until the change is accepted.
+    pub refused: bool,
+}
+
+impl McpToolChange {
+    /// The tool `tool` had the fingerprint `accepted`, and now has another.
+    #[must_use]
+    pub fn new(
+        tool: impl Into<String>,
+        accepted: impl Into<String>,
+        fingerprint: impl Into<String>,
+        refused: bool,
+    ) -> Self {
+        let (tool, accepted, fingerprint) = (tool.into(), accepted.into(), fingerprint.into());
+        Self { tool, accepted, fingerprint, refused }
     }
 }
 

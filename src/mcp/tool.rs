@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::{McpCall, McpServerManager};
-use crate::tasks::{Function, FunctionError};
+use super::{McpCall, McpServerManager, ProgressListener};
+use crate::tasks::{CallContext, Function, FunctionError};
 
 /// A tool of a connected server.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -21,6 +21,9 @@ pub struct McpTool {
     /// The JSON schema of its arguments.
     #[serde(rename = "inputSchema")]
     pub input_schema: Value,
+    /// Identifies its definition on the server: `sha256:` and the hash of its JSON, without `_meta` and with sorted keys.
+    /// Empty where the implementation takes none.
+    pub fingerprint: String,
     /// The server's name.
     pub server_name: String,
     /// The server's URL; `None` for a child process.
@@ -42,9 +45,17 @@ impl McpTool {
             original_name,
             description: description.into(),
             input_schema,
+            fingerprint: String::new(),
             server_name: server_name.into(),
             server_url: None,
         }
+    }
+
+    /// Sets the fingerprint.
+    #[must_use]
+    pub fn with_fingerprint(mut self, fingerprint: impl Into<String>) -> Self {
+        self.fingerprint = fingerprint.into();
+        self
     }
 
     /// This tool as a function of the task executor. A result that the server marks as an error fails the call with its
@@ -52,22 +63,42 @@ impl McpTool {
     #[must_use]
     pub fn into_function(self, manager: Arc<dyn McpServerManager>) -> Function {
         let Self { name, original_name, description, input_schema, server_name, .. } = self;
-        let call = move |args: Value| {
+        let call = move |context: CallContext, args: Value| {
             let manager = Arc::clone(&manager);
             let arguments = match args {
                 Value::Object(arguments) => arguments,
                 _ => Map::new(),
             };
-            let call = McpCall::new(server_name.clone(), original_name.clone()).with_arguments(arguments);
+            let mut call = McpCall::new(server_name.clone(), original_name.clone()).with_arguments(arguments);
+            call.deadline = context.deadline();
+            call.progress = Some(report_to(context));
             async move {
                 let result =
                     manager.call_tool(call).await.map_err(|error| FunctionError::new(error.to_string()))?;
                 if result.is_error {
                     return Err(FunctionError::new(result.text()));
                 }
-                Ok(result.into_value())
+                Ok(result.into_output())
             }
         };
-        Function::new(name, call).with_description(description).with_parameters(input_schema)
+        // The manager limits results.
+        Function::new_with_output(name, call)
+            .with_description(description)
+            .with_parameters(input_schema)
+            .with_max_result_bytes(usize::MAX)
     }
+
+    /// Size of the definition that a model is offered: name, description and schema as JSON, in bytes.
+    pub(super) fn definition_bytes(&self) -> usize {
+        json!({ "name": self.name, "description": self.description, "parameters": self.input_schema })
+            .to_string()
+            .len()
+    }
+}
+
+/// Reports the progress of a tool as that of the function's call.
+fn report_to(context: CallContext) -> ProgressListener {
+    Arc::new(move |progress, total, message| {
+        context.report_progress(json!({ "progress": progress, "total": total, "message": message }));
+    })
 }

@@ -24,7 +24,7 @@ pub use lazy_task::LazyTask;
 pub use panics::{catch_panic, panic_message};
 pub use permit_queue::PermitQueue;
 pub use semaphore::{OwnedPermit, ResizableSemaphore};
-pub use truncate::{json_excerpt, truncated};
+pub use truncate::{cut_middle, floor_char_boundary, json_excerpt, truncated};
 pub use usage_meter::UsageMeter;
 
 /// Statistics as the JSON that [`Component::counters`](crate::Component::counters) returns.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -12,11 +13,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{CallContext, FailureKind, ProgressListener};
+use super::{CallContext, FailureKind, FunctionOutput, ProgressListener};
 use crate::support::truncated;
 
 /// The future of an async function's call.
-pub type FunctionFuture = Pin<Box<dyn Future<Output = Result<Value, FunctionError>> + Send>>;
+pub type FunctionFuture = Pin<Box<dyn Future<Output = Result<FunctionOutput, FunctionError>> + Send>>;
 
 /// An error of a function; the model sees its message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +66,7 @@ pub enum FunctionBody {
     /// On the async runtime; it must not block. One that does occupies a worker of the runtime.
     Async(Arc<dyn Fn(CallContext, Value) -> FunctionFuture + Send + Sync>),
     /// On a thread from the executor's bounded pool; it may block.
-    Blocking(Arc<dyn Fn(CallContext, Value) -> Result<Value, FunctionError> + Send + Sync>),
+    Blocking(Arc<dyn Fn(CallContext, Value) -> Result<FunctionOutput, FunctionError> + Send + Sync>),
 }
 
 impl fmt::Debug for FunctionBody {
@@ -90,7 +91,10 @@ struct Inner {
     parameters: Value,
     metadata: Value,
     timeout: Option<Duration>,
+    max_result_bytes: Option<usize>,
     is_deferred: bool,
+    /// Whether a function that is offered on demand is offered by now.
+    offer: Option<FunctionOffer>,
     body: FunctionBody,
 }
 
@@ -111,6 +115,32 @@ impl Function {
     where
         F: Fn(CallContext, Value) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Value, E>> + Send + 'static,
+        E: Into<FunctionError>,
+    {
+        let output = move |context, args| {
+            let call = function(context, args);
+            async move { call.await.map(FunctionOutput::from) }
+        };
+        Self::new_with_output(name, output)
+    }
+
+    /// An async function that may return images, audio and files besides its value.
+    ///
+    /// ```
+    /// use arshai::llm::Attachment;
+    /// use arshai::tasks::{Function, FunctionError, FunctionOutput};
+    ///
+    /// let plot = Function::new_with_output("plot", |_context, _args| async {
+    ///     let png = b"...";
+    ///     let output = FunctionOutput::new("the plot is attached");
+    ///     Ok::<_, FunctionError>(output.with_attachment(Attachment::image("image/png", png)))
+    /// });
+    /// # let _ = plot;
+    /// ```
+    pub fn new_with_output<F, Fut, E>(name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(CallContext, Value) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<FunctionOutput, E>> + Send + 'static,
         E: Into<FunctionError>,
     {
         let function = move |context, args| -> FunctionFuture {
@@ -135,7 +165,8 @@ impl Function {
         F: Fn(CallContext, Value) -> Result<Value, E> + Send + Sync + 'static,
         E: Into<FunctionError>,
     {
-        let function = move |context, args| function(context, args).map_err(Into::into);
+        let function =
+            move |context, args| function(context, args).map(FunctionOutput::from).map_err(Into::into);
         Self::from_body(name, FunctionBody::Blocking(Arc::new(function)))
     }
 
@@ -192,7 +223,9 @@ impl Function {
             parameters: json!({"type": "object"}),
             metadata: Value::Null,
             timeout: None,
+            max_result_bytes: None,
             is_deferred: false,
+            offer: None,
             body,
         }))
     }
@@ -236,6 +269,21 @@ impl Function {
         self
     }
 
+    /// Sets the maximum size of a result, in bytes of JSON, instead of the executor's.
+    #[must_use]
+    pub fn with_max_result_bytes(mut self, max: usize) -> Self {
+        Arc::make_mut(&mut self.0).max_result_bytes = Some(max);
+        self
+    }
+
+    /// Offers the function to models only once `offer` says so, for example because a search has found it. It can be
+    /// called before.
+    #[must_use]
+    pub fn with_offer(mut self, offer: FunctionOffer) -> Self {
+        Arc::make_mut(&mut self.0).offer = Some(offer);
+        self
+    }
+
     /// Defers calls until the model's response is complete, instead of starting them while it streams.
     #[must_use]
     pub fn with_deferred_start(mut self) -> Self {
@@ -273,6 +321,18 @@ impl Function {
         self.0.timeout
     }
 
+    /// The maximum size of a result, if set.
+    #[must_use]
+    pub fn max_result_bytes(&self) -> Option<usize> {
+        self.0.max_result_bytes
+    }
+
+    /// Whether models are offered it now.
+    #[must_use]
+    pub fn is_offered(&self) -> bool {
+        self.0.offer.as_ref().is_none_or(FunctionOffer::is_made)
+    }
+
     /// Whether calls are deferred until the model's response is complete.
     #[must_use]
     pub fn is_deferred(&self) -> bool {
@@ -295,6 +355,29 @@ impl fmt::Debug for Function {
     }
 }
 
+/// Whether a function that is offered on demand is offered by now. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct FunctionOffer(Arc<AtomicBool>);
+
+impl FunctionOffer {
+    /// Not made yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Offers the function from the next request on.
+    pub fn make(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether it was made.
+    #[must_use]
+    pub fn is_made(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// Maximum number of bytes of serde's message, which may repeat the arguments.
 const MAX_MISMATCH_BYTES: usize = 300;
 
@@ -311,8 +394,9 @@ fn parse<A: DeserializeOwned>(args: &Value) -> Result<A, FunctionError> {
     })
 }
 
-fn to_value<R: Serialize>(result: R) -> Result<Value, FunctionError> {
+fn to_value<R: Serialize>(result: R) -> Result<FunctionOutput, FunctionError> {
     serde_json::to_value(result)
+        .map(FunctionOutput::from)
         .map_err(|error| FunctionError::new(format!("failed to serialize the result: {error}")))
 }
 
@@ -334,6 +418,23 @@ impl Functions {
     #[must_use]
     pub fn with(mut self, function: Function) -> Self {
         Arc::make_mut(&mut self.by_name).insert(function.name().to_owned(), function);
+        self
+    }
+
+    /// Adds the functions of `others` whose names are not taken.
+    #[must_use]
+    pub fn with_others(mut self, others: Functions) -> Self {
+        let by_name = Arc::make_mut(&mut self.by_name);
+        for (name, function) in Arc::unwrap_or_clone(others.by_name) {
+            by_name.entry(name).or_insert(function);
+        }
+        self
+    }
+
+    /// Removes the function of that name, if there is one.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        Arc::make_mut(&mut self.by_name).remove(name);
         self
     }
 
@@ -361,6 +462,11 @@ impl Functions {
         let mut all: Vec<_> = self.by_name.values().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all.into_iter()
+    }
+
+    /// The functions that models are [offered](Function::is_offered) now, sorted by name.
+    pub fn offered(&self) -> impl Iterator<Item = &Function> {
+        self.iter().filter(|function| function.is_offered())
     }
 
     /// Number of functions.

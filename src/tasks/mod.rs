@@ -9,7 +9,9 @@ mod call;
 mod context;
 mod function;
 mod outcome;
+mod output;
 mod progressive;
+mod provider;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,12 +27,14 @@ use crate::error::Result;
 
 pub use call::{FunctionCall, FunctionExecutionInput};
 pub use context::{CallContext, NestedExecution, Progress, ProgressListener};
-pub use function::{Function, FunctionBody, FunctionError, FunctionFuture, Functions};
+pub use function::{Function, FunctionBody, FunctionError, FunctionFuture, FunctionOffer, Functions};
 pub use outcome::{
     BackgroundInitiated, FailureKind, FunctionExecutionResult, FunctionFailure, FunctionOutcome,
     FunctionResult,
 };
+pub use output::FunctionOutput;
 pub use progressive::{FunctionTask, StreamingExecutionState};
+pub use provider::FunctionProvider;
 
 /// Debug output identifies the call only; arguments and results are parts of conversations and do not belong in logs.
 macro_rules! debug_without_arguments {

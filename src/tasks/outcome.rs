@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{FunctionCall, FunctionError};
+use super::{FunctionCall, FunctionError, FunctionOutput};
+use crate::llm::Attachment;
 use crate::support::{json_excerpt, truncated};
 
 /// Maximum number of bytes of a name, an id or arguments that a message repeats.
@@ -34,6 +35,9 @@ pub struct FunctionResult {
     pub call_id: Option<String>,
     /// The returned value.
     pub result: Value,
+    /// Images, audio and files that were returned besides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<Attachment>,
 }
 
 /// A background call that was started.
@@ -96,11 +100,12 @@ pub enum FailureKind {
 }
 
 impl FunctionOutcome {
-    /// `call` returned `result`.
+    /// `call` returned `output`.
     #[must_use]
-    pub fn completed(call: FunctionCall, result: Value) -> Self {
+    pub fn completed(call: FunctionCall, output: impl Into<FunctionOutput>) -> Self {
         let FunctionCall { name, args, call_id, .. } = call;
-        Self::Completed(FunctionResult { index: 0, name, args, call_id, result })
+        let FunctionOutput { value: result, attachments } = output.into();
+        Self::Completed(FunctionResult { index: 0, name, args, call_id, result, attachments })
     }
 
     /// `call` was started in the background; worded as in Python arshai.

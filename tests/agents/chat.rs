@@ -9,7 +9,6 @@ use std::time::Duration;
 use arshai::agent::{Agent, AgentInput, ChatAgent};
 use arshai::contract::doubles::{FailingMemory, ScriptedLlm};
 use arshai::llm::{ChatRequest, ChatResponse, Message, ToolCall};
-use arshai::memory::MemoryInput;
 use arshai::tasks::{Function, Functions};
 use arshai::{Arshai, Config, Error, ErrorKind};
 use serde_json::{Value, json};
@@ -29,7 +28,7 @@ fn echo() -> Function {
 fn tool_messages(request: &ChatRequest) -> Vec<(&str, &str)> {
     fn tool(message: &Message) -> Option<(&str, &str)> {
         match message {
-            Message::Tool { call_id, content } => Some((call_id, content)),
+            Message::Tool { call_id, content, .. } => Some((call_id, content)),
             _ => None,
         }
     }
@@ -90,17 +89,11 @@ async fn a_conversation_is_remembered_from_turn_to_turn_and_apart_from_others() 
         let input = AgentInput::new(message).in_conversation(conversation);
         assert_eq!(agent.process(input).await.expect("an answer").memory_error, None);
     }
-    let systems: Vec<String> = model
-        .requests()
-        .iter()
-        .map(|request| match &request.messages[0] {
-            Message::System { content } => content.clone(),
-            other => panic!("{other:?}"),
-        })
-        .collect();
-    assert!(!systems[0].contains("Ada"));
-    assert!(systems[1].contains("- User: I am Ada\n  Assistant: Hello Ada"), "{}", systems[1]);
-    assert!(!systems[2].contains("Ada"));
+    let requests = model.requests();
+    let seen: Vec<_> = requests.iter().map(|request| &request.messages[1..]).collect();
+    let [ada, hello, who] =
+        [Message::user("I am Ada"), Message::assistant("Hello Ada"), Message::user("who am I?")];
+    assert_eq!(seen, [&[ada.clone()][..], &[ada, hello, who.clone()], &[who]]);
 }
 
 #[tokio::test]
@@ -136,13 +129,12 @@ async fn memory_that_fails_does_not_lose_the_answer() {
 }
 
 #[tokio::test]
-async fn a_failing_model_fails_the_turn_and_memory_is_unchanged() {
+async fn a_failing_model_fails_the_turn() {
     let model = Arc::new(ScriptedLlm::new([Err(Error::new(ErrorKind::Overloaded, "test", "busy"))]));
     let runtime = runtime();
     let agent = agent(&runtime, &model);
     let error = agent.process(AgentInput::new("hello").in_conversation("c")).await.expect_err("busy");
     assert_eq!(error.kind(), ErrorKind::Overloaded);
-    assert_eq!(runtime.memory().stats().entries, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,9 +193,6 @@ async fn dropping_the_turn_cancels_its_tools() {
     while running.load(Ordering::SeqCst) > 0 {
         tokio::task::yield_now().await;
     }
-    assert!(
-        runtime.memory().retrieve(&MemoryInput::working_memory("c")).await.expect("retrieved").is_empty()
-    );
 }
 
 #[tokio::test]

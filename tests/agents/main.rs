@@ -1,5 +1,6 @@
 //! Agents against a scripted model, the real executor and the real in-process memory.
 
 mod chat;
+mod conversation;
 mod streaming;
 mod working_memory;

@@ -20,13 +20,14 @@ const FLAGS: [Option<&str>; 4] = [
 
 /// A value that each key takes: in a variable, and in a file.
 fn sample(key: &str) -> Option<(&'static str, &'static str)> {
-    const SAMPLES: [(&str, &str); 6] = [
+    const SAMPLES: [(&str, &str); 7] = [
         ("7", "7"),
         ("true", "true"),
         ("https://host.example/1", "\"https://host.example/1\""),
         ("redis://host/1", "\"redis://host/1\""),
         ("text", "\"text\""),
         ("text", "[\"text\"]"),
+        ("refuse", "\"refuse\""),
     ];
     if key.ends_with(".backend") {
         // Any other name would have to be registered.

@@ -248,3 +248,37 @@ fn an_mcp_server_is_reached_by_url_or_started_by_command() {
     assert_eq!((servers[0].timeout.as_secs(), servers[1].timeout.as_secs()), (7, 5));
     assert_eq!((servers[0].max_retries, servers[1].max_retries), (None, Some(0)));
 }
+
+#[test]
+fn guards_are_set_for_all_mcp_servers_and_for_one() {
+    let text = "[mcp]\nenabled = true\nguards = { max_tools = 20, max_pages = 7 }\n\
+                servers = [{ name = \"a\", url = \"https://a\", guards = { max_tools = 5 } }, { name = \"b\", url = \"https://b\" }]\n";
+    let config = load_file("a.toml", text).expect("valid");
+    let guards: Vec<_> =
+        config.mcp.servers.iter().map(|server| config.mcp.guards.with_overrides(&server.guards)).collect();
+    assert_eq!([guards[0].max_tools, guards[1].max_tools], [5, 20]);
+    assert_eq!([guards[0].max_pages, guards[1].max_pages], [7, 7]);
+    assert_eq!(config.explain().get("mcp.guards.max_tools").expect("explained").value, "20");
+    assert_eq!(config.explain().get("mcp.servers").expect("explained").value, "a (guards.max_tools = 5), b");
+}
+
+#[test]
+fn an_invalid_guard_of_an_mcp_server_is_named() {
+    for (guards, name) in [
+        ("{ max_tools = 0 }", "mcp.servers[0].guards.max_tools"),
+        ("{ max_schema_bytes = \"many\" }", "mcp.servers[0].guards.max_schema_bytes"),
+        ("7", "mcp.servers[0].guards"),
+    ] {
+        let problems =
+            problems(load_server(&format!("{{ name = \"a\", url = \"https://a\", guards = {guards} }}")));
+        assert_eq!(problems[0].name, name, "{}", problems[0]);
+    }
+    let config =
+        load_server("{ name = \"a\", url = \"https://a\", guards = { max_tols = 3 } }").expect("a warning");
+    assert!(config.warnings()[0].contains("mcp.servers[0].guards.max_tols"), "{}", config.warnings()[0]);
+    assert!(
+        config.warnings()[0].ends_with("did you mean mcp.servers[0].guards.max_tools?"),
+        "{}",
+        config.warnings()[0]
+    );
+}

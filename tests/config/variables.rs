@@ -127,7 +127,7 @@ fn every_key_has_a_variable_made_of_its_path() {
     let server = ("MCP_SERVER_URL", "https://mcp.example.com/mcp");
     for value in Config::default().explain().values.into_iter().filter(|value| value.key != "mcp.servers") {
         let name = format!("ARSHAI_{}", value.key.to_uppercase().replace('.', "__"));
-        let sources = ["1", "https://h/1", "redis://h/1"].map(|given| {
+        let sources = ["1", "https://h/1", "redis://h/1", "refuse"].map(|given| {
             let config = Config::from_vars(vars([server, (&name, given)])).ok()?;
             Some(config.explain().get(&value.key)?.source.to_string())
         });

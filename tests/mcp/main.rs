@@ -1,12 +1,15 @@
 //! MCP servers that others wrote, under one manager: the npm package `server-everything` and a server of the official
 //! Python SDK, over HTTP and as child processes; and servers that misbehave.
 
+mod agents;
 mod authorization;
 mod calls;
 mod eras;
+mod fake;
 mod faults;
 mod http;
 mod http_faults;
+mod manager;
 mod scripted;
 mod servers;
 mod streams;

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use arshai::agent::{Agent as _, AgentInput};
 use arshai::backends::memory::RedisMemoryManager;
 use arshai::backends::redis::RedisValue;
-use arshai::memory::{MemoryInput, MemoryManager, MemoryType};
-use arshai::{BuildContext, Config};
+use arshai::contract::doubles::ScriptedLlm;
+use arshai::llm::{ChatResponse, Message};
+use arshai::memory::{MemoryInput, MemoryManager, MemoryType, WorkingMemory};
+use arshai::{Arshai, BuildContext, Config};
 use arshai_test_support::{PythonPeer, RedisServer};
 use serde_json::{Value, json};
 
@@ -14,7 +17,7 @@ use crate::config;
 struct Both {
     rust: RedisMemoryManager,
     python: PythonPeer,
-    _server: RedisServer,
+    server: RedisServer,
 }
 
 const TEXTS: [&str; 5] =
@@ -29,7 +32,7 @@ impl Both {
         config.memory.ttl = std::time::Duration::from_secs(1_000);
         let rust =
             RedisMemoryManager::from_context(&BuildContext::new(Arc::new(config))).expect("it is valid");
-        Self { rust, python: PythonPeer::start(&server.url()), _server: server }
+        Self { rust, python: PythonPeer::start(&server.url()), server }
     }
 
     fn python(&mut self, op: &str, kind: MemoryType, more: Value) -> Value {
@@ -134,4 +137,27 @@ async fn keys_read_the_same_from_both() {
     client.set_key("k", "سلام", None).await.expect("it sets");
     assert_eq!(both.python.call(&json!({"op": "get_key", "key": "k"}))["ok"], json!("سلام"));
     assert_eq!(both.rust.client().get_key("missing").await.expect("it reads"), None);
+}
+
+#[tokio::test]
+async fn a_conversation_of_a_chat_agent_is_a_working_memory_that_python_reads_and_writes() {
+    let mut both = Both::start();
+    let model =
+        Arc::new(ScriptedLlm::new(["hello Ada", "again"].map(|text| Ok(ChatResponse::from_text(text)))));
+    let mut config: Config = config(both.server.url().as_str());
+    config.memory.backend = "redis".into();
+    let runtime = Arshai::builder(config).build().expect("the configuration is valid");
+    let agent = runtime.chat_agent(Arc::clone(&model) as _, "be helpful");
+    let say = |text: &str| agent.process(AgentInput::new(text).in_conversation("a"));
+    assert_eq!(say("I am\nAda").await.expect("an answer").memory_error, None);
+    let texts = both.python("retrieve", MemoryType::WorkingMemory, json!({}));
+    let text = texts[0].as_str().expect("a text").to_owned();
+    assert!(text.starts_with(WorkingMemory::initialize_memory().as_str().trim_end()), "{text}");
+    assert!(text.contains(r#"I am\nAda"#) && text.contains("hello Ada"), "{text}");
+    both.python("update", MemoryType::WorkingMemory, json!({"data": [format!("Ada likes tea\n\n{text}")]}));
+    say("and?").await.expect("an answer");
+    let request = &model.requests()[1];
+    assert!(matches!(&request.messages[0], Message::System { content } if content.contains("Ada likes tea")));
+    let earlier = [Message::user("I am\nAda"), Message::assistant("hello Ada"), Message::user("and?")];
+    assert_eq!(request.messages[1..], earlier);
 }

@@ -11,8 +11,8 @@ use arshai::contract::tasks::{Setup, suite};
 use arshai::support::{catch_panic, panic_message};
 use arshai::tasks::{
     BackgroundFailure, BackgroundFailureListener, CallContext, FailureKind, FunctionBody, FunctionCall,
-    FunctionError, FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome, FunctionTask, Functions,
-    NestedExecution, TaskCapabilities, TaskExecutor, TaskStats,
+    FunctionError, FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome, FunctionOutput,
+    FunctionTask, Functions, NestedExecution, TaskCapabilities, TaskExecutor, TaskStats,
 };
 use arshai::{Arshai, CloseReport, Component, Config, Deadline, Health, LimitUsage, Registry, ShutdownPhase};
 use async_trait::async_trait;
@@ -125,7 +125,7 @@ impl SpawningExecutor {
     }
 }
 
-async fn run(context: CallContext, stop: CancellationToken, args: Value) -> Result<Value, Failure> {
+async fn run(context: CallContext, stop: CancellationToken, args: Value) -> Result<FunctionOutput, Failure> {
     let _cancel_at_end = context.cancellation().clone().drop_guard();
     let (function, deadline) = (context.function().clone(), context.deadline());
     let work = async {

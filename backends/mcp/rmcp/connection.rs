@@ -14,13 +14,14 @@ use tokio::sync::Mutex;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
+use super::catalog::Catalog;
 use super::errors::{call_error, is_session_lost};
 use super::handler::Handler;
 use super::headers::CallHeaders;
 use super::state::LastError;
 use super::stdio::ServerProcess;
 use super::subscription::Subscribed;
-use crate::mcp::{McpCall, McpGuards, McpToolResult};
+use crate::mcp::{McpCall, McpToolResult};
 use crate::{Deadline, Error, ErrorKind, Result};
 
 pub(super) type Service = RunningService<RoleClient, Handler>;
@@ -93,7 +94,7 @@ impl Connection {
         call: McpCall,
         headers: CallHeaders,
         deadline: Deadline,
-        guards: &McpGuards,
+        catalog: &Catalog,
     ) -> Result<McpToolResult> {
         let _held = self.calls.token();
         let McpCall { server, tool, arguments, idle_timeout, meta, progress, .. } = call;
@@ -124,10 +125,7 @@ impl Connection {
         let result = answered.map_err(|error| self.failed(&server, error, has_credentials))?;
         let json = result_json(&server, &result)?;
         let bytes = serde_json::to_vec(&json).map_or(0, |json| json.len());
-        if bytes > guards.max_result_bytes {
-            let message = format!("result of {bytes} bytes exceeds {}", guards.max_result_bytes);
-            return Err(Error::new(ErrorKind::TooLarge, format!("mcp:{server}"), message));
-        }
+        catalog.check_result(bytes)?;
         if json.contains_key("inputRequests") {
             let message = "the tool asks for input, which this client does not provide";
             return Err(Error::new(ErrorKind::Unsupported, format!("mcp:{server}"), message));

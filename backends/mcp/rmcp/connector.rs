@@ -35,6 +35,15 @@ pub(super) struct Connector {
 }
 
 impl Connector {
+    /// The same within these limits.
+    pub(super) fn with_guards(&self, guards: McpGuards) -> Self {
+        let mut connector = Self { guards, ..self.clone() };
+        if let Some(http) = &mut connector.http {
+            http.max_bytes = connector.guards.max_result_bytes.saturating_mul(4);
+        }
+        connector
+    }
+
     /// Connects in the era that `protocol` names; `Auto` probes the stateless era first and falls back to the handshake
     /// of earlier revisions on a connection of its own, because servers answer the probe in every way: with an error, an
     /// empty result, HTTP 500, silence, or by exiting.

@@ -7,6 +7,7 @@ use rmcp::model::{ClientRequest, ListToolsRequest, PaginatedRequestParams};
 use serde_json::Value;
 
 use super::connection::{Connection, result_json};
+use super::fingerprint::fingerprint;
 use crate::mcp::{McpGuards, McpTool};
 use crate::{Error, ErrorKind, Result};
 
@@ -14,6 +15,8 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Default)]
 pub(super) struct ToolList {
     pub(super) tools: Vec<McpTool>,
+    /// Number of pages it came in.
+    pub(super) pages: usize,
     /// How long it may be used without asking again, where the server says so.
     pub(super) ttl: Option<Duration>,
 }
@@ -43,6 +46,7 @@ impl Connection {
         let mut cursor: Option<String> = None;
         for _ in 0..guards.max_pages {
             let page = self.list_page(server, cursor).await?;
+            list.pages += 1;
             list.ttl = match (list.ttl, page.ttl) {
                 (Some(one), Some(other)) => Some(one.min(other)),
                 (one, other) => one.or(other),
@@ -54,7 +58,9 @@ impl Connection {
                     return Ok(list);
                 }
                 match guards.check_tool(server, &tool) {
-                    Ok(tool) if names.insert(tool.original_name.clone()) => list.tools.push(tool),
+                    Ok(checked) if names.insert(checked.original_name.clone()) => {
+                        list.tools.push(checked.with_fingerprint(fingerprint(tool)));
+                    }
                     Ok(tool) => tracing::warn!(
                         mcp.server = server,
                         tool = tool.original_name,

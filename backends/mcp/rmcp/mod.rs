@@ -1,9 +1,12 @@
 //! MCP servers over `rmcp`: HTTP over the runtime's own transport, and child processes.
 
 mod authorization;
+mod calls;
+mod catalog;
 mod connection;
 mod connector;
 mod errors;
+mod fingerprint;
 mod handler;
 mod headers;
 mod http_client;
@@ -11,6 +14,7 @@ mod http_response;
 mod listing;
 #[cfg(feature = "mcp-oauth")]
 mod oauth;
+mod replace;
 mod resume;
 mod server;
 mod state;
@@ -21,22 +25,24 @@ mod supervisor;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
+use crate::config::{McpConfig, McpServerConfig};
 use crate::http::HttpTransport;
 use crate::mcp::{
-    InMemoryMcpCredentials, McpCall, McpGuards, McpServerHealth, McpServerManager, McpServerStatus, McpTool,
-    McpToolResult, ToolNames,
+    InMemoryMcpCredentials, McpCall, McpCredentialStore, McpServerHealth, McpServerManager, McpServerStatus,
+    McpTool, McpToolResult, ToolBudget, ToolNames,
 };
 use crate::{
-    BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
-    ShutdownPhase,
+    BuildContext, CloseReport, Component, ComponentRegistrar, Deadline, Error, ErrorKind, Health, LimitUsage,
+    Result, ShutdownPhase,
 };
+use catalog::Catalog;
 use connector::Connector;
 use http_client::HttpSettings;
 use server::Server;
@@ -47,13 +53,16 @@ const COMPONENT: &str = "mcp";
 ///
 /// Both eras of the protocol are spoken: the stateless one (revision 2026-07-28) and the handshake of earlier revisions,
 /// detected for each server and remembered.
-#[derive(Debug)]
 pub struct RmcpServerManager {
-    enabled: bool,
-    servers: Vec<Arc<Server>>,
-    /// Attempts that `initialize` waits for, in the order of the servers.
-    attempts: Vec<u64>,
-    connect_timeout: Duration,
+    config: McpConfig,
+    connector: Connector,
+    credentials: Arc<dyn McpCredentialStore>,
+    names: Arc<Mutex<ToolNames>>,
+    servers: RwLock<Arc<[Arc<Server>]>>,
+    /// Held while the servers are replaced.
+    replacing: tokio::sync::Mutex<()>,
+    registrar: ComponentRegistrar,
+    closed: CancellationToken,
     streams: Option<Arc<dyn HttpTransport>>,
 }
 
@@ -67,40 +76,59 @@ impl RmcpServerManager {
     /// # Errors
     /// [`ErrorKind::Config`] for a header or token that HTTP does not allow.
     pub fn from_context(context: &BuildContext) -> Result<Self> {
-        let (config, guards) = (&context.config.mcp, McpGuards::default());
+        let config = context.config.mcp.clone();
         let streams = streams::transport(context)?;
         let http = context.http.clone().map(|calls| HttpSettings {
             streams: streams.clone().unwrap_or_else(|| Arc::clone(&calls)),
             calls,
             authorization: None,
             call_timeout: config.connection_timeout,
-            max_bytes: guards.max_result_bytes.saturating_mul(4),
+            max_bytes: usize::MAX,
             deny_private_addresses: config.deny_private_addresses,
         });
-        let connector = Connector { http, inherited: Arc::new(config.inherited_env.clone()), guards };
-        let names = Arc::new(Mutex::new(ToolNames::default()));
-        let connect_timeout = config.connection_timeout;
-        let configs = config.servers.iter().filter(|_| config.enabled);
-        let attempts = configs
-            .clone()
-            .map(|server| u64::from(server.max_retries.unwrap_or(config.default_max_retries)).max(1));
-        let credentials =
-            context.mcp_credentials.clone().unwrap_or_else(|| Arc::new(InMemoryMcpCredentials::default()));
-        let servers = configs.map(|server| {
-            let (connector, names) = (connector.clone(), Arc::clone(&names));
-            let server = Server::new(server.clone(), connector, connect_timeout, names, &credentials)?;
-            Ok(Arc::new(server))
-        });
-        let servers = servers.collect::<Result<Vec<_>>>()?;
-        for server in &servers {
-            context.register(Arc::clone(server) as Arc<dyn Component>);
+        let inherited = Arc::new(config.inherited_env.clone());
+        let credentials = context.mcp_credentials.clone();
+        let manager = Self {
+            connector: Connector { http, inherited, guards: config.guards.clone() },
+            credentials: credentials.unwrap_or_else(|| Arc::new(InMemoryMcpCredentials::default())),
+            names: Arc::default(),
+            servers: RwLock::new(Arc::default()),
+            replacing: tokio::sync::Mutex::default(),
+            registrar: context.registrar(),
+            closed: CancellationToken::new(),
+            streams,
+            config,
+        };
+        let configs = manager.config.servers.iter().filter(|_| manager.config.enabled);
+        let servers: Arc<[_]> = configs.map(|config| manager.build(config.clone())).collect::<Result<_>>()?;
+        for server in servers.iter() {
+            manager.registrar.register(Arc::clone(server) as Arc<dyn Component>);
         }
-        Ok(Self { enabled: config.enabled, servers, attempts: attempts.collect(), connect_timeout, streams })
+        *manager.servers.write() = servers;
+        Ok(manager)
     }
 
-    fn server(&self, name: &str) -> Result<&Arc<Server>> {
-        self.servers.iter().find(|server| server.config.name == name).ok_or_else(|| {
-            let names: Vec<_> = self.servers.iter().map(|server| server.config.name.as_str()).collect();
+    /// A server that is not connected yet.
+    fn build(&self, config: McpServerConfig) -> Result<Arc<Server>> {
+        let guards = self.config.guards.with_overrides(&config.guards);
+        let catalog = Catalog::new(&config, self.config.tool_changes, guards, Arc::clone(&self.names));
+        let (connector, timeout) = (self.connector.clone(), self.config.connection_timeout);
+        Ok(Arc::new(Server::new(config, connector, timeout, catalog, &self.credentials)?))
+    }
+
+    /// Attempts to connect that are waited for.
+    fn attempts(&self, config: &McpServerConfig) -> u64 {
+        u64::from(config.max_retries.unwrap_or(self.config.default_max_retries)).max(1)
+    }
+
+    fn current(&self) -> Arc<[Arc<Server>]> {
+        Arc::clone(&self.servers.read())
+    }
+
+    fn server(&self, name: &str) -> Result<Arc<Server>> {
+        let servers = self.current();
+        servers.iter().find(|server| server.config.name == name).cloned().ok_or_else(|| {
+            let names: Vec<_> = servers.iter().map(|server| server.config.name.as_str()).collect();
             let message = format!("unknown MCP server {name:?}; configured: {}", names.join(", "));
             Error::new(ErrorKind::NotFound, COMPONENT, message).not_sent()
         })
@@ -110,21 +138,25 @@ impl RmcpServerManager {
 #[async_trait]
 impl McpServerManager for RmcpServerManager {
     fn is_enabled(&self) -> bool {
-        self.enabled
+        !self.current().is_empty()
     }
 
     async fn initialize(&self, deadline: Deadline) -> Result<()> {
+        let servers = self.current();
+        let attempts = |server: &Arc<Server>| self.attempts(&server.config);
         // 1.5 times what all attempts may take, whatever a server does between them.
-        let attempts = self.attempts.iter().copied().max().unwrap_or_default();
-        let budget =
-            self.connect_timeout.mul_f64(1.5).saturating_mul(u32::try_from(attempts).unwrap_or(u32::MAX));
-        let settled = self.servers.iter().zip(&self.attempts).map(|(server, attempts)| {
+        let most = servers.iter().map(attempts).max().unwrap_or_default();
+        let budget = self
+            .config
+            .connection_timeout
+            .mul_f64(1.5)
+            .saturating_mul(u32::try_from(most).unwrap_or(u32::MAX));
+        let settled = servers.iter().map(|server| {
             server.start();
-            server.settled(*attempts)
+            server.settled(attempts(server))
         });
         let _ = deadline.capped(budget).run(COMPONENT, "connecting to MCP servers", join_all(settled)).await;
-        let missing: Vec<_> = self
-            .servers
+        let missing: Vec<_> = servers
             .iter()
             .filter(|server| server.config.required && server.status().health != McpServerHealth::Healthy)
             .map(|server| server.config.name.clone())
@@ -137,25 +169,37 @@ impl McpServerManager for RmcpServerManager {
     }
 
     fn get_all_available_tools(&self) -> Vec<McpTool> {
-        self.servers.iter().flat_map(|server| server.tools().to_vec()).collect()
+        self.current().iter().flat_map(|server| server.tools().to_vec()).collect()
     }
 
     async fn call_tool(&self, call: McpCall) -> Result<McpToolResult> {
-        self.server(&call.server)?.call(call).await
+        self.call(call).await
     }
 
     async fn health_check(&self, deadline: Deadline) -> Vec<McpServerStatus> {
-        join_all(self.servers.iter().map(|server| server.check(deadline))).await
+        join_all(self.current().iter().map(|server| server.check(deadline))).await
     }
 
     fn servers(&self) -> Vec<McpServerStatus> {
-        self.servers.iter().map(|server| server.status()).collect()
+        self.current().iter().map(|server| server.status()).collect()
     }
 
     async fn reconnect(&self, server: &str, deadline: Deadline) -> Result<()> {
         let server = self.server(server)?;
         server.start();
         server.reconnect(deadline).await
+    }
+
+    async fn set_servers(&self, servers: Vec<McpServerConfig>, deadline: Deadline) -> Result<()> {
+        self.replace(servers, deadline).await
+    }
+
+    fn accept_tool(&self, server: &str, tool: &str) -> Result<()> {
+        self.server(server)?.accept(tool)
+    }
+
+    fn tool_budget(&self) -> ToolBudget {
+        ToolBudget::new(self.config.max_offered_bytes, self.config.always_offer.clone())
     }
 
     async fn begin_authorization(
@@ -195,7 +239,7 @@ impl Component for RmcpServerManager {
     }
 
     fn counters(&self) -> Value {
-        json!({ "servers": self.servers.len(), "connected": self.connected_servers().len() })
+        json!({ "servers": self.current().len(), "connected": self.connected_servers().len() })
     }
 
     async fn health(&self, _: Deadline) -> Health {
@@ -203,7 +247,13 @@ impl Component for RmcpServerManager {
     }
 
     async fn close(&self, deadline: Deadline) -> CloseReport {
-        let reports = join_all(self.servers.iter().map(|server| server.close(deadline))).await;
+        // Under the lock: a replacement that comes later finds it closed.
+        let servers = {
+            let servers = self.servers.write();
+            self.closed.cancel();
+            Arc::clone(&servers)
+        };
+        let reports = join_all(servers.iter().map(|server| server.close(deadline))).await;
         if let Some(streams) = &self.streams {
             streams.close(deadline).await;
         }
@@ -214,6 +264,12 @@ impl Component for RmcpServerManager {
 
 impl Drop for RmcpServerManager {
     fn drop(&mut self) {
-        self.servers.iter().for_each(|server| server.stop());
+        self.current().iter().for_each(|server| server.stop());
+    }
+}
+
+impl std::fmt::Debug for RmcpServerManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RmcpServerManager").field("servers", &self.current()).finish_non_exhaustive()
     }
 }

@@ -5,23 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
 use super::authorization::{authorization, not_configured};
+use super::catalog::Catalog;
 use super::connection::Connection;
 use super::connector::Connector;
 use super::errors::CHALLENGE;
 use super::headers::{CallHeaders, server_headers};
 use super::state::State;
 use crate::config::McpServerConfig;
-use crate::mcp::{
-    McpCall, McpCredentialStore, McpServerHealth, McpServerStatus, McpTool, McpToolResult, ToolNames,
-};
-use crate::support::{LazyTask, ResizableSemaphore};
+use crate::mcp::{McpCall, McpCredentialStore, McpServerHealth, McpServerStatus, McpTool, McpToolResult};
+use crate::support::{LazyTask, OwnedPermit, ResizableSemaphore};
 use crate::{
     CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase,
     unsupported_limit_error,
@@ -35,13 +32,23 @@ pub(super) struct Server {
     pub(super) config: McpServerConfig,
     pub(super) connector: Connector,
     pub(super) connect_timeout: Duration,
-    pub(super) names: Arc<Mutex<ToolNames>>,
+    pub(super) catalog: Catalog,
     calls: ResizableSemaphore,
     pub(super) state: watch::Sender<State>,
     /// Wakes the supervisor to drop the connection and reconnect.
     pub(super) reconnect: Notify,
+    /// Wakes the supervisor to fetch the tool list.
+    pub(super) relist: Notify,
     pub(super) stop: CancellationToken,
     supervisor: LazyTask,
+}
+
+/// A call that may be sent.
+pub(super) struct Admission {
+    connection: Arc<Connection>,
+    headers: CallHeaders,
+    deadline: Deadline,
+    _permit: OwnedPermit,
 }
 
 impl Server {
@@ -49,7 +56,7 @@ impl Server {
         config: McpServerConfig,
         mut connector: Connector,
         connect_timeout: Duration,
-        names: Arc<Mutex<ToolNames>>,
+        catalog: Catalog,
         credentials: &Arc<dyn McpCredentialStore>,
     ) -> Result<Self> {
         server_headers(&config)?;
@@ -63,9 +70,10 @@ impl Server {
             config,
             connector,
             connect_timeout,
-            names,
+            catalog,
             state: watch::Sender::new(State::default()),
             reconnect: Notify::new(),
+            relist: Notify::new(),
             stop,
             supervisor: LazyTask::default(),
         })
@@ -179,37 +187,26 @@ impl Server {
         self.state.send_replace(State::default());
     }
 
-    pub(super) async fn call(&self, call: McpCall) -> Result<McpToolResult> {
-        let span = tracing::info_span!(
-            "mcp.call",
-            mcp.server = self.config.name,
-            mcp.method.name = "tools/call",
-            gen_ai.operation.name = "execute_tool",
-            gen_ai.tool.name = call.tool,
-            mcp.protocol.version = tracing::field::Empty,
-            error.type = tracing::field::Empty,
-        );
-        let result = self.call_tool(call).instrument(span.clone()).await;
-        if let Err(error) = &result {
-            span.record("error.type", tracing::field::debug(error.kind()));
-        }
-        result
-    }
-
-    async fn call_tool(&self, call: McpCall) -> Result<McpToolResult> {
-        let headers = self.check_call(&call)?;
+    /// Waits until `call` may be sent. A server that is known to be down fails the call before it waits for a permit.
+    /// Dropping the future leaves the queue.
+    pub(super) async fn admit(&self, call: &McpCall) -> Result<Admission> {
+        let headers = self.check_call(call)?;
         let own = Deadline::after(self.config.timeout);
         let deadline = call.deadline.map_or(own, |deadline| deadline.min(own));
-        // A server that is known to be down fails the call before it waits for a permit.
         self.recovered(deadline).await?;
         let waiting = deadline.run("mcp", "waiting for a call permit", self.calls.acquire_owned()).await;
-        let _permit =
+        let permit =
             waiting.map_err(|error| error.with_context("setting", "mcp.max_concurrency").not_sent())??;
         let connection = self.recovered(deadline).await?;
+        Ok(Admission { connection, headers, deadline, _permit: permit })
+    }
+
+    pub(super) async fn call_tool(&self, call: McpCall, admission: Admission) -> Result<McpToolResult> {
+        let Admission { connection, headers, deadline, _permit } = admission;
         tracing::Span::current().record("mcp.protocol.version", connection.protocol_version());
         // rmcp ends the call at the deadline and notifies the server; this limit is for a connection that hangs.
         let hard = Deadline::after(deadline.remaining() + Duration::from_millis(50));
-        let called = connection.call_tool(call, headers, deadline, &self.connector.guards);
+        let called = connection.call_tool(call, headers, deadline, &self.catalog);
         let result = hard.run("mcp", "calling the tool", called).await.and_then(|result| result);
         if let Err(error) = &result {
             if let Some((_, challenge)) = error.context().find(|(name, _)| *name == CHALLENGE) {
@@ -222,6 +219,7 @@ impl Server {
 
     /// What a call adds to its request must not reach into the protocol.
     fn check_call(&self, call: &McpCall) -> Result<CallHeaders> {
+        self.catalog.check_call(&call.tool)?;
         let invalid = |message: String| {
             Err(Error::new(ErrorKind::InvalidInput, format!("mcp:{}", self.config.name), message).not_sent())
         };
@@ -237,7 +235,20 @@ impl Server {
     }
 
     pub(super) fn status(&self) -> McpServerStatus {
-        self.state.borrow().status(&self.config.name)
+        let mut status = self.state.borrow().status(&self.config.name);
+        status.description.clone_from(&self.config.description);
+        status.changed_tools = self.catalog.changed();
+        status
+    }
+
+    /// Accepts the present definition of a tool that has changed.
+    pub(super) fn accept(&self, tool: &str) -> Result<()> {
+        let accepted = self.catalog.accept(tool)?;
+        self.state.send_modify(|state| {
+            let others = state.tools.iter().filter(|tool| tool.original_name != accepted.original_name);
+            state.tools = others.cloned().chain([accepted.clone()]).collect();
+        });
+        Ok(())
     }
 
     /// Checks whether the server responds.
@@ -265,7 +276,8 @@ impl Component for Server {
     }
 
     fn limits(&self) -> Vec<LimitUsage> {
-        vec![self.calls.usage()]
+        let calls = self.calls.usage();
+        [calls].into_iter().chain(self.catalog.limits()).collect()
     }
 
     fn counters(&self) -> Value {
@@ -283,6 +295,10 @@ impl Component for Server {
     }
 
     fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        if self.catalog.set_guard(key, max) {
+            self.relist.notify_one();
+            return Ok(());
+        }
         if key != self.calls.key() {
             return Err(unsupported_limit_error(self.name().into_owned(), key));
         }

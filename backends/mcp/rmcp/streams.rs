@@ -15,9 +15,8 @@ const CONNECTIONS: &str = "pool.max_connections";
 /// A transport with `mcp.max_streams` connections and no timeout in total. `None` where the runtime's transport was
 /// passed by value: that one carries the streams too, within its own limits.
 pub(super) fn transport(context: &BuildContext) -> Result<Option<Arc<dyn HttpTransport>>> {
-    let has_http_server = context.config.mcp.servers.iter().any(|server| server.url.is_some());
     let backend = context.config.http.backend.as_str();
-    if !context.config.mcp.enabled || !has_http_server || !context.registry.http.contains(backend) {
+    if !context.config.mcp.enabled || !context.registry.http.contains(backend) {
         return Ok(None);
     }
     let mut config = Config::clone(&context.config);

@@ -10,7 +10,7 @@ use super::connection::Connection;
 use super::listing::ToolList;
 use super::server::Server;
 use super::state::LastError;
-use crate::config::{McpProtocol, McpServerConfig};
+use crate::config::McpProtocol;
 use crate::mcp::McpTool;
 use crate::support::Backoff;
 use crate::{Deadline, Error, ErrorKind, Result};
@@ -85,14 +85,16 @@ impl Server {
             fixed => fixed,
         };
         let connected = async {
-            let connection = self.connector.connect(&self.config, protocol, deadline).await?;
+            // Limits that were changed since apply to the new connection.
+            let connector = self.connector.with_guards(self.catalog.guards());
+            let connection = connector.connect(&self.config, protocol, deadline).await?;
             let list = self.list(&connection);
             let list = deadline.run("mcp", "listing tools", list).await??;
             Ok::<_, Error>((Arc::new(connection), list))
         };
         match connected.await {
-            Ok((connection, list)) => {
-                self.connected(&connection, &list);
+            Ok((connection, mut list)) => {
+                self.connected(&connection, &mut list);
                 Ok((connection, list))
             }
             Err(error) => {
@@ -102,8 +104,8 @@ impl Server {
         }
     }
 
-    fn connected(&self, connection: &Arc<Connection>, list: &ToolList) {
-        let tools = self.name(list);
+    fn connected(&self, connection: &Arc<Connection>, list: &mut ToolList) {
+        let tools = self.update(list);
         tracing::info!(mcp.server = self.config.name, tools = tools.len(), "connected");
         self.state.send_modify(|state| {
             let is_stateless = connection.is_stateless();
@@ -122,20 +124,12 @@ impl Server {
     }
 
     async fn list(&self, connection: &Connection) -> Result<ToolList> {
-        let mut list = connection.list_tools(&self.config.name, &self.connector.guards).await?;
-        list.tools.retain(|tool| is_allowed(&self.config, &tool.original_name));
-        Ok(list)
+        connection.list_tools(&self.config.name, &self.catalog.guards()).await
     }
 
-    /// The tools under the names that they are offered by.
-    fn name(&self, list: &ToolList) -> Arc<[McpTool]> {
-        let mut names = self.names.lock();
-        let named = list.tools.iter().cloned().map(|mut tool| {
-            tool.name = names.assign(&self.config.name, self.config.prefix.as_deref(), &tool.original_name);
-            tool.server_url.clone_from(&self.config.url);
-            tool
-        });
-        named.collect()
+    /// The tools of `list` that are offered.
+    fn update(&self, list: &mut ToolList) -> Arc<[McpTool]> {
+        self.catalog.update(list.pages, std::mem::take(&mut list.tools))
     }
 
     /// Refreshes the tool list as it changes, until the connection ends; the error says why it ended.
@@ -152,6 +146,7 @@ impl Server {
                     changed.set(connection.tools_changed());
                     true
                 }
+                () = self.relist.notified() => true,
                 () = sleep_until(stale) => true,
                 () = tokio::time::sleep(TICK) => false,
             };
@@ -175,8 +170,8 @@ impl Server {
         let deadline = Deadline::after(self.connect_timeout);
         let listed = deadline.run("mcp", "listing tools", self.list(connection)).await;
         match listed.and_then(|list| list) {
-            Ok(list) => {
-                let tools = self.name(&list);
+            Ok(mut list) => {
+                let tools = self.update(&mut list);
                 self.state.send_modify(|state| state.tools = tools);
                 stale_at(connection, &list)
             }
@@ -194,11 +189,6 @@ impl Server {
 fn stale_at(connection: &Connection, list: &ToolList) -> Option<Instant> {
     let ttl = list.ttl.filter(|ttl| !ttl.is_zero() && !connection.announces_changes())?;
     Instant::now().checked_add(ttl.max(MIN_TTL))
-}
-
-fn is_allowed(config: &McpServerConfig, tool: &str) -> bool {
-    let listed = |list: &[String]| list.iter().any(|name| name == tool);
-    config.allow_tools.as_deref().is_none_or(listed) && !listed(&config.deny_tools)
 }
 
 async fn sleep_until(moment: Option<Instant>) {

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde_json::Value;
 
 use super::failure::{CallFailure, CallResult};
 use crate::config::TaskConfig;
 use crate::support::{BlockingPool, OwnedPermit, ResizableSemaphore};
-use crate::tasks::{CallContext, FailureKind, FunctionError};
+use crate::tasks::{CallContext, FailureKind, FunctionError, FunctionOutput};
 use crate::{Error, ErrorKind};
 
 /// The key of the limit of threads.
@@ -40,7 +39,7 @@ impl BlockingCalls {
         self: &Arc<Self>,
         permit: OwnedPermit,
         context: CallContext,
-        work: impl FnOnce(CallContext) -> Result<Value, FunctionError> + Send + 'static,
+        work: impl FnOnce(CallContext) -> Result<FunctionOutput, FunctionError> + Send + 'static,
     ) -> CallResult {
         let this = Arc::clone(self);
         let job = move || {

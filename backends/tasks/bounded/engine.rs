@@ -63,7 +63,7 @@ impl Engine {
         args: Value,
     ) -> CallResult {
         let function = context.function().clone();
-        let value = match (function.body(), permit) {
+        let output = match (function.body(), permit) {
             (FunctionBody::Async(body), _permit) => {
                 let panicked = |message| CallFailure::new(FailureKind::Panicked, message);
                 // It may panic before it returns a future.
@@ -82,7 +82,7 @@ impl Engine {
                 Box::pin(call).await?
             }
         };
-        check_result_size(value, self.max_result_bytes)
+        check_result_size(output, function.max_result_bytes().unwrap_or(self.max_result_bytes))
     }
 
     pub(super) async fn acquire(&self, permits: &ResizableSemaphore) -> Result<OwnedPermit, CallFailure> {

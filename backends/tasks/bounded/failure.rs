@@ -3,11 +3,11 @@
 use std::io;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::task::JoinError;
 
+use crate::llm::Attachment;
 use crate::support::{ResizableSemaphore, panic_message};
-use crate::tasks::{FailureKind, FunctionCall, FunctionError, FunctionOutcome};
+use crate::tasks::{FailureKind, FunctionCall, FunctionError, FunctionOutcome, FunctionOutput};
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct CallFailure {
 }
 
 /// The result of a call.
-pub(super) type CallResult = Result<Value, CallFailure>;
+pub(super) type CallResult = Result<FunctionOutput, CallFailure>;
 
 impl CallFailure {
     pub(super) fn new(kind: FailureKind, error: impl Into<String>) -> Self {
@@ -76,10 +76,12 @@ impl From<JoinError> for CallFailure {
     }
 }
 
-/// `value`, unless it is longer than `max` bytes of JSON.
-pub(super) fn check_result_size(value: Value, max: usize) -> CallResult {
-    if serde_json::to_writer(ByteBudget(max), &value).is_ok() {
-        return Ok(value);
+/// `output`, unless it is longer than `max` bytes of JSON, attachments included.
+pub(super) fn check_result_size(output: FunctionOutput, max: usize) -> CallResult {
+    let attached = output.attachments.iter().map(Attachment::url_bytes).sum();
+    let left = max.checked_sub(attached);
+    if left.is_some_and(|left| serde_json::to_writer(ByteBudget(left), &output.value).is_ok()) {
+        return Ok(output);
     }
     let error = format!("result exceeds {max} bytes of JSON; request less data");
     Err(CallFailure::new(FailureKind::ResultTooLarge, error))

@@ -153,7 +153,7 @@ impl Scope {
             StartedCall::Ended(outcome) => outcome,
             StartedCall::Running { call, mut task, began, deadline } => {
                 match watch.wait(&mut task, began, deadline).await {
-                    Ok(value) => FunctionOutcome::completed(call, value),
+                    Ok(output) => FunctionOutcome::completed(call, output),
                     Err(failure) => failure.into_outcome(call),
                 }
             }

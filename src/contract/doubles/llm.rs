@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::llm::{ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, LlmClient, Usage};
+use crate::llm::{
+    ChatRequest, ChatResponse, ChatStream, EmbedRequest, EmbedResponse, LlmClient, Modalities, Usage,
+};
 
 /// A model that returns its responses in order and records the requests. With no response left it fails with
 /// [`ErrorKind::Unavailable`].
@@ -30,6 +32,7 @@ pub struct ScriptedLlm {
     responses: Mutex<VecDeque<Result<ChatResponse>>>,
     streams: Mutex<VecDeque<ChatStream>>,
     requests: Mutex<Vec<ChatRequest>>,
+    modalities: Modalities,
 }
 
 impl ScriptedLlm {
@@ -42,6 +45,13 @@ impl ScriptedLlm {
     #[must_use]
     pub fn with_streams(mut self, streams: impl IntoIterator<Item = ChatStream>) -> Self {
         self.streams.get_mut().extend(streams);
+        self
+    }
+
+    /// Sets what the model takes besides text. Default: nothing.
+    #[must_use]
+    pub fn with_modalities(mut self, modalities: Modalities) -> Self {
+        self.modalities = modalities;
         self
     }
 
@@ -78,5 +88,9 @@ impl LlmClient for ScriptedLlm {
 
     fn model(&self) -> &str {
         "scripted"
+    }
+
+    fn modalities(&self) -> Modalities {
+        self.modalities
     }
 }

@@ -1,5 +1,7 @@
 //! Requests, serialized from borrowed parts straight to bytes.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -17,7 +19,7 @@ pub(in crate::llm) fn encode_chat(
 ) -> Result<Bytes> {
     encode(component, &request.extra_body, |fields| {
         fields.put("model", model)?;
-        fields.put("messages", &request.messages.iter().map(WireMessage::from).collect::<Vec<_>>())?;
+        fields.put("messages", &wire_messages(&request.messages))?;
         if !request.tools.is_empty() {
             fields.put("tools", &request.tools.iter().map(WireTool::from).collect::<Vec<_>>())?;
         }
@@ -133,14 +135,21 @@ enum UserContent<'a> {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum ContentPart<'a> {
-    Text { text: &'a str },
+    Text { text: Cow<'a, str> },
     ImageUrl { image_url: ImageUrl<'a> },
+    InputAudio { input_audio: InputAudio<'a> },
     File { file: FileData<'a> },
 }
 
 #[derive(Serialize)]
 struct ImageUrl<'a> {
     url: &'a str,
+}
+
+#[derive(Serialize)]
+struct InputAudio<'a> {
+    data: &'a str,
+    format: &'a str,
 }
 
 #[derive(Serialize)]
@@ -176,6 +185,34 @@ struct ResponseFormat<'a> {
     json_schema: &'a Structure,
 }
 
+/// The messages. A tool's message takes text only: what belongs to the results of one response follows them in a message
+/// of the user.
+fn wire_messages(messages: &[Message]) -> Vec<WireMessage<'_>> {
+    let is_tool = |message: &Message| matches!(message, Message::Tool { .. });
+    let mut wire = Vec::with_capacity(messages.len());
+    for run in messages.chunk_by(|one, next| is_tool(one) && is_tool(next)) {
+        wire.extend(run.iter().map(WireMessage::from));
+        let parts: Vec<_> = run.iter().flat_map(tool_attachments).collect();
+        if !parts.is_empty() {
+            wire.push(WireMessage::User { content: UserContent::Parts(parts) });
+        }
+    }
+    wire
+}
+
+/// The attachments of a tool's result, after a text that says whose they are.
+fn tool_attachments(message: &Message) -> Vec<ContentPart<'_>> {
+    match message {
+        Message::Tool { call_id, attachments, .. } if !attachments.is_empty() => {
+            let text = ContentPart::Text {
+                text: format!("Attachments of the result of tool call {call_id}:").into(),
+            };
+            [text].into_iter().chain(attachments.iter().map(ContentPart::from)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 impl<'a> From<&'a Message> for WireMessage<'a> {
     fn from(message: &'a Message) -> Self {
         match message {
@@ -184,7 +221,7 @@ impl<'a> From<&'a Message> for WireMessage<'a> {
                 Self::User { content: UserContent::Text(content) }
             }
             Message::User { content, attachments } => {
-                let text = ContentPart::Text { text: content };
+                let text = ContentPart::Text { text: content.into() };
                 let parts = attachments.iter().map(ContentPart::from);
                 Self::User { content: UserContent::Parts([text].into_iter().chain(parts).collect()) }
             }
@@ -193,7 +230,7 @@ impl<'a> From<&'a Message> for WireMessage<'a> {
                 tool_calls: tool_calls.iter().map(WireToolCall::from).collect(),
                 extra,
             },
-            Message::Tool { call_id, content } => Self::Tool { tool_call_id: call_id, content },
+            Message::Tool { call_id, content, .. } => Self::Tool { tool_call_id: call_id, content },
         }
     }
 }
@@ -202,6 +239,12 @@ impl<'a> From<&'a Attachment> for ContentPart<'a> {
     fn from(attachment: &'a Attachment) -> Self {
         match attachment {
             Attachment::Image { url } => Self::ImageUrl { image_url: ImageUrl { url } },
+            Attachment::Audio { url } => {
+                let (media_type, data) = attachment.data().unwrap_or(("", url));
+                let format = media_type.rsplit(['/', '-']).next().unwrap_or_default();
+                let format = if format == "mpeg" { "mp3" } else { format };
+                Self::InputAudio { input_audio: InputAudio { data, format } }
+            }
             Attachment::File { name, url } => {
                 Self::File { file: FileData { filename: name, file_data: url } }
             }
@@ -291,6 +334,31 @@ mod tests {
                 {"type": "image_url", "image_url": {"url": "data:image/png;base64,cG5n"}},
                 {"type": "file", "file": {"filename": "draconomicon.pdf",
                                           "file_data": "data:application/pdf;base64,cGRm"}},
+            ])
+        );
+    }
+
+    #[test]
+    fn attachments_of_results_follow_all_results_of_a_response() {
+        let messages = vec![
+            Message::tool("call_1", "a plot").with_attachment(Attachment::image("image/png", b"png")),
+            Message::tool("call_2", "a sound").with_attachment(Attachment::audio("audio/mpeg", b"mp3")),
+            Message::user("thanks"),
+            Message::tool("call_3", "text"),
+        ];
+        assert_eq!(
+            body(&ChatRequest::new(messages), false)["messages"],
+            json!([
+                {"role": "tool", "tool_call_id": "call_1", "content": "a plot"},
+                {"role": "tool", "tool_call_id": "call_2", "content": "a sound"},
+                {"role": "user", "content": [
+                    {"type": "text", "text": "Attachments of the result of tool call call_1:"},
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,cG5n"}},
+                    {"type": "text", "text": "Attachments of the result of tool call call_2:"},
+                    {"type": "input_audio", "input_audio": {"data": "bXAz", "format": "mp3"}},
+                ]},
+                {"role": "user", "content": "thanks"},
+                {"role": "tool", "tool_call_id": "call_3", "content": "text"},
             ])
         );
     }

@@ -1,0 +1,46 @@
+//! What a function returns.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::llm::Attachment;
+
+/// What a function returns: a value, and images, audio and files that the model is shown besides.
+///
+/// A model whose client does not take an attachment reads a description of it instead.
+#[derive(Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct FunctionOutput {
+    /// The value; a string is shown to the model unchanged, anything else as JSON.
+    pub value: Value,
+    /// Images, audio and files.
+    pub attachments: Vec<Attachment>,
+}
+
+impl FunctionOutput {
+    /// A value without attachments.
+    pub fn new(value: impl Into<Value>) -> Self {
+        Self { value: value.into(), attachments: Vec::new() }
+    }
+
+    /// Adds an attachment.
+    #[must_use]
+    pub fn with_attachment(mut self, attachment: Attachment) -> Self {
+        self.attachments.push(attachment);
+        self
+    }
+}
+
+impl From<Value> for FunctionOutput {
+    fn from(value: Value) -> Self {
+        Self::new(value)
+    }
+}
+
+/// Shows the attachments' sizes only: results are parts of conversations and do not belong in logs.
+impl fmt::Debug for FunctionOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FunctionOutput").field("attachments", &self.attachments).finish_non_exhaustive()
+    }
+}
