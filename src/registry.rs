@@ -253,6 +253,7 @@ impl Registry {
             "tasks.backend" => self.tasks.contains(name),
             "http.backend" => self.http.contains(name),
             "vectors.backend" => self.vectors.contains(name),
+            "mcp.backend" => self.mcp.contains(name),
             _ => self.pool.contains(name),
         }
     }
