@@ -15,7 +15,7 @@ use super::spec::Legacy;
 pub(crate) const PASSED_BY_VALUE: &str = "(passed by value)";
 
 /// The legacy backends that rollback flags select instead of built-in ones. Other backends are never replaced.
-const REPLACEMENTS: [(Flag, &str, &[&str], &str); 6] = [
+const REPLACEMENTS: [(Flag, &str, &[&str], &str); 7] = [
     (Flag::Memory, "memory.backend", &["in_memory"], "legacy"),
     (Flag::Connections, "memory.backend", &["redis"], "redis_legacy"),
     (Flag::Connections, "pool.backend", &["bounded", "mobc"], "legacy"),
