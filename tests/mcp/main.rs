@@ -3,6 +3,7 @@
 
 mod agents;
 mod authorization;
+mod backends;
 mod calls;
 mod eras;
 mod fake;
@@ -12,5 +13,6 @@ mod http_faults;
 mod manager;
 mod scripted;
 mod servers;
+mod spans;
 mod streams;
 mod support;

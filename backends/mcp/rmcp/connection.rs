@@ -83,6 +83,13 @@ impl Connection {
         self.failure.get().is_some() || self.peer.is_transport_closed()
     }
 
+    /// Whether the server's program has ended. A process that it left behind may keep the connection open.
+    pub(super) fn has_exited(&self) -> bool {
+        let Ok(mut ends) = self.ends.try_lock() else { return false };
+        let process = ends.as_mut().and_then(|ends| ends.process.as_mut());
+        process.is_some_and(ServerProcess::has_exited)
+    }
+
     /// Why it cannot be used any longer.
     pub(super) fn failure(&self) -> Option<LastError> {
         self.failure.get().cloned()

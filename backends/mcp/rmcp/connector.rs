@@ -47,19 +47,20 @@ impl Connector {
     /// Connects in the era that `protocol` names; `Auto` probes the stateless era first and falls back to the handshake
     /// of earlier revisions on a connection of its own, because servers answer the probe in every way: with an error, an
     /// empty result, HTTP 500, silence, or by exiting.
-    #[tracing::instrument(
-        name = "mcp.connect",
-        skip_all,
-        fields(mcp.server = config.name, mcp.protocol.version = tracing::field::Empty, error.type = tracing::field::Empty)
-    )]
     pub(super) async fn connect(
         &self,
         config: &McpServerConfig,
         protocol: McpProtocol,
         deadline: Deadline,
     ) -> Result<Connection> {
+        // It is not entered: rmcp's tasks would keep it open for as long as the connection lives.
+        let span = tracing::info_span!(
+            "mcp.connect",
+            mcp.server = config.name,
+            mcp.protocol.version = tracing::field::Empty,
+            error.type = tracing::field::Empty,
+        );
         let connected = self.connect_in(config, protocol, deadline).await;
-        let span = tracing::Span::current();
         match &connected {
             Ok(connection) => {
                 span.record("mcp.protocol.version", connection.protocol_version());

@@ -18,6 +18,7 @@ use sse_stream::Sse;
 use tokio_util::sync::CancellationToken;
 
 use super::authorization::Authorization;
+use super::errors::CHALLENGE;
 use super::headers::CallHeaders;
 use super::http_response::{
     EVENT_STREAM, JSON, check_authorization, content_type, event_stream, failed_post, is_media_type,
@@ -25,6 +26,7 @@ use super::http_response::{
 };
 use super::resume::Resumes;
 use crate::http::{HttpBody, HttpRequest, HttpResponse, HttpTransport};
+use crate::support::truncated;
 use crate::{Deadline, Error, ErrorKind};
 
 pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -106,8 +108,13 @@ impl TransportClient {
             return Ok(response);
         }
         let challenge = response.headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
-        let renewed = authorization.renew(token.as_ref(), challenge.unwrap_or_default(), token_deadline);
-        match renewed.await.map_err(StreamableHttpError::Client)? {
+        let challenge = challenge.unwrap_or_default();
+        let renewed = authorization.renew(token.as_ref(), challenge, token_deadline).await;
+        let renewed = renewed.map_err(|error| match error.kind() {
+            ErrorKind::Authentication => error.with_context(CHALLENGE, truncated(challenge, 500)),
+            _ => error,
+        });
+        match renewed.map_err(StreamableHttpError::Client)? {
             Some(token) => self.send_once(http, with_token(request, Some(&token))?, deadline).await,
             None => Ok(response),
         }

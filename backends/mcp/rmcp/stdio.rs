@@ -60,6 +60,11 @@ impl ServerProcess {
         Ok((Self { child, group }, stdout, stdin))
     }
 
+    /// Whether the program has ended. Its children may live on, and hold its output open.
+    pub(super) fn has_exited(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Waits for the child, whose input is closed, to end; then SIGTERM, then SIGKILL for its whole group.
     pub(super) async fn stop(mut self) {
         for signal in [None, Some(Signal::TERM)] {
