@@ -187,8 +187,11 @@ impl<T: ?Sized> BackendRegistry<T> {
 
     pub(crate) fn unknown_backend_error(&self, name: &str) -> Error {
         let names: Vec<_> = self.names().collect();
-        let mut message =
-            format!("{} = {name:?} is not available; available: {}", self.key, names.join(", "));
+        let available = match names.as_slice() {
+            [] => "no backend of this kind was compiled in".to_owned(),
+            names => format!("available: {}", names.join(", ")),
+        };
+        let mut message = format!("{} = {name:?} is not available; {available}", self.key);
         if let Some(hint) = self.unavailable.get(name) {
             message.push_str(&format!("; {name:?} {hint}"));
         } else if let Some(closest) = closest_match(name, names.iter().map(ToString::to_string)) {
@@ -285,6 +288,12 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::UnknownBackend);
         assert!(error.message().contains("available: in_memory, legacy"), "{error}");
         assert!(error.message().contains("needs the cargo feature \"elsewhere\""), "{error}");
+        let mut nothing = Registry::empty();
+        nothing.memory.register_unavailable("elsewhere", "elsewhere");
+        let error = nothing.memory.build("elsewhere", &context).expect_err("not compiled in");
+        let expected = "memory.backend = \"elsewhere\" is not available; no backend of this kind was compiled in; \
+                        \"elsewhere\" needs the cargo feature \"elsewhere\" of arshai";
+        assert_eq!(error.message(), expected);
         let error = registry.memory.build("tiered", &context).expect_err("removed");
         assert!(error.message().contains("\"tiered\" was removed; use \"redis\""), "{error}");
     }

@@ -132,7 +132,7 @@ sections! {
         /// Maximum number of retries of a request that is safe to repeat.
         max_retries: u32 = 3, min: 0, max: 100;
         /// Hosts that may be reached over plain `http`, besides loopback.
-        insecure_hosts: Vec<String> = Vec::new(), example: "models.internal,10.0.0.5";
+        insecure_hosts: Vec<String> = Vec::new(), host: true, example: "models.internal,10.0.0.5";
         /// Proxy URL. The proxy variables of the environment are not read.
         proxy: Option<SecretString> = None, schemes: PROXY, example: "http://proxy.internal:3128";
     }
@@ -158,7 +158,7 @@ sections! {
     /// Milvus.
     MilvusConfig (milvus) {
         /// Milvus host.
-        host: String = "localhost".into(), env: "MILVUS_HOST";
+        host: String = "localhost".into(), env: "MILVUS_HOST", host: true;
         /// Milvus port.
         port: u16 = 19_530, env: "MILVUS_PORT", max: 65_535;
         /// Milvus database.

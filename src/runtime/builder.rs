@@ -134,6 +134,10 @@ impl ArshaiBuilder {
         let config = Arc::new(config.effective_with(|key, name| registry.contains(key, name)));
         context.config = Arc::clone(&config);
         let defaults = Config::default();
+        // Pools are built by what connects, later: an unknown name must not wait for that.
+        if config.pool.backend != defaults.pool.backend && !registry.pool.contains(&config.pool.backend) {
+            return Err(registry.pool.unknown_backend_error(&config.pool.backend));
+        }
         let memory = match memory {
             Some(memory) => memory,
             None => registry.memory.build(&config.memory.backend, &context)?,

@@ -2,6 +2,7 @@
 
 mod contract;
 mod faults;
+mod filters;
 mod full;
 mod shared;
 mod unreachable;
