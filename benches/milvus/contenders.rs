@@ -20,30 +20,30 @@ const LIMIT: usize = 10;
 const BATCH: usize = 1_000;
 const PARALLEL: usize = 4;
 
-/// A store of ours, by the name of its backend.
+/// A store of ours, as the application gets it.
 pub(crate) struct Ours {
     store: Arc<dyn VectorStore>,
     collections: AtomicUsize,
-    name: &'static str,
     _runtime: Arshai,
 }
 
 impl Ours {
-    pub(crate) async fn connect(port: u16, backend: &'static str) -> Self {
+    pub(crate) async fn connect(port: u16, disable_optimizations: bool) -> Self {
         let mut config = Config::default();
-        config.vectors.backend = backend.into();
+        config.vectors.backend = "milvus".into();
+        config.rollback.disable_optimizations = disable_optimizations;
         config.milvus.host = "127.0.0.1".into();
         config.milvus.port = port;
         let runtime = Arshai::builder(config).build().expect("the configuration is valid");
         let store = Arc::clone(runtime.vectors().expect("it is configured"));
         store.connect().await.expect("the server runs");
-        Self { store, collections: AtomicUsize::new(0), name: backend, _runtime: runtime }
+        Self { store, collections: AtomicUsize::new(0), _runtime: runtime }
     }
 
     /// Runs `fill` with the name of a collection that is dropped afterwards.
     pub(crate) async fn in_new_collection(&self, fill: impl AsyncFnOnce(String) -> f64) -> f64 {
         let number = self.collections.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}_{}_{number}", self.name, std::process::id());
+        let name = format!("filled_{}_{number}", std::process::id());
         self.create(&name).await;
         let figure = fill(name.clone()).await;
         self.store.drop_collection(&name).await.expect("it is there");

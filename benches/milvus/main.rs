@@ -1,5 +1,5 @@
 //! Bulk inserts and searches in Milvus, on one server in one run: against the bare SDK by columns, Python arshai and
-//! our legacy implementation.
+//! what `ARSHAI_DISABLE_OPTIMIZATIONS` selects.
 //!
 //! ```text
 //! cargo bench --bench milvus -- --quick
@@ -23,7 +23,7 @@ use contenders::{Ours, Sdk};
 
 const SDK: &str = "milvus-sdk-rust 3.0.3 by columns";
 const PYTHON: &str = "arshai-python 1.15.0";
-const LEGACY: &str = "legacy implementation";
+const LEGACY: &str = "ARSHAI_DISABLE_OPTIMIZATIONS";
 /// How much more memory than the bare SDK the client may hold.
 const MORE_MEMORY_MIB: f64 = 20.0;
 
@@ -53,8 +53,8 @@ fn runtime() -> Runtime {
 /// Rows a second until all are acknowledged, and until they are flushed. Each insert fills a collection of its own.
 fn inserts(bench: &mut Bench, port: u16, rows: usize) {
     let runtime = Rc::new(runtime());
-    let ours = runtime.block_on(Ours::connect(port, "milvus"));
-    let legacy = runtime.block_on(Ours::connect(port, "milvus_legacy"));
+    let ours = runtime.block_on(Ours::connect(port, false));
+    let legacy = runtime.block_on(Ours::connect(port, true));
     let sdk = runtime.block_on(Sdk::connect(port));
     let fill_ours = |flush| runtime.block_on(ours.in_new_collection(|name| ours.fill(name, rows, flush)));
     let fill_sdk = |flush| runtime.block_on(ours.in_new_collection(|name| sdk.fill(name, rows, flush)));
@@ -107,7 +107,7 @@ fn child(case: &str) {
     let [contender, port, rows] = words[..] else { panic!("three words, not {case:?}") };
     let (port, rows) = (port.parse().expect("a port"), rows.parse().expect("a number"));
     let runtime = runtime();
-    let ours = runtime.block_on(Ours::connect(port, "milvus"));
+    let ours = runtime.block_on(Ours::connect(port, false));
     let sdk = runtime.block_on(Sdk::connect(port));
     let before = (rows::cpu_micros(), rows::peak_mib());
     let fill = async |name: String| match contender {
@@ -123,7 +123,7 @@ fn child(case: &str) {
 fn searches(bench: &mut Bench, port: u16, rows: usize) {
     const NAME: &str = "searched";
     let (for_ours, for_sdk) = (&runtime(), &runtime());
-    let ours = for_ours.block_on(Ours::connect(port, "milvus"));
+    let ours = for_ours.block_on(Ours::connect(port, false));
     for_ours.block_on(async {
         ours.create(NAME).await;
         ours.fill(NAME.to_owned(), rows, true).await;

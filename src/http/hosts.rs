@@ -35,6 +35,8 @@ impl HostPatterns {
     pub fn parse(key: &'static str, entries: &[String]) -> Result<Self> {
         let parse = |entry: &String| {
             HostPattern::parse(entry.trim()).ok_or_else(|| {
+                // It may hold credentials.
+                let entry = if entry.contains('@') { "***" } else { entry.as_str() };
                 let message = format!(
                     "{key}: {entry:?} is not a host; expected e.g. models.internal, 10.0.0.5:8000, .internal, \
                      10.0.0.0/8 or *"
@@ -43,6 +45,12 @@ impl HostPatterns {
             })
         };
         entries.iter().map(parse).collect::<Result<_>>().map(Self)
+    }
+
+    /// Whether this is an entry.
+    #[must_use]
+    pub fn accepts(entry: &str) -> bool {
+        HostPattern::parse(entry.trim()).is_some()
     }
 
     /// Whether an entry matches this host, which may be in brackets, and port.

@@ -1,4 +1,4 @@
-//! The quickstart, unchanged, with its documents in Milvus.
+//! The examples on Milvus: the quickstart, unchanged, and `milvus_search`.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -18,7 +18,8 @@ fn the_quickstart_gives_the_same_answers_with_milvus_as_without() {
     }
 }
 
-/// What it prints of documents, questions and answers: neither the model server's address nor how busy it was.
+/// What it prints of documents, questions and answers: neither the model server's address nor how busy it was. Scores
+/// may differ by a rounding, and with their digits the number of tokens.
 fn quickstart(variables: &[(&str, &str)]) -> String {
     let output = Command::new(example("quickstart"))
         .env_clear()
@@ -30,7 +31,33 @@ fn quickstart(variables: &[(&str, &str)]) -> String {
     assert!(output.status.success(), "{}\n{text}\n{errors}", output.status);
     assert!(text.contains("Shut down cleanly."), "{text}");
     let answers = text.split("Every bound").next().unwrap_or_default();
-    answers.lines().skip(1).map(|line| format!("{line}\n")).collect()
+    let without_tokens = |line: &str| line.split(" tool results, ").next().unwrap_or_default().to_owned();
+    answers.lines().skip(1).map(|line| without_tokens(line) + "\n").collect()
+}
+
+#[test]
+fn the_example_inserts_once_and_says_what_to_do_without_a_server() {
+    let mut server = MilvusServer::small();
+    let port = server.port().to_string();
+    let run = || {
+        let mut command = Command::new(example("milvus_search"));
+        command
+            .env_clear()
+            .envs([("MILVUS_HOST", "127.0.0.1"), ("MILVUS_PORT", &*port)])
+            .args(["red", "apples"]);
+        let output = command.output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.success(), text, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (succeeds, first, errors) = run();
+    assert!(succeeds && first.contains("inserted 8 entities"), "{first}{errors}");
+    assert!(first.contains(r#"0.71  "red apples, two kilograms" (3.5)"#), "{first}");
+    let (succeeds, second, errors) = run();
+    assert!(succeeds, "{errors}");
+    assert_eq!(second, first.replace("inserted 8 entities\n", ""));
+    server.stop();
+    let (succeeds, _, errors) = run();
+    assert!(!succeeds && errors.contains(&format!("There is no Milvus at 127.0.0.1:{port}")), "{errors}");
 }
 
 /// Examples lie beside the tests' own folder; `cargo test --examples` builds them.
