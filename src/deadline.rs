@@ -20,9 +20,14 @@ impl Deadline {
     /// A deadline `timeout` from now. A timeout too long for the clock (over a century) is cut to thirty years.
     #[must_use]
     pub fn after(timeout: Duration) -> Self {
-        let now = Instant::now();
+        Self::since(Instant::now(), timeout)
+    }
+
+    /// A deadline `timeout` after `began`, which several deadlines can share. Cut as in [`after`](Self::after).
+    #[must_use]
+    pub fn since(began: Instant, timeout: Duration) -> Self {
         let far = Duration::from_secs(30 * 365 * 86_400);
-        Self(now.checked_add(timeout).unwrap_or_else(|| now + far))
+        Self(began.checked_add(timeout).unwrap_or_else(|| began + far))
     }
 
     /// The moment itself.

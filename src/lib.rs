@@ -72,6 +72,8 @@ pub mod vectors;
 #[path = "../backends/mod.rs"]
 pub mod backends;
 
+#[doc(inline)]
+pub use backends::tasks::FunctionOrchestrator;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use component::{CloseReport, Component, ComponentRegistrar, ShutdownPhase, unsupported_limit_error};
 pub use config::Config;

@@ -9,7 +9,7 @@ use crate::component::{Component, ComponentRegistrar, Components};
 use crate::config::{Config, closest_match};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
-use crate::mcp::{McpCredentialStore, McpServerManager};
+use crate::mcp::{McpClientHandler, McpCredentialStore, McpServerManager};
 use crate::memory::{EvictionListener, MemoryManager};
 use crate::pool::{ConnectionPool, Connector, PoolFactory, PoolSettings};
 use crate::tasks::{BackgroundFailureListener, TaskExecutor};
@@ -27,6 +27,8 @@ pub struct BuildContext {
     pub eviction_listener: Option<EvictionListener>,
     /// Called for every background task that fails.
     pub background_failure_listener: Option<BackgroundFailureListener>,
+    /// Answers what MCP servers ask of the application.
+    pub mcp_handler: Option<Arc<dyn McpClientHandler>>,
     /// Where MCP servers' credentials are kept; in memory if `None`.
     pub mcp_credentials: Option<Arc<dyn McpCredentialStore>>,
     /// The backends to choose from, for backends that are built on others.
@@ -47,6 +49,7 @@ impl BuildContext {
             clock: Arc::new(SystemClock::new()),
             eviction_listener: None,
             background_failure_listener: None,
+            mcp_handler: None,
             mcp_credentials: None,
             registry: Arc::new(registry),
             http: None,
@@ -184,8 +187,11 @@ impl<T: ?Sized> BackendRegistry<T> {
 
     pub(crate) fn unknown_backend_error(&self, name: &str) -> Error {
         let names: Vec<_> = self.names().collect();
-        let mut message =
-            format!("{} = {name:?} is not available; available: {}", self.key, names.join(", "));
+        let available = match names.as_slice() {
+            [] => "no backend of this kind was compiled in".to_owned(),
+            names => format!("available: {}", names.join(", ")),
+        };
+        let mut message = format!("{} = {name:?} is not available; {available}", self.key);
         if let Some(hint) = self.unavailable.get(name) {
             message.push_str(&format!("; {name:?} {hint}"));
         } else if let Some(closest) = closest_match(name, names.iter().map(ToString::to_string)) {
@@ -250,6 +256,7 @@ impl Registry {
             "tasks.backend" => self.tasks.contains(name),
             "http.backend" => self.http.contains(name),
             "vectors.backend" => self.vectors.contains(name),
+            "mcp.backend" => self.mcp.contains(name),
             _ => self.pool.contains(name),
         }
     }
@@ -281,6 +288,12 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::UnknownBackend);
         assert!(error.message().contains("available: in_memory, legacy"), "{error}");
         assert!(error.message().contains("needs the cargo feature \"elsewhere\""), "{error}");
+        let mut nothing = Registry::empty();
+        nothing.memory.register_unavailable("elsewhere", "elsewhere");
+        let error = nothing.memory.build("elsewhere", &context).expect_err("not compiled in");
+        let expected = "memory.backend = \"elsewhere\" is not available; no backend of this kind was compiled in; \
+                        \"elsewhere\" needs the cargo feature \"elsewhere\" of arshai";
+        assert_eq!(error.message(), expected);
         let error = registry.memory.build("tiered", &context).expect_err("removed");
         assert!(error.message().contains("\"tiered\" was removed; use \"redis\""), "{error}");
     }

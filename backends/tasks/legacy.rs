@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tokio_util::task::task_tracker::{TaskTracker, TaskTrackerToken};
 
+use super::{EndOnDrop, notify_failure};
 use crate::registry::BuildContext;
 use crate::support::{catch_panic, counters, panic_message};
 use crate::tasks::{
-    BackgroundFailure, BackgroundFailureListener, CallContext, FailureKind, FunctionBody, FunctionCall,
-    FunctionError, FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome, FunctionOutput,
-    FunctionTask, Functions, NestedExecution, TaskCapabilities, TaskExecutor, TaskStats,
+    BackgroundFailureListener, CallContext, FailureKind, FunctionBody, FunctionCall, FunctionError,
+    FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome, FunctionOutput, FunctionTask,
+    Functions, NestedExecution, TaskCapabilities, TaskExecutor, TaskStats,
 };
 use crate::{CloseReport, Component, Deadline, Health, LimitUsage, ShutdownPhase};
 
@@ -137,7 +138,7 @@ impl LegacyExecutor {
 
 /// Runs the function of `context` until `stop` is cancelled or the deadline passes.
 async fn run(stop: &CancellationToken, context: CallContext, args: Value) -> CallResult {
-    let _cancel_at_end = context.cancellation().clone().drop_guard();
+    let _end = EndOnDrop(context.clone());
     let (function, deadline) = (context.function().clone(), context.deadline());
     let work = async {
         match function.body() {
@@ -232,11 +233,8 @@ impl Drop for BackgroundRun {
             Err(_) => shared.stats.lock().background_failed += 1,
         }
         self.token = None;
-        let (Err((kind, error)), Some(listener)) = (result, &shared.listener) else { return };
-        let call_id = context.call_id().map(str::to_owned);
-        let failure = BackgroundFailure::new(context.function(), call_id, kind, error);
-        if let Err(message) = catch_panic(|| listener(failure)) {
-            tracing::error!(message, "background failure listener panicked; ignored");
+        if let Err((kind, error)) = result {
+            notify_failure(shared.listener.as_ref(), context, kind, error);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::Registry;
 #[cfg(feature = "embedded")]
 pub use embedded::EmbeddedStore;
 #[cfg(feature = "milvus")]
-pub use milvus::MilvusStore;
+pub use milvus::{LegacyMilvusStore, MilvusStore};
 
 /// Adds the vector stores.
 pub(super) fn register(registry: &mut Registry) {
@@ -23,7 +23,15 @@ pub(super) fn register(registry: &mut Registry) {
     #[cfg(not(feature = "embedded"))]
     registry.vectors.register_unavailable("embedded", "embedded");
     #[cfg(feature = "milvus")]
-    registry.vectors.register(MilvusStore::NAME, |context| Ok(Arc::new(MilvusStore::from_context(context)?)));
+    {
+        let vectors = &mut registry.vectors;
+        vectors.register(MilvusStore::NAME, |context| Ok(Arc::new(MilvusStore::from_context(context)?)));
+        vectors.register(LegacyMilvusStore::NAME, |context| {
+            Ok(Arc::new(LegacyMilvusStore::from_context(context)?))
+        });
+    }
     #[cfg(not(feature = "milvus"))]
-    registry.vectors.register_unavailable("milvus", "milvus");
+    for name in ["milvus", "milvus_legacy"] {
+        registry.vectors.register_unavailable(name, "milvus");
+    }
 }

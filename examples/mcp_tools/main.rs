@@ -31,7 +31,7 @@ fn after(seconds: u64) -> Deadline {
 
 #[tokio::main]
 async fn main() -> arshai::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let file = std::env::args().nth(1).unwrap_or_else(|| SERVERS.to_owned());
     let vars = std::env::vars_os();

@@ -15,11 +15,12 @@ use super::spec::Legacy;
 pub(crate) const PASSED_BY_VALUE: &str = "(passed by value)";
 
 /// The legacy backends that rollback flags select instead of built-in ones. Other backends are never replaced.
-const REPLACEMENTS: [(Flag, &str, &[&str], &str); 6] = [
+const REPLACEMENTS: [(Flag, &str, &[&str], &str); 7] = [
     (Flag::Memory, "memory.backend", &["in_memory"], "legacy"),
     (Flag::Connections, "memory.backend", &["redis"], "redis_legacy"),
     (Flag::Connections, "pool.backend", &["bounded", "mobc"], "legacy"),
     (Flag::Connections, "http.backend", &["ureq"], "legacy"),
+    (Flag::Connections, "mcp.backend", &["rmcp"], "legacy"),
     (Flag::Optimizations, "tasks.backend", &["bounded"], "legacy"),
     (Flag::Optimizations, "vectors.backend", &["milvus"], "milvus_legacy"),
 ];
@@ -113,7 +114,11 @@ impl Effective {
 
     fn select_legacy_backends(&mut self) {
         for (flag, path, builtin, legacy) in REPLACEMENTS {
-            let is_compiled = path != "http.backend" || cfg!(feature = "ureq");
+            let is_compiled = match path {
+                "http.backend" => cfg!(feature = "ureq"),
+                "mcp.backend" => cfg!(feature = "mcp"),
+                _ => true,
+            };
             let exists = is_compiled && !self.config.provenance.missing_backends.contains(&(path, legacy));
             let is_builtin = builtin.contains(&self.backend(path).as_str());
             if let (Some(source), Some(key)) = (self.flag(flag), find(path))

@@ -50,7 +50,8 @@ fn read_text(path: &Path) -> Result<String, String> {
     let mut text = String::new();
     file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
     match text.len() as u64 {
-        0..=MAX_BYTES => Ok(text),
+        // Editors on Windows write a byte-order mark.
+        0..=MAX_BYTES => Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)),
         _ => Err(format!("larger than {MAX_BYTES} bytes")),
     }
 }
@@ -93,6 +94,9 @@ impl<'de> Deserialize<'de> for Table {
 fn unique_keys<'de, A: MapAccess<'de>>(mut map: A) -> Result<Dict, A::Error> {
     let mut dict = Dict::new();
     while let Some((key, Unique(value))) = map.next_entry::<String, _>()? {
+        if key == "<<" {
+            return Err(A::Error::custom("merge keys (<<) are not supported; repeat the keys"));
+        }
         if dict.contains_key(&key) {
             return Err(A::Error::custom(format!("duplicate key {:?}", truncate_for_display(key))));
         }

@@ -15,7 +15,6 @@ use super::mcp_guards::{self, McpGuardOverrides};
 use super::mcp_tool_changes::{McpToolChanges, is_fingerprint};
 use super::setting::{Setting, ValueError};
 use super::spec::Spec;
-use crate::error::{Error, ErrorKind};
 
 pub(super) const KEYS: [&str; 20] = [
     "name",
@@ -235,44 +234,6 @@ impl McpServerConfig {
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
         self.exposed() == other.exposed()
-    }
-
-    /// What is wrong with a server that code has set.
-    fn problem(&self) -> Option<&'static str> {
-        let http = Spec { schemes: &["http", "https"], ..Spec::NEW };
-        match self {
-            Self { name, .. } if name.trim().is_empty() => Some("the name is empty"),
-            Self { url: Some(_), command: Some(_), .. } | Self { url: None, command: None, .. } => {
-                Some("set exactly one of `url` and `command`")
-            }
-            Self { url: Some(url), .. } if !url.is_valid(&http) => Some("the url is none of http or https"),
-            Self { max_concurrency: 0, .. } => Some("max_concurrency must be at least 1"),
-            Self { guards, .. } if !mcp_guards::are_valid(guards) => {
-                Some("guards: unknown name, or a number outside its range")
-            }
-            Self { pins, .. } if !pins.values().all(|pin| is_fingerprint(pin)) => {
-                Some("pins: expected `sha256:` and 64 hexadecimal digits")
-            }
-            _ => None,
-        }
-    }
-}
-
-impl McpConfig {
-    /// These servers, checked as at loading, with what they leave to this section filled in.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] naming the first server that is invalid or has the name of another.
-    pub fn validated_servers(&self, servers: Vec<McpServerConfig>) -> Result<Vec<McpServerConfig>, Error> {
-        let invalid = |problem: String| Error::new(ErrorKind::Config, "mcp", problem);
-        for server in &servers {
-            if let Some(problem) = server.problem() {
-                return Err(invalid(format!("MCP server {:?}: {problem}", server.name)));
-            }
-        }
-        let mut section = Self { servers, enabled: false, ..self.clone() };
-        finalize(&mut section).map_err(invalid)?;
-        Ok(section.servers)
     }
 }
 

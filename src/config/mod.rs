@@ -19,6 +19,7 @@ mod mcp_auth;
 mod mcp_guards;
 mod mcp_servers;
 mod mcp_tool_changes;
+mod mcp_validation;
 mod problems;
 mod provenance;
 mod report;

@@ -132,7 +132,7 @@ sections! {
         /// Maximum number of retries of a request that is safe to repeat.
         max_retries: u32 = 3, min: 0, max: 100;
         /// Hosts that may be reached over plain `http`, besides loopback.
-        insecure_hosts: Vec<String> = Vec::new(), example: "models.internal,10.0.0.5";
+        insecure_hosts: Vec<String> = Vec::new(), host: true, example: "models.internal,10.0.0.5";
         /// Proxy URL. The proxy variables of the environment are not read.
         proxy: Option<SecretString> = None, schemes: PROXY, example: "http://proxy.internal:3128";
     }
@@ -158,7 +158,7 @@ sections! {
     /// Milvus.
     MilvusConfig (milvus) {
         /// Milvus host.
-        host: String = "localhost".into(), env: "MILVUS_HOST";
+        host: String = "localhost".into(), env: "MILVUS_HOST", host: true;
         /// Milvus port.
         port: u16 = 19_530, env: "MILVUS_PORT", max: 65_535;
         /// Milvus database.
@@ -187,22 +187,22 @@ sections! {
 
     /// MCP servers.
     McpConfig (mcp) {
-        /// MCP server manager.
+        /// MCP server manager: `rmcp` or `legacy`.
         backend: String = "rmcp".into();
         /// Whether MCP servers are used.
         enabled: bool = false;
         /// Timeout for connecting to a server.
-        connection_timeout: Duration = Duration::from_secs(30), unit: "s";
+        connection_timeout: Duration = Duration::from_secs(30), unit: "s", legacy: NotUsed("mcp.backend");
         /// Number of attempts to connect to a server that sets no `max_retries`.
-        default_max_retries: u32 = 3, max: 100;
+        default_max_retries: u32 = 3, max: 100, legacy: NotUsed("mcp.backend");
         /// Maximum size of all tool definitions together; beyond it tools are offered by the function `search_tools`.
-        max_offered_bytes: usize = 64 << 10, unit: "bytes";
+        max_offered_bytes: usize = 64 << 10, unit: "bytes", legacy: NotUsed("mcp.backend");
         /// Tools that are offered even then, by the names they are offered under.
-        always_offer: Vec<String> = Vec::new(), example: "search,read_file";
+        always_offer: Vec<String> = Vec::new(), example: "search,read_file", legacy: NotUsed("mcp.backend");
         /// Response to a server that changes a tool under the same name: `ignore`, `report` or `refuse`.
-        tool_changes: McpToolChanges = McpToolChanges::Report;
+        tool_changes: McpToolChanges = McpToolChanges::Report, legacy: NotUsed("mcp.backend");
         /// Maximum number of streams that stay open to hear from HTTP servers, besides `pool.max_connections`.
-        max_streams: usize = 64;
+        max_streams: usize = 64, legacy: NotUsed("mcp.backend");
         /// Whether HTTP servers at private addresses are refused, loopback included.
         deny_private_addresses: bool = false;
         /// MCP servers. The variable is the URL of a server named `default`, where MCP is enabled and none are listed.
@@ -218,19 +218,19 @@ sections! {
     /// Limits on what one MCP server may send; what exceeds them is left out with a warning, or fails alone.
     McpGuards (mcp.guards) {
         /// Maximum number of pages of a server's tool list.
-        max_pages: usize = 100;
+        max_pages: usize = 100, legacy: Unlimited("mcp.backend");
         /// Maximum number of tools of a server.
-        max_tools: usize = 1_000;
+        max_tools: usize = 1_000, legacy: Unlimited("mcp.backend");
         /// Maximum size of a tool's name.
-        max_name_bytes: usize = 256, unit: "bytes";
+        max_name_bytes: usize = 256, unit: "bytes", legacy: Unlimited("mcp.backend");
         /// Maximum size of a tool's description; longer ones are truncated.
-        max_description_bytes: usize = 8 << 10, unit: "bytes";
+        max_description_bytes: usize = 8 << 10, unit: "bytes", legacy: Unlimited("mcp.backend");
         /// Maximum size of a tool's schema.
-        max_schema_bytes: usize = 64 << 10, unit: "bytes";
+        max_schema_bytes: usize = 64 << 10, unit: "bytes", legacy: Unlimited("mcp.backend");
         /// Maximum nesting of a tool's schema.
-        max_schema_depth: usize = 64;
+        max_schema_depth: usize = 64, legacy: Unlimited("mcp.backend");
         /// Maximum size of a result as JSON.
-        max_result_bytes: usize = 4 << 20, unit: "bytes";
+        max_result_bytes: usize = 4 << 20, unit: "bytes", legacy: Unlimited("mcp.backend");
     }
 
     /// Model providers.
@@ -352,7 +352,7 @@ mod tests {
         changes.join(", ")
     }
 
-    #[cfg(feature = "ureq")]
+    #[cfg(all(feature = "ureq", feature = "mcp"))]
     #[test]
     fn the_guide_has_the_table_of_every_key() {
         let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}`") };

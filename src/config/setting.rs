@@ -198,10 +198,13 @@ impl Setting for bool {
     }
 }
 
+const HOST: &str = "name or address of a host, without scheme, credentials and port";
+
 /// A string that is not empty; a URL where the key has schemes.
 impl Setting for String {
     fn parse(&mut self, text: &str, spec: &Spec) -> Result<(), ValueError> {
         let parsed = match spec.schemes {
+            _ if spec.host => Some(text.to_owned()).filter(|text| url::is_bare_host(text)),
             [] => Some(text.to_owned()).filter(|text| !text.trim().is_empty()),
             schemes => url::parse(text, schemes),
         };
@@ -218,11 +221,16 @@ impl Setting for String {
     }
 
     fn display(&self, spec: &Spec) -> String {
-        if self.is_secret(spec) { url::redact(self, spec.schemes) } else { self.clone() }
+        match spec.schemes {
+            _ if spec.host => displayed_host(self).to_owned(),
+            [] => self.clone(),
+            schemes => url::redact(self, schemes),
+        }
     }
 
     fn expected(&self, spec: &Spec) -> String {
         match spec.schemes {
+            _ if spec.host => format!("the {HOST}"),
             [] => "a non-empty string".to_owned(),
             schemes => format!(
                 "a URL that starts with {}:// (special characters of a password are percent-encoded)",
@@ -232,8 +240,17 @@ impl Setting for String {
     }
 
     fn is_secret(&self, spec: &Spec) -> bool {
-        !spec.schemes.is_empty()
+        !spec.schemes.is_empty() || spec.host
     }
+
+    fn exposed(&self) -> String {
+        self.clone()
+    }
+}
+
+/// What is not a host may hold credentials.
+fn displayed_host(host: &str) -> &str {
+    if url::is_bare_host(host) { host } else { "***" }
 }
 
 /// A secret, or a URL that may hold one.
@@ -311,24 +328,38 @@ impl<T: Setting + Default> Setting for Option<T> {
 }
 
 impl Setting for Vec<String> {
-    fn parse(&mut self, text: &str, _: &Spec) -> Result<(), ValueError> {
+    fn parse(&mut self, text: &str, spec: &Spec) -> Result<(), ValueError> {
         let items = text.split(',').map(|item| item.trim().to_owned());
-        *self = items.filter(|item| !item.is_empty()).collect();
+        let items: Self = items.filter(|item| !item.is_empty()).collect();
+        *self = Some(items).filter(|items| items.is_valid(spec)).ok_or_else(ValueError::default)?;
         Ok(())
     }
 
-    fn parse_value(&mut self, value: &Value, _: &Spec) -> Result<(), ValueError> {
+    fn parse_value(&mut self, value: &Value, spec: &Spec) -> Result<(), ValueError> {
         let items = value.as_array().ok_or_else(ValueError::default)?.iter();
-        let strings = items.map(|item| item.as_str().map(str::to_owned)).collect::<Option<_>>();
-        *self = strings.ok_or_else(ValueError::default)?;
+        let strings = items.map(|item| item.as_str().map(str::to_owned)).collect::<Option<Self>>();
+        *self = strings.filter(|items| items.is_valid(spec)).ok_or_else(ValueError::default)?;
         Ok(())
     }
 
-    fn display(&self, _: &Spec) -> String {
-        if self.is_empty() { "none".to_owned() } else { self.join(", ") }
+    fn is_valid(&self, spec: &Spec) -> bool {
+        !spec.host || self.iter().all(|host| url::is_bare_host(host))
     }
 
-    fn expected(&self, _: &Spec) -> String {
-        "a list of strings".to_owned()
+    fn display(&self, spec: &Spec) -> String {
+        let displayed: Vec<_> =
+            self.iter().map(|item| if spec.host { displayed_host(item) } else { item }).collect();
+        if self.is_empty() { "none".to_owned() } else { displayed.join(", ") }
+    }
+
+    fn expected(&self, spec: &Spec) -> String {
+        match spec.host {
+            true => format!("a list, each the {HOST}"),
+            false => "a list of strings".to_owned(),
+        }
+    }
+
+    fn is_secret(&self, spec: &Spec) -> bool {
+        spec.host
     }
 }

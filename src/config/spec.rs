@@ -13,14 +13,24 @@ pub(super) struct Spec {
     pub max: u64,
     /// The schemes of a URL; empty for other values.
     pub schemes: &'static [&'static str],
+    /// Whether a string, or each of a list, is the name or address of a host.
+    pub host: bool,
     /// An example, where the default is none.
     pub example: &'static str,
     pub legacy: Legacy,
 }
 
 impl Spec {
-    pub(super) const NEW: Self =
-        Self { env: "", unit: "", min: 1, max: MAX_COUNT, schemes: &[], example: "", legacy: Legacy::Same };
+    pub(super) const NEW: Self = Self {
+        env: "",
+        unit: "",
+        min: 1,
+        max: MAX_COUNT,
+        schemes: &[],
+        host: false,
+        example: "",
+        legacy: Legacy::Same,
+    };
 }
 
 /// How a rollback flag, or selecting a legacy backend, changes a value; `effective.rs` applies it.

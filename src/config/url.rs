@@ -37,6 +37,12 @@ fn is_host(text: &str) -> bool {
     !host.is_empty() && host.chars().all(is_name) && port.is_none_or(is_port)
 }
 
+/// Whether this is the name or address of a host, and nothing else: no scheme, credentials or port.
+pub(super) fn is_bare_host(text: &str) -> bool {
+    let address = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    address.parse::<std::net::Ipv6Addr>().is_ok() || (is_host(text) && !text.contains(':'))
+}
+
 /// The URL with its scheme in lower case, if it is valid and has one of these schemes.
 pub(super) fn parse(text: &str, schemes: &[&str]) -> Option<String> {
     let parts = split(text)?;
@@ -95,6 +101,18 @@ mod tests {
             "",
         ] {
             assert_eq!(redact(url, &SCHEMES), "***", "{url}");
+        }
+    }
+
+    #[test]
+    fn a_bare_host_has_no_scheme_credentials_or_port() {
+        for host in ["localhost", "milvus.internal", "10.0.0.5", "::1", "[fe80::1]"] {
+            assert!(is_bare_host(host), "{host}");
+        }
+        for other in
+            ["", "user:password@host", "user@host", "http://host", "host:80", "[::1]:80", "host/path", "a b"]
+        {
+            assert!(!is_bare_host(other), "{other}");
         }
     }
 

@@ -5,6 +5,7 @@
 //! deadline. `mcp.backend` selects the implementation (`rmcp`).
 
 mod call;
+mod client_handler;
 mod credentials;
 mod guards;
 mod names;
@@ -24,6 +25,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::tasks::{FunctionProvider, Functions};
 
 pub use call::{McpCall, ProgressListener};
+pub use client_handler::{
+    McpClientCapabilities, McpClientHandler, McpElicitation, McpElicitationResult, McpRoot,
+};
 pub use credentials::{InMemoryMcpCredentials, McpCredentialStore};
 pub use guards::{McpGuardUsage, McpGuards};
 pub use names::ToolNames;

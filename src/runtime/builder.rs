@@ -10,7 +10,7 @@ use crate::config::{Config, PASSED_BY_VALUE};
 use crate::error::Result;
 use crate::http::HttpTransport;
 use crate::llm::HttpClientFactory;
-use crate::mcp::{McpCredentialStore, McpServerManager};
+use crate::mcp::{McpClientHandler, McpCredentialStore, McpServerManager};
 use crate::memory::{MemoryManager, RemovedEntry};
 use crate::registry::{BackendRegistry, BuildContext, Registry};
 use crate::tasks::{BackgroundFailure, TaskExecutor};
@@ -104,6 +104,12 @@ impl ArshaiBuilder {
         self
     }
 
+    /// Answers what MCP servers ask of the application: input of the user, an answer of a language model, folders.
+    pub fn mcp_handler(mut self, handler: Arc<dyn McpClientHandler>) -> Self {
+        self.context.mcp_handler = Some(handler);
+        self
+    }
+
     /// Builds the runtime. Connects and starts nothing.
     ///
     /// # Errors
@@ -128,6 +134,10 @@ impl ArshaiBuilder {
         let config = Arc::new(config.effective_with(|key, name| registry.contains(key, name)));
         context.config = Arc::clone(&config);
         let defaults = Config::default();
+        // Pools are built by what connects, later: an unknown name must not wait for that.
+        if config.pool.backend != defaults.pool.backend && !registry.pool.contains(&config.pool.backend) {
+            return Err(registry.pool.unknown_backend_error(&config.pool.backend));
+        }
         let memory = match memory {
             Some(memory) => memory,
             None => registry.memory.build(&config.memory.backend, &context)?,

@@ -1,7 +1,8 @@
 //! The context of a running call.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -14,12 +15,18 @@ use crate::support::catch_panic;
 /// calls. Cloning is cheap.
 #[derive(Clone)]
 pub struct CallContext {
+    call: Arc<RunningCall>,
+    progress: Option<ProgressListener>,
+}
+
+struct RunningCall {
     function: Function,
     call_id: Option<String>,
     deadline: Option<Deadline>,
-    cancellation: CancellationToken,
-    progress: Option<ProgressListener>,
     nested: Arc<dyn NestedExecution>,
+    /// Created when it is first asked for: most functions never do.
+    cancellation: OnceLock<CancellationToken>,
+    has_ended: AtomicBool,
 }
 
 /// Creates the executors of nested calls: for executor implementations.
@@ -45,8 +52,7 @@ pub struct Progress {
 pub type ProgressListener = Arc<dyn Fn(Progress) + Send + Sync>;
 
 impl CallContext {
-    /// The context of `call`: for executors, which must cancel [`cancellation`](Self::cancellation) when the call ends
-    /// for any reason.
+    /// The context of `call`: for executors, which must [end](Self::end) it when the call ends for any reason.
     #[must_use]
     pub fn new(
         function: &Function,
@@ -54,14 +60,15 @@ impl CallContext {
         deadline: Option<Deadline>,
         nested: Arc<dyn NestedExecution>,
     ) -> Self {
-        Self {
+        let call = RunningCall {
             function: function.clone(),
             call_id: call.call_id.clone(),
             deadline,
-            cancellation: CancellationToken::new(),
-            progress: None,
             nested,
-        }
+            cancellation: OnceLock::new(),
+            has_ended: AtomicBool::new(false),
+        };
+        Self { call: Arc::new(call), progress: None }
     }
 
     /// Sets the listener of progress reports: for executors, from [`Functions::progress_listener`].
@@ -76,35 +83,60 @@ impl CallContext {
     /// The called function.
     #[must_use]
     pub fn function(&self) -> &Function {
-        &self.function
+        &self.call.function
     }
 
     /// The model's id of the call.
     #[must_use]
     pub fn call_id(&self) -> Option<&str> {
-        self.call_id.as_deref()
+        self.call.call_id.as_deref()
     }
 
     /// When the call times out; `None` for a background call without a timeout.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
-        self.deadline
+        self.call.deadline
     }
 
     /// Cancelled when the call has ended for any reason: completed, timed out, cancelled, or the executor closed. An
     /// async function is dropped then; a blocking one should check it between steps.
     #[must_use]
     pub fn cancellation(&self) -> &CancellationToken {
-        &self.cancellation
+        let token = self.call.cancellation.get_or_init(CancellationToken::new);
+        // Either this sees that the call has ended, or `end` sees the token.
+        fence(Ordering::SeqCst);
+        if self.has_ended() {
+            token.cancel();
+        }
+        token
+    }
+
+    /// Cancels [`cancellation`](Self::cancellation): for executors, when the call has ended.
+    pub fn end(&self) {
+        self.call.has_ended.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if let Some(token) = self.call.cancellation.get() {
+            token.cancel();
+        }
+    }
+
+    /// Whether the call has [ended](Self::end).
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.call.has_ended.load(Ordering::SeqCst)
     }
 
     /// Reports progress to the [listener](super::Functions::with_progress_listener) of the turn, if there is one.
     pub fn report_progress(&self, value: impl Into<Value>) {
         let Some(listener) = &self.progress else { return };
-        let name = self.function.name().to_owned();
-        let progress = Progress { name, call_id: self.call_id.clone(), value: value.into() };
+        let (name, call_id) = (self.function().name().to_owned(), self.call.call_id.clone());
+        let progress = Progress { name, call_id, value: value.into() };
         if let Err(message) = catch_panic(|| listener(progress)) {
-            tracing::error!(function = self.function.name(), message, "progress listener panicked; ignored");
+            tracing::error!(
+                function = self.function().name(),
+                message,
+                "progress listener panicked; ignored"
+            );
         }
     }
 
@@ -116,15 +148,15 @@ impl CallContext {
     /// per nesting level.
     #[must_use]
     pub fn executor(&self) -> Arc<dyn TaskExecutor> {
-        Arc::clone(&self.nested).child_executor(self.clone())
+        Arc::clone(&self.call.nested).child_executor(self.clone())
     }
 }
 
 impl fmt::Debug for CallContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallContext")
-            .field("function", &self.function.name())
-            .field("call_id", &self.call_id)
+            .field("function", &self.function().name())
+            .field("call_id", &self.call_id())
             .finish_non_exhaustive()
     }
 }

@@ -1,11 +1,9 @@
 //! Functions that a model may call.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -13,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{CallContext, FailureKind, FunctionOutput, ProgressListener};
+use super::{CallContext, FailureKind, FunctionOffer, FunctionOutput};
 use crate::support::truncated;
 
 /// The future of an async function's call.
@@ -355,29 +353,6 @@ impl fmt::Debug for Function {
     }
 }
 
-/// Whether a function that is offered on demand is offered by now. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct FunctionOffer(Arc<AtomicBool>);
-
-impl FunctionOffer {
-    /// Not made yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Offers the function from the next request on.
-    pub fn make(&self) {
-        self.0.store(true, Ordering::Release);
-    }
-
-    /// Whether it was made.
-    #[must_use]
-    pub fn is_made(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
-}
-
 /// Maximum number of bytes of serde's message, which may repeat the arguments.
 const MAX_MISMATCH_BYTES: usize = 300;
 
@@ -398,98 +373,4 @@ fn to_value<R: Serialize>(result: R) -> Result<FunctionOutput, FunctionError> {
     serde_json::to_value(result)
         .map(FunctionOutput::from)
         .map_err(|error| FunctionError::new(format!("failed to serialize the result: {error}")))
-}
-
-/// Functions by name. Cloning is cheap: clones share the set until one of them changes.
-#[derive(Clone, Default)]
-pub struct Functions {
-    by_name: Arc<HashMap<String, Function>>,
-    progress: Option<ProgressListener>,
-}
-
-impl Functions {
-    /// An empty set.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a function; one of the same name is replaced.
-    #[must_use]
-    pub fn with(mut self, function: Function) -> Self {
-        Arc::make_mut(&mut self.by_name).insert(function.name().to_owned(), function);
-        self
-    }
-
-    /// Adds the functions of `others` whose names are not taken.
-    #[must_use]
-    pub fn with_others(mut self, others: Functions) -> Self {
-        let by_name = Arc::make_mut(&mut self.by_name);
-        for (name, function) in Arc::unwrap_or_clone(others.by_name) {
-            by_name.entry(name).or_insert(function);
-        }
-        self
-    }
-
-    /// Removes the function of that name, if there is one.
-    #[must_use]
-    pub fn without(mut self, name: &str) -> Self {
-        Arc::make_mut(&mut self.by_name).remove(name);
-        self
-    }
-
-    /// Sets the listener of [progress reports](CallContext::report_progress) of calls that use this set.
-    #[must_use]
-    pub fn with_progress_listener(mut self, listener: ProgressListener) -> Self {
-        self.progress = Some(listener);
-        self
-    }
-
-    /// The listener of progress reports: for executors.
-    #[must_use]
-    pub fn progress_listener(&self) -> Option<ProgressListener> {
-        self.progress.clone()
-    }
-
-    /// The function of that name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Function> {
-        self.by_name.get(name)
-    }
-
-    /// All functions, sorted by name, so that a model always sees them in the same order.
-    pub fn iter(&self) -> impl Iterator<Item = &Function> {
-        let mut all: Vec<_> = self.by_name.values().collect();
-        all.sort_by(|a, b| a.name().cmp(b.name()));
-        all.into_iter()
-    }
-
-    /// The functions that models are [offered](Function::is_offered) now, sorted by name.
-    pub fn offered(&self) -> impl Iterator<Item = &Function> {
-        self.iter().filter(|function| function.is_offered())
-    }
-
-    /// Number of functions.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.by_name.len()
-    }
-
-    /// Whether the set is empty.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
-    }
-}
-
-impl fmt::Debug for Functions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.iter().map(Function::name)).finish()
-    }
-}
-
-impl FromIterator<Function> for Functions {
-    fn from_iter<I: IntoIterator<Item = Function>>(functions: I) -> Self {
-        functions.into_iter().fold(Self::new(), Self::with)
-    }
 }

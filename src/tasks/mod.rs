@@ -8,6 +8,8 @@
 mod call;
 mod context;
 mod function;
+mod functions;
+mod offer;
 mod outcome;
 mod output;
 mod progressive;
@@ -27,7 +29,9 @@ use crate::error::Result;
 
 pub use call::{FunctionCall, FunctionExecutionInput};
 pub use context::{CallContext, NestedExecution, Progress, ProgressListener};
-pub use function::{Function, FunctionBody, FunctionError, FunctionFuture, FunctionOffer, Functions};
+pub use function::{Function, FunctionBody, FunctionError, FunctionFuture};
+pub use functions::Functions;
+pub use offer::FunctionOffer;
 pub use outcome::{
     BackgroundInitiated, FailureKind, FunctionExecutionResult, FunctionFailure, FunctionOutcome,
     FunctionResult,

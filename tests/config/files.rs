@@ -144,6 +144,21 @@ fn a_key_that_appears_twice_is_an_error_in_every_format() {
 }
 
 #[test]
+fn a_byte_order_mark_is_ignored_in_every_format() {
+    for (name, text) in [("a.toml", TOML), ("a.yaml", YAML), ("a.json", JSON)] {
+        let config = load_file(name, &format!("\u{feff}{text}")).expect(name);
+        assert_eq!((config.memory.max_entries, config.warnings().len()), (77, 0), "{name}");
+    }
+}
+
+#[test]
+fn a_yaml_merge_key_is_an_error_rather_than_ignored() {
+    let text = "memory: &m\n  ttl: 1\nhttp:\n  <<: *m\n";
+    let error = load_file("a.yaml", text).expect_err("not merged").to_string();
+    assert!(error.contains("merge keys (<<) are not supported"), "{error}");
+}
+
+#[test]
 fn a_file_that_is_not_regular_or_too_large_is_an_error() {
     for special in ["/dev/zero", "/proc/self/fd"] {
         let problems = problems(ConfigLoader::new().file(special).load());

@@ -113,6 +113,31 @@ fn a_secret_that_code_wrote_into_a_field_is_never_shown() {
 }
 
 #[test]
+fn credentials_in_place_of_a_host_are_rejected_and_never_shown() {
+    let value = format!("user:{SENTINEL}@host");
+    for key in ["milvus.host", "http.insecure_hosts"] {
+        let variable = format!("ARSHAI_{}", key.to_uppercase().replace('.', "__"));
+        let loader = || ConfigLoader::new().vars(vars([(&variable, &value)]));
+        assert_hidden(key, loader());
+        let error = loader().load().expect_err("no host").to_string();
+        assert!(
+            error.contains(&variable) && error.contains("without scheme, credentials and port"),
+            "{error}"
+        );
+        for toml in [format!("{key} = \"{value}\"\n"), format!("{key} = [\"{value}\"]\n")] {
+            assert_hidden(key, ConfigLoader::new().file(&file("a.toml", &toml).path));
+        }
+    }
+    let mut config = Config::default();
+    config.milvus.host = value.clone();
+    config.http.insecure_hosts = vec!["models.internal".into(), value];
+    for output in outputs(&config) {
+        assert!(!output.contains(SENTINEL), "{output}");
+    }
+    assert!(Arshai::builder(config).build().is_err());
+}
+
+#[test]
 fn a_secret_of_an_mcp_server_is_never_shown() {
     for server in [
         "{ name = \"a\", url = \"https://host/mcp?token=SENTINEL\" }",

@@ -17,6 +17,7 @@ enum Takes {
     Port,
     Text,
     /// A URL of the web.
+    Host,
     Url,
     Redis,
 }
@@ -38,7 +39,7 @@ const VARIABLES: [(&str, &str, Takes); 31] = [
     ("ARSHAI_TASKS__MAX_CONCURRENCY", "tasks.max_concurrency", Takes::Number(1)),
     ("ARSHAI_HTTP__READ_TIMEOUT", "http.read_timeout", Takes::Number(1)),
     ("REDIS_URL", "redis.url", Takes::Redis),
-    ("MILVUS_HOST", "milvus.host", Takes::Text),
+    ("MILVUS_HOST", "milvus.host", Takes::Host),
     ("MILVUS_PORT", "milvus.port", Takes::Port),
     ("MILVUS_DB_NAME", "milvus.db_name", Takes::Text),
     ("MILVUS_BATCH_SIZE", "milvus.batch_size", Takes::Number(1)),
@@ -76,6 +77,7 @@ impl Takes {
             Self::Number(least) => value.parse::<u32>().is_ok_and(|number| u64::from(number) >= least),
             Self::Port => value.parse::<u16>().is_ok_and(|port| port > 0),
             Self::Text => true,
+            Self::Host => !value.contains(':'),
             Self::Url => value.starts_with("https://"),
             Self::Redis => value.starts_with("redis://"),
         }

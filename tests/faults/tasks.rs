@@ -31,6 +31,42 @@ fn both() -> [Arc<dyn TaskExecutor>; 2] {
     [Arc::new(BoundedExecutor::builder().build()), Arc::new(LegacyExecutor::new(None))]
 }
 
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_background_failure_is_logged_by_either_executor_without_its_message() {
+    for executor in both() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let _logging = tracing::subscriber::set_default(subscriber);
+        let fails = Function::new("fails", |_| async { Err::<Value, _>(FunctionError::new("private")) });
+        let call = FunctionCall::new("fails", json!({})).with_call_id("call_7").in_background();
+        let input = FunctionExecutionInput::new(vec![call], Functions::new())
+            .with_background_tasks(Functions::new().with(fails));
+        assert_eq!(executor.execute_functions(input).await.background_initiated.len(), 1);
+        assert_eq!(executor.wait_for_background_tasks(Some(Duration::from_secs(60))).await, 0);
+        let log = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("UTF-8");
+        for part in ["WARN", "background task failed", "fails", "call_7", "Failed"] {
+            assert!(log.contains(part), "{part} is missing: {log}");
+        }
+        assert!(!log.contains("private"), "{log}");
+    }
+}
+
 #[tokio::test]
 async fn a_result_of_a_gibibyte_fails_cleanly() {
     let executor = BoundedExecutor::builder().build();

@@ -94,6 +94,8 @@ async fn client_credentials_are_exchanged_for_a_token_once_however_many_call() {
     let form = form(&tokens(&server)[0]);
     assert_eq!((form["grant_type"].as_str(), form["client_id"].as_str()), ("client_credentials", "service"));
     assert_eq!(form["scope"], "tools");
+    let sent = runtime.http().expect("compiled in").stats().responses;
+    assert_eq!(sent, server.answered(), "every request went over the runtime's own transport");
     let shown = format!("{:?} {:?} {:?}", runtime.config().explain(), manager.servers(), runtime.stats());
     assert!(!shown.contains("hunter2") && !shown.contains("token-1"), "{shown}");
 }
@@ -153,6 +155,26 @@ async fn an_authorization_server_that_is_down_is_no_missing_authorization() {
     let status = &manager.servers()[0];
     assert_eq!(status.health, McpServerHealth::Error, "{status:?}");
     assert!(status.next_attempt.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_the_authorization_server_refuses_needs_authorization() {
+    let server = Scripted::start("protected", |request, _| {
+        let origin = format!("http://{}", request.header("host").expect("a host"));
+        Reply::Now(match request.path.as_str() {
+            "/mcp" => challenge(&origin),
+            "/token" => (StatusCode::UNAUTHORIZED, Json(json!({"error": "invalid_client"}))).into_response(),
+            _ => StatusCode::NOT_FOUND.into_response(),
+        })
+    });
+    let mut config = server.config.clone();
+    config.auth = Some(McpAuth::client_credentials("service", "hunter2"));
+    let (_runtime, manager) = connected([config]).await;
+    let status = &manager.servers()[0];
+    assert_eq!(status.health, McpServerHealth::NeedsAuthorization, "{status:?}");
+    assert!(status.error.as_ref().is_some_and(|error| error.contains("invalid_client")), "{status:?}");
+    assert!(status.challenge.is_some() && !format!("{status:?}").contains("hunter2"), "{status:?}");
+    assert_eq!(tokens(&server).len(), 1, "asked once");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -73,6 +73,31 @@ async fn a_child_that_exits_is_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_exits_is_noticed_though_its_own_child_holds_the_pipes() {
+    let script = r#"
+import json, os, subprocess, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    method, id = message.get("method"), message.get("id")
+    if method == "tools/call":
+        subprocess.Popen(["sleep", "600"])
+        os._exit(0)
+    results = {"initialize": {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}},
+                              "serverInfo": {"name": "old", "version": "1"}},
+               "tools/list": {"tools": [{"name": "t", "inputSchema": {"type": "object"}}]}}
+    if id is not None:
+        answer = {"result": results[method]} if method in results else {"error": {"code": -32601, "message": "no"}}
+        print(json.dumps({"jsonrpc": "2.0", "id": id, **answer}), flush=True)
+"#;
+    let (_runtime, manager) = connected([McpServerConfig::stdio("child", "python3", ["-c", script])]).await;
+    let began = Instant::now();
+    let error = manager.call_tool(McpCall::new("child", "t")).await.expect_err("it exits");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(10), "not at the deadline of 20 s: {:?}", began.elapsed());
+    until("it is started again", || manager.servers()[0].connects == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_process_is_left_behind_not_even_a_grandchild() {
     for drop_only in [false, true] {
         let (runtime, manager) = connected([python("python")]).await;

@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use arshai::config::McpServerConfig;
 use arshai::mcp::{McpCall, McpServerHealth};
 use arshai::{Deadline, ErrorKind, Outcome};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Response};
-use axum::{Json, Router};
-use serde_json::{Value, json};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use serde_json::json;
 
+use crate::scripted::{Reply, Scripted, reply, tool};
 use crate::support::{arguments, connected, everything, python, soon};
 
 /// A real server on a free port. Dropping it kills it.
-struct HttpServer(Child, String);
+pub(crate) struct HttpServer(Child, pub(crate) String);
 
 impl HttpServer {
-    async fn start(command: impl FnOnce(u16) -> Command) -> Self {
+    pub(crate) async fn start(command: impl FnOnce(u16) -> Command) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .expect("a free port")
             .local_addr()
@@ -50,7 +50,7 @@ impl Drop for HttpServer {
 }
 
 /// The command of a configured child process, for HTTP.
-fn command(config: &McpServerConfig, args: &[&str]) -> Command {
+pub(crate) fn command(config: &McpServerConfig, args: &[&str]) -> Command {
     let mut command = Command::new(config.command.as_deref().expect("a program"));
     command.arg(&config.args[0]).args(args);
     command
@@ -86,56 +86,17 @@ async fn http_servers_of_both_eras_are_connected_and_called() {
     assert!(runtime.shutdown(soon()).await.is_clean());
 }
 
-/// A server of the earlier era in this process: `answer` gets the method and the message.
-async fn fake(answer: impl Fn(&str, &Value) -> Response + Clone + Send + Sync + 'static) -> McpServerConfig {
-    let handler = move |headers: HeaderMap, body: String| async move {
-        let _ = headers;
-        let message: Value = serde_json::from_str(&body).unwrap_or_default();
-        let method = message["method"].as_str().unwrap_or_default();
-        match method {
-            "initialize" => {
-                let result = json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
-                    "serverInfo": {"name": "fake", "version": "1"}});
-                let mut response = reply(&message, result);
-                response.headers_mut().insert("mcp-session-id", "s1".parse().expect("a header"));
-                response
-            }
-            "" | "notifications/initialized" | "notifications/cancelled" => {
-                StatusCode::ACCEPTED.into_response()
-            }
-            "server/discover" => StatusCode::BAD_REQUEST.into_response(),
-            method => answer(method, &message),
-        }
-    };
-    serve(Router::new().route("/mcp", axum::routing::post(handler))).await
-}
-
-async fn serve(router: Router) -> McpServerConfig {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}/mcp", listener.local_addr().expect("bound"));
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    McpServerConfig::http("fake", url)
-}
-
-fn reply(message: &Value, result: Value) -> Response {
-    Json(json!({"jsonrpc": "2.0", "id": message["id"], "result": result})).into_response()
-}
-
-fn tool(name: &str) -> Value {
-    json!({"name": name, "inputSchema": {"type": "object"}})
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tool_that_executes_and_then_answers_404_is_executed_once_and_the_session_is_renewed() {
     let executed = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&executed);
-    let server = fake(move |method, message| match method {
-        "tools/call" if counter.fetch_add(1, Ordering::SeqCst) == 0 => StatusCode::NOT_FOUND.into_response(),
-        "tools/call" => reply(message, json!({"content": [{"type": "text", "text": "done"}]})),
-        _ => reply(message, json!({"tools": [tool("pay")]})),
-    })
-    .await;
-    let (_runtime, manager) = connected([server]).await;
+    let server = Scripted::start("fake", move |request, _| match request.method() {
+        "tools/call" if counter.fetch_add(1, Ordering::SeqCst) == 0 => {
+            Reply::Now(StatusCode::NOT_FOUND.into_response())
+        }
+        _ => Reply::Well,
+    });
+    let (_runtime, manager) = connected([server.config.clone()]).await;
     let error = manager.call_tool(McpCall::new("fake", "pay")).await.expect_err("404");
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown), "{error}");
     assert_eq!(executed.load(Ordering::SeqCst), 1);
@@ -151,29 +112,28 @@ async fn a_tool_that_executes_and_then_answers_404_is_executed_once_and_the_sess
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_challenge_is_needs_authorization_and_is_not_asked_again() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&asked);
-    let handler = move || async move {
-        counter.fetch_add(1, Ordering::SeqCst);
-        (StatusCode::UNAUTHORIZED, [("www-authenticate", "Bearer realm=\"mcp\"")])
-    };
-    let server = serve(Router::new().route("/mcp", axum::routing::any(handler))).await;
-    let (_runtime, manager) = connected([server]).await;
+    let server = Scripted::start("fake", |_, _| {
+        Reply::Now((StatusCode::UNAUTHORIZED, [("www-authenticate", "Bearer realm=\"mcp\"")]).into_response())
+    });
+    let (_runtime, manager) = connected([server.config.clone()]).await;
     assert_eq!(manager.servers()[0].health, McpServerHealth::NeedsAuthorization, "{:?}", manager.servers());
     let error = manager.call_tool(McpCall::new("fake", "any")).await.expect_err("not authorized");
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Authentication, Outcome::NotSent), "{error}");
-    assert_eq!((manager.servers()[0].next_attempt, asked.load(Ordering::SeqCst)), (None, 1));
+    assert_eq!((manager.servers()[0].next_attempt, server.seen("server/discover").len()), (None, 1));
+    assert_eq!(manager.servers()[0].challenge.as_deref(), Some("Bearer realm=\"mcp\""));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeated_cursor_and_hostile_tools_lose_only_themselves() {
-    let server = fake(|_, message| {
-        let hostile = json!({"name": "n".repeat(10_000)});
-        let page = json!([tool("good"), hostile, {"description": "no name"}, {"name": "no schema"}, 7]);
-        reply(message, json!({"tools": page, "nextCursor": "again"}))
-    })
-    .await;
-    let (_runtime, manager) = connected([server]).await;
+    let server = Scripted::start("fake", |request, _| match request.method() {
+        "tools/list" => {
+            let hostile = json!({"name": "n".repeat(10_000)});
+            let page = json!([tool("good"), hostile, {"description": "no name"}, {"name": "no schema"}, 7]);
+            Reply::Now(reply(request, json!({"tools": page, "nextCursor": "again"})))
+        }
+        _ => Reply::Well,
+    });
+    let (_runtime, manager) = connected([server.config.clone()]).await;
     let names: Vec<_> =
         manager.get_all_available_tools().into_iter().map(|tool| tool.original_name).collect();
     assert_eq!(names, ["good", "no schema"], "{:?}", manager.servers());

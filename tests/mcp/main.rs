@@ -3,6 +3,7 @@
 
 mod agents;
 mod authorization;
+mod backends;
 mod calls;
 mod eras;
 mod fake;
@@ -11,6 +12,10 @@ mod http;
 mod http_faults;
 mod manager;
 mod scripted;
+mod seed;
 mod servers;
+mod spans;
+mod stdio;
 mod streams;
 mod support;
+mod third_party;

@@ -103,6 +103,12 @@ impl Scripted {
         }
     }
 
+    /// How many requests arrived, without those for a stream that stays open.
+    pub(crate) fn answered(&self) -> u64 {
+        let seen = self.seen.lock().expect("no panic");
+        seen.iter().filter(|request| request.verb != Method::GET || request.path != "/mcp").count() as u64
+    }
+
     /// The requests with this method that arrived.
     pub(crate) fn seen(&self, method: &str) -> Vec<Request> {
         let seen = self.seen.lock().expect("no panic");

@@ -10,6 +10,7 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 
 server = MCPServer("python", version="1")
+cancelled = []
 
 
 @server.tool()
@@ -27,10 +28,20 @@ def fail(reason: str) -> str:
 @server.tool()
 async def slow(seconds: float, ctx: Context) -> str:
     """Takes its time and reports progress."""
-    for step in range(4):
-        await ctx.report_progress(step, 4)
-        await anyio.sleep(seconds / 4)
+    try:
+        for step in range(4):
+            await ctx.report_progress(step, 4)
+            await anyio.sleep(seconds / 4)
+    except anyio.get_cancelled_exc_class():
+        cancelled.append(seconds)
+        raise
     return "done"
+
+
+@server.tool()
+def cancellations() -> int:
+    """Counts the calls of slow that were cancelled."""
+    return len(cancelled)
 
 
 @server.tool()

@@ -44,13 +44,14 @@ pub(crate) fn runtime_with(
     builder(servers, change).build().expect("the configuration is valid")
 }
 
-fn builder(
+pub(crate) fn builder(
     servers: impl IntoIterator<Item = McpServerConfig>,
     change: impl FnOnce(&mut Config),
 ) -> ArshaiBuilder {
     let mut config = Config::default();
     config.mcp.enabled = true;
-    config.mcp.connection_timeout = Duration::from_secs(20);
+    // A third of it is for the probe: a real server may take long to start where many are tested at once.
+    config.mcp.connection_timeout = Duration::from_secs(60);
     config.mcp.servers = servers.into_iter().collect();
     config.mcp.inherited_env = [("PATH".to_owned(), std::env::var("PATH").expect("there is a path"))].into();
     change(&mut config);

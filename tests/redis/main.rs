@@ -5,6 +5,7 @@ mod connecting;
 mod faults;
 mod interop;
 mod memory;
+mod seed;
 
 use std::sync::Arc;
 use std::time::Duration;

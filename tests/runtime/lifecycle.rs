@@ -45,6 +45,15 @@ fn an_unknown_backend_is_refused_with_the_alternatives() {
 }
 
 #[test]
+fn an_unknown_pool_is_refused_before_anything_connects() {
+    let mut config = Config::default();
+    config.pool.backend = "bouned".into();
+    let error = Arshai::builder(config).build().expect_err("no such pool");
+    assert_eq!(error.kind(), ErrorKind::UnknownBackend);
+    assert!(error.message().contains("did you mean \"bounded\"?"), "{error}");
+}
+
+#[test]
 fn a_missing_default_transport_is_an_error_only_when_it_is_used() {
     let mut registry = Registry::builtin();
     registry.http = Registry::empty().http;

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arshai::contract::http::{Setup, suite};
-use arshai::http::{HttpBody, HttpRequest, HttpResponse, HttpStats, HttpTransport, checked_origin};
+use arshai::http::{
+    HttpBody, HttpRequest, HttpResponse, HttpStats, HttpTransport, check_public_addresses, check_public_host,
+    checked_origin,
+};
 use arshai::llm::{ChatRequest, Message};
 use arshai::support::{OwnedPermit, PermitQueue, ResizableSemaphore};
 use arshai::{
@@ -70,14 +73,25 @@ impl PlainHttp {
         })?;
         let uri = request.request.uri();
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let connecting = TcpStream::connect((host, uri.port_u16().unwrap_or(80)));
+        let connecting = async {
+            let addresses: Vec<_> =
+                tokio::net::lookup_host((host, uri.port_u16().unwrap_or(80))).await?.collect();
+            if request.deny_private_addresses {
+                check_public_addresses(COMPONENT, addresses.iter().map(|address| address.ip()))
+                    .map_err(std::io::Error::other)?;
+            }
+            TcpStream::connect(&addresses[..]).await
+        };
         let socket = deadline
             .capped(self.config.http.connect_timeout)
             .run(COMPONENT, "connecting", connecting)
             .await
             .map_err(Error::not_sent)?
-            .map_err(|cause| {
-                error(ErrorKind::Unavailable, "connection failed").with_source(cause).not_sent()
+            .map_err(|cause| match cause.downcast::<Error>() {
+                Ok(denied) => denied,
+                Err(cause) => {
+                    error(ErrorKind::Unavailable, "connection failed").with_source(cause).not_sent()
+                }
             })?;
         let closing = self.closing.clone();
         Ok(Connection { socket, buffer: BytesMut::new(), deadline, closing, _permit: permit })
@@ -86,6 +100,9 @@ impl PlainHttp {
     async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse> {
         let http = &self.config.http;
         let origin = checked_origin(COMPONENT, request.request.uri(), &http.insecure_hosts)?;
+        if request.deny_private_addresses {
+            check_public_host(COMPONENT, request.request.uri())?;
+        }
         if !origin.starts_with("http://") {
             return Err(error(ErrorKind::Unsupported, "this client has no TLS").not_sent());
         }

@@ -22,7 +22,13 @@ use super::state::LastError;
 use super::stdio::ServerProcess;
 use super::subscription::Subscribed;
 use crate::mcp::{McpCall, McpToolResult};
+use crate::support::Backoff;
 use crate::{Deadline, Error, ErrorKind, Result};
+
+/// How often a tool may ask for input in one call.
+const MAX_INPUT_ROUNDS: u32 = 10;
+/// Delays before a call is sent again whose tool asks for nothing but that.
+const ASK_AGAIN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
 pub(super) type Service = RunningService<RoleClient, Handler>;
 
@@ -83,12 +89,20 @@ impl Connection {
         self.failure.get().is_some() || self.peer.is_transport_closed()
     }
 
+    /// Whether the server's program has ended. A process that it left behind may keep the connection open.
+    pub(super) fn has_exited(&self) -> bool {
+        let Ok(ends) = self.ends.try_lock() else { return false };
+        let process = ends.as_ref().and_then(|ends| ends.process.as_ref());
+        process.is_some_and(ServerProcess::has_exited)
+    }
+
     /// Why it cannot be used any longer.
     pub(super) fn failure(&self) -> Option<LastError> {
         self.failure.get().cloned()
     }
 
-    /// Calls a tool; see [`McpServerManager::call_tool`](crate::mcp::McpServerManager::call_tool).
+    /// Calls a tool; see [`McpServerManager::call_tool`](crate::mcp::McpServerManager::call_tool). A tool that asks for
+    /// input is called again with it.
     pub(super) async fn call_tool(
         &self,
         call: McpCall,
@@ -97,16 +111,48 @@ impl Connection {
         catalog: &Catalog,
     ) -> Result<McpToolResult> {
         let _held = self.calls.token();
-        let McpCall { server, tool, arguments, idle_timeout, meta, progress, .. } = call;
-        let params = CallToolRequestParams::new(tool).with_arguments(arguments);
+        let mut params = CallToolRequestParams::new(call.tool.clone()).with_arguments(call.arguments.clone());
+        for round in 1..=MAX_INPUT_ROUNDS {
+            let mut result =
+                self.send_call(&call, params.clone(), headers.clone(), deadline, catalog).await?;
+            if result.get("resultType").and_then(Value::as_str) != Some("input_required") {
+                return Ok(McpToolResult::from_json(result));
+            }
+            params.request_state =
+                result.remove("requestState").and_then(|state| state.as_str().map(str::to_owned));
+            params.input_responses = match result.remove("inputRequests") {
+                Some(Value::Object(requests)) if !requests.is_empty() => {
+                    Some(self.handler.input().answer_all(requests).await?)
+                }
+                _ => {
+                    // The server only wants to be asked again.
+                    tokio::time::sleep(ASK_AGAIN.delay(round)).await;
+                    None
+                }
+            };
+        }
+        let message = format!("the tool asked for input {MAX_INPUT_ROUNDS} times");
+        Err(Error::new(ErrorKind::Protocol, format!("mcp:{}", call.server), message))
+    }
+
+    /// Sends one request of a call and returns its result in JSON.
+    async fn send_call(
+        &self,
+        call: &McpCall,
+        params: CallToolRequestParams,
+        headers: CallHeaders,
+        deadline: Deadline,
+        catalog: &Catalog,
+    ) -> Result<Map<String, Value>> {
+        let server = call.server.as_str();
         let mut options = PeerRequestOptions::no_options().with_max_total_timeout(deadline.remaining());
-        if let Some(idle) = idle_timeout {
+        if let Some(idle) = call.idle_timeout {
             options.timeout = Some(idle);
             options.reset_timeout_on_progress = true;
         }
-        if !meta.is_empty() {
+        if !call.meta.is_empty() {
             let mut object = RequestMetaObject::default();
-            object.0.0.extend(meta);
+            object.0.0.extend(call.meta.clone());
             options.meta = Some(object);
         }
         let has_credentials = headers.has_credentials();
@@ -116,21 +162,18 @@ impl Connection {
             .peer
             .send_cancellable_request(ClientRequest::CallToolRequest(request), options)
             .await
-            .map_err(|error| call_error(&server, error))?;
+            .map_err(|error| call_error(server, error))?;
+        let listener = call.progress.clone();
         let _listening =
-            progress.map(|listener| self.handler.listen(handle.progress_token.clone(), listener));
+            listener.map(|listener| self.handler.listen(handle.progress_token.clone(), listener));
         let cancel = CancelOnDrop::new(&handle);
         let answered = handle.await_response().await;
         cancel.disarm();
-        let result = answered.map_err(|error| self.failed(&server, error, has_credentials))?;
-        let json = result_json(&server, &result)?;
+        let result = answered.map_err(|error| self.failed(server, error, has_credentials))?;
+        let json = result_json(server, &result)?;
         let bytes = serde_json::to_vec(&json).map_or(0, |json| json.len());
         catalog.check_result(bytes)?;
-        if json.contains_key("inputRequests") {
-            let message = "the tool asks for input, which this client does not provide";
-            return Err(Error::new(ErrorKind::Unsupported, format!("mcp:{server}"), message));
-        }
-        Ok(McpToolResult::from_json(json))
+        Ok(json)
     }
 
     /// Sends a request that belongs to no call.

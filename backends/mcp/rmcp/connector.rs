@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rmcp::model::ProtocolVersion;
 use rmcp::transport::StreamableHttpClientTransport;
@@ -17,13 +18,17 @@ use super::errors::{connect_error, is_final};
 use super::handler::Handler;
 use super::headers::server_headers;
 use super::http_client::{HttpSettings, TransportClient};
-use super::stdio::{LineLimit, ServerProcess};
+use super::input::Input;
+use super::stdio::ServerProcess;
 use crate::config::{McpProtocol, McpServerConfig};
-use crate::mcp::McpGuards;
+use crate::mcp::{McpClientHandler, McpGuards};
 use crate::{Deadline, Error, ErrorKind, Result};
 
 /// POSTs beside the calls: lists, pings, subscriptions.
 const OTHER_REQUESTS: usize = 8;
+
+/// Longest wait for the listening stream of a session: a server may leave it unanswered.
+const MAX_LISTEN_WAIT: Duration = Duration::from_secs(2);
 
 /// The inputs of connecting besides the server's configuration.
 #[derive(Clone)]
@@ -32,6 +37,8 @@ pub(super) struct Connector {
     /// The variables that child processes inherit.
     pub(super) inherited: Arc<BTreeMap<String, String>>,
     pub(super) guards: McpGuards,
+    /// Answers what servers ask of the application.
+    pub(super) handler: Option<Arc<dyn McpClientHandler>>,
 }
 
 impl Connector {
@@ -47,19 +54,20 @@ impl Connector {
     /// Connects in the era that `protocol` names; `Auto` probes the stateless era first and falls back to the handshake
     /// of earlier revisions on a connection of its own, because servers answer the probe in every way: with an error, an
     /// empty result, HTTP 500, silence, or by exiting.
-    #[tracing::instrument(
-        name = "mcp.connect",
-        skip_all,
-        fields(mcp.server = config.name, mcp.protocol.version = tracing::field::Empty, error.type = tracing::field::Empty)
-    )]
     pub(super) async fn connect(
         &self,
         config: &McpServerConfig,
         protocol: McpProtocol,
         deadline: Deadline,
     ) -> Result<Connection> {
+        // It is not entered: rmcp's tasks would keep it open for as long as the connection lives.
+        let span = tracing::info_span!(
+            "mcp.connect",
+            mcp.server = config.name,
+            mcp.protocol.version = tracing::field::Empty,
+            error.type = tracing::field::Empty,
+        );
         let connected = self.connect_in(config, protocol, deadline).await;
-        let span = tracing::Span::current();
         match &connected {
             Ok(connection) => {
                 span.record("mcp.protocol.version", connection.protocol_version());
@@ -99,7 +107,8 @@ impl Connector {
         lifecycle: ClientLifecycleMode,
         deadline: Deadline,
     ) -> Result<Connection> {
-        let (handler, closed) = (Handler::default(), CancellationToken::new());
+        let input = Input::new(config, self.handler.clone());
+        let (handler, closed) = (Handler::new(input), CancellationToken::new());
         // What a failed handshake leaves running ends with this.
         let close = closed.clone().drop_guard();
         let mut client = None;
@@ -111,10 +120,10 @@ impl Connector {
                 (deadline.run("mcp", "connecting", serving).await, None)
             }
             None => {
-                let (process, stdout, stdin) = ServerProcess::spawn(config, &self.inherited)?;
                 // A longer line would be dropped, and the call that it answers would wait for its deadline: the
                 // connection ends instead. A result may be there twice, as text and structured, with escapes.
-                let stdout = LineLimit::new(stdout, self.guards.max_result_bytes.saturating_mul(4));
+                let max_line = self.guards.max_result_bytes.saturating_mul(4);
+                let (process, stdout, stdin) = ServerProcess::spawn(config, &self.inherited, max_line)?;
                 let transport = AsyncRwTransport::new_client(stdout, stdin).with_max_line_length(usize::MAX);
                 let serving = serve_client_with_lifecycle(handler.clone(), transport, lifecycle);
                 (deadline.run("mcp", "connecting", serving).await, Some(process))
@@ -126,6 +135,7 @@ impl Connector {
         check_version(&config.name, &service)?;
         if let Some(client) = client {
             client.connected();
+            let _ = deadline.capped(MAX_LISTEN_WAIT).run("mcp", "listening", client.listening()).await;
         }
         Ok(Connection::new(service, handler, process, close))
     }
@@ -156,7 +166,7 @@ impl Connector {
             // A call that may have been executed must not be sent again; the supervisor reconnects instead.
             .reinit_on_expired_session(false);
         let mut retry = ExponentialBackoff::default();
-        retry.max_delay = Some(std::time::Duration::from_secs(30));
+        retry.max_delay = Some(Duration::from_secs(30));
         settings.retry_config = Arc::new(retry);
         settings.custom_headers = server_headers(config)?;
         settings.auth_header = config.token.as_ref().map(|token| token.expose_secret().to_owned());

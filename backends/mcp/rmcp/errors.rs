@@ -23,10 +23,7 @@ pub(super) fn connect_error(server: &str, error: ClientInitializeError) -> Error
     let component = format!("mcp:{server}");
     let cause = cause(&error);
     if let Some(ours) = find_ours(cause) {
-        return Error::new(ours.kind(), component, format!("failed to connect: {}", ours.message()))
-            .with_outcome(ours.outcome())
-            .with_retry_after(ours.retry_after())
-            .with_source(error);
+        return as_cause(ours, component, "failed to connect: ").with_source(error);
     }
     match &error {
         ClientInitializeError::JsonRpcError(data) => {
@@ -84,12 +81,20 @@ pub(super) fn call_error(server: &str, error: ServiceError) -> Error {
         return Error::new(ErrorKind::Unavailable, component, "the session has expired").with_source(error);
     }
     if let Some(ours) = find_ours(&error) {
-        return Error::new(ours.kind(), component, ours.message().to_owned())
-            .with_outcome(ours.outcome())
-            .with_retry_after(ours.retry_after())
-            .with_source(error);
+        return as_cause(ours, component, "").with_source(error);
     }
     describe(&error).into_error(component, "").with_source(error)
+}
+
+/// An error of our own transport, as the reason of another.
+fn as_cause(ours: &Error, component: String, prefix: &str) -> Error {
+    let error = Error::new(ours.kind(), component, format!("{prefix}{}", ours.message()))
+        .with_outcome(ours.outcome())
+        .with_retry_after(ours.retry_after());
+    match ours.context().find(|(name, _)| *name == CHALLENGE) {
+        Some((name, challenge)) => error.with_context(name, challenge),
+        None => error,
+    }
 }
 
 /// Whether the server no longer knows the session.

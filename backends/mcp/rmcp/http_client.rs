@@ -15,9 +15,11 @@ use rmcp::transport::streamable_http_client::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use sse_stream::Sse;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::authorization::Authorization;
+use super::errors::CHALLENGE;
 use super::headers::CallHeaders;
 use super::http_response::{
     EVENT_STREAM, JSON, check_authorization, content_type, event_stream, failed_post, is_media_type,
@@ -25,6 +27,7 @@ use super::http_response::{
 };
 use super::resume::Resumes;
 use crate::http::{HttpBody, HttpRequest, HttpResponse, HttpTransport};
+use crate::support::truncated;
 use crate::{Deadline, Error, ErrorKind};
 
 pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -67,12 +70,29 @@ struct Inner {
     /// Ends requests and streams: rmcp leaves a POST of a failed handshake running.
     closed: CancellationToken,
     resumes: Resumes,
+    session: watch::Sender<Session>,
+}
+
+/// Whether a session began, and whether its listening stream was answered.
+#[derive(Default)]
+struct Session {
+    has_begun: bool,
+    is_listening: bool,
 }
 
 impl TransportClient {
     pub(super) fn new(settings: HttpSettings, connecting: Deadline, closed: CancellationToken) -> Self {
         let connecting = Mutex::new(Some(connecting));
-        Self(Arc::new(Inner { settings, connecting, closed, resumes: Resumes::default() }))
+        let (resumes, session) = (Resumes::default(), watch::Sender::default());
+        Self(Arc::new(Inner { settings, connecting, closed, resumes, session }))
+    }
+
+    /// Waits until the session's listening stream is open or refused, so that no change of the tools is missed between
+    /// listing them and listening. Returns at once without a session.
+    pub(super) async fn listening(&self) {
+        let mut session = self.0.session.subscribe();
+        // The sender lives as long as `self`.
+        let _ = session.wait_for(|session| !session.has_begun || session.is_listening).await;
     }
 
     /// The handshake is done: requests have the timeout of calls from now on.
@@ -106,8 +126,13 @@ impl TransportClient {
             return Ok(response);
         }
         let challenge = response.headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok());
-        let renewed = authorization.renew(token.as_ref(), challenge.unwrap_or_default(), token_deadline);
-        match renewed.await.map_err(StreamableHttpError::Client)? {
+        let challenge = challenge.unwrap_or_default();
+        let renewed = authorization.renew(token.as_ref(), challenge, token_deadline).await;
+        let renewed = renewed.map_err(|error| match error.kind() {
+            ErrorKind::Authentication => error.with_context(CHALLENGE, truncated(challenge, 500)),
+            _ => error,
+        });
+        match renewed.map_err(StreamableHttpError::Client)? {
             Some(token) => self.send_once(http, with_token(request, Some(&token))?, deadline).await,
             None => Ok(response),
         }
@@ -212,6 +237,9 @@ impl StreamableHttpClient for TransportClient {
             false => self.send(&settings.calls, request, Some(self.post_deadline())).await?,
         };
         check_authorization(&response)?;
+        if response.headers.contains_key(SESSION_ID) {
+            self.0.session.send_if_modified(|session| !std::mem::replace(&mut session.has_begun, true));
+        }
         match response.status {
             StatusCode::ACCEPTED | StatusCode::NO_CONTENT => Ok(StreamableHttpPostResponse::Accepted),
             StatusCode::NOT_FOUND if in_session => Err(StreamableHttpError::SessionExpired),
@@ -260,7 +288,9 @@ impl StreamableHttpClient for TransportClient {
         if let Some(id) = last_event_id {
             request.headers_mut().insert(LAST_EVENT_ID, header_value(&id)?);
         }
-        let response = self.send(&self.0.settings.streams, request, None).await?;
+        let sent = self.send(&self.0.settings.streams, request, None).await;
+        self.0.session.send_modify(|session| session.is_listening = true);
+        let response = sent?;
         check_authorization(&response)?;
         match response.status {
             StatusCode::METHOD_NOT_ALLOWED => Err(StreamableHttpError::ServerDoesNotSupportSse),

@@ -11,6 +11,7 @@ mod handler;
 mod headers;
 mod http_client;
 mod http_response;
+mod input;
 mod listing;
 #[cfg(feature = "mcp-oauth")]
 mod oauth;
@@ -87,9 +88,9 @@ impl RmcpServerManager {
             deny_private_addresses: config.deny_private_addresses,
         });
         let inherited = Arc::new(config.inherited_env.clone());
-        let credentials = context.mcp_credentials.clone();
+        let (credentials, handler) = (context.mcp_credentials.clone(), context.mcp_handler.clone());
         let manager = Self {
-            connector: Connector { http, inherited, guards: config.guards.clone() },
+            connector: Connector { http, inherited, guards: config.guards.clone(), handler },
             credentials: credentials.unwrap_or_else(|| Arc::new(InMemoryMcpCredentials::default())),
             names: Arc::default(),
             servers: RwLock::new(Arc::default()),

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::process::Stdio;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpid};
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use crate::config::McpServerConfig;
 use crate::{Error, ErrorKind, Result};
@@ -19,19 +21,21 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Lines of stderr longer than this are split.
 const MAX_LOG_LINE: u64 = 2_000;
 
-/// A child process with a process group of its own. Dropping it kills the whole group.
+/// A child process with a process group of its own, kept by a task. Dropping it kills the whole group.
 #[derive(Debug)]
 pub(super) struct ServerProcess {
-    child: Child,
-    group: Option<Pid>,
+    stopping: CancellationToken,
+    ended: CancellationToken,
+    keeper: JoinHandle<()>,
 }
 
 impl ServerProcess {
-    /// Starts the server's program.
+    /// Starts the server's program. Its output fails once a line is longer than `max_line` bytes.
     pub(super) fn spawn(
         config: &McpServerConfig,
         inherited: &BTreeMap<String, String>,
-    ) -> Result<(Self, ChildStdout, ChildStdin)> {
+        max_line: usize,
+    ) -> Result<(Self, ServerOutput, ChildStdin)> {
         let component = || format!("mcp:{}", config.name);
         let program = config.command.as_deref().unwrap_or_default();
         let mut command = Command::new(program);
@@ -50,22 +54,65 @@ impl ServerProcess {
                 .with_source(error)
                 .not_sent()
         })?;
-        let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        let (Some(stdout), Some(stdin)) = (child.stdout.take(), child.stdin.take()) else {
+        let id = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let pipes = (child.stdout.take(), child.stdin.take(), child.stderr.take());
+        let group = Group { child, id };
+        let (Some(stdout), Some(stdin), Some(stderr)) = pipes else {
             return Err(Error::new(ErrorKind::Internal, component(), "child process without pipes"));
         };
-        if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(log_stderr(config.name.clone(), BufReader::new(stderr)));
-        }
-        Ok((Self { child, group }, stdout, stdin))
+        let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
+        let output = ServerOutput::new(stdout, max_line, ended.clone());
+        let log = log_stderr(config.name.clone(), BufReader::new(stderr));
+        let keeper = tokio::spawn(keep(group, log, stopping.clone(), ended.clone().drop_guard()));
+        Ok((Self { stopping, ended, keeper }, output, stdin))
+    }
+
+    /// Whether the program has ended. Its children end with it, unless they left its group.
+    pub(super) fn has_exited(&self) -> bool {
+        self.ended.is_cancelled()
     }
 
     /// Waits for the child, whose input is closed, to end; then SIGTERM, then SIGKILL for its whole group.
     pub(super) async fn stop(mut self) {
+        self.stopping.cancel();
+        let _ = (&mut self.keeper).await;
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+/// Keeps a child until it ends or has to; then ends its group, whose members may hold its pipes.
+async fn keep(
+    mut group: Group,
+    log: impl Future<Output = ()> + Send + 'static,
+    stopping: CancellationToken,
+    ended: DropGuard,
+) {
+    let mut logs = JoinSet::new();
+    logs.spawn(log);
+    if stopping.run_until_cancelled(group.child.wait()).await.is_none() {
+        group.end().await;
+    }
+    drop((group, ended));
+    // What it said last is read; a process that left the group may hold the pipe for good.
+    let _ = tokio::time::timeout(GRACE, logs.join_next()).await;
+}
+
+/// A child and the processes it started. Dropping it kills them all.
+struct Group {
+    child: Child,
+    id: Option<Pid>,
+}
+
+impl Group {
+    async fn end(&mut self) {
         for signal in [None, Some(Signal::TERM)] {
             self.signal(signal);
             if tokio::time::timeout(GRACE, self.child.wait()).await.is_ok() {
-                // Its children may live on: the drop below ends the group.
                 return;
             }
         }
@@ -74,46 +121,59 @@ impl ServerProcess {
     }
 
     fn signal(&self, signal: Option<Signal>) {
-        if let (Some(group), Some(signal)) = (self.group, signal) {
+        if let (Some(group), Some(signal)) = (self.id, signal) {
             let _ = kill_process_group(group, signal);
         }
     }
 }
 
-impl Drop for ServerProcess {
+impl Drop for Group {
     fn drop(&mut self) {
         self.signal(Some(Signal::KILL));
+        if let (Some(id), Some(_)) = (self.id, self.child.id()) {
+            // No async runtime may be left to do it. The child was killed, so the thread ends.
+            let reap = move || {
+                let _ = waitpid(Some(id), WaitOptions::empty());
+            };
+            let _ = std::thread::Builder::new().name("mcp-reaper".into()).spawn(reap);
+        }
     }
 }
 
-/// Fails once a line is longer than `max` bytes.
-pub(super) struct LineLimit<R> {
-    inner: R,
-    max: usize,
+/// The output of a child. Ends with the child, even where another process holds the pipe, and fails once a line is too
+/// long.
+pub(super) struct ServerOutput {
+    stdout: ChildStdout,
+    max_line: usize,
     line: usize,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl<R> LineLimit<R> {
-    pub(super) fn new(inner: R, max: usize) -> Self {
-        Self { inner, max, line: 0 }
+impl ServerOutput {
+    fn new(stdout: ChildStdout, max_line: usize, ended: CancellationToken) -> Self {
+        Self { stdout, max_line, line: 0, ended: Box::pin(ended.cancelled_owned()) }
     }
 }
 
-impl<R: AsyncRead + Unpin> AsyncRead for LineLimit<R> {
+impl AsyncRead for ServerOutput {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        match Pin::new(&mut self.stdout).poll_read(cx, buf) {
+            Poll::Ready(read) => read?,
+            // Nothing is left to read: once the child has ended, this is the end.
+            Poll::Pending => return self.ended.as_mut().poll(cx).map(Ok),
+        }
         let read = &buf.filled()[before..];
         self.line = match read.iter().rposition(|byte| *byte == b'\n') {
             Some(end) => read.len() - end - 1,
             None => self.line + read.len(),
         };
-        if self.line > self.max {
-            let message = format!("line longer than {} bytes", self.max);
+        if self.line > self.max_line {
+            let message = format!("line longer than {} bytes", self.max_line);
             return Poll::Ready(Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message)));
         }
         Poll::Ready(Ok(()))

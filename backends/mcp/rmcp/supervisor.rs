@@ -72,7 +72,8 @@ impl Server {
 
     /// Calls that hold the lost connection may still get their answer; it is closed when the last of them has ended.
     fn retire(&self, connection: Arc<Connection>) {
-        let (stop, deadline) = (self.stop.clone(), Deadline::after(self.config.timeout));
+        let patience = if connection.has_exited() { Duration::ZERO } else { self.config.timeout };
+        let (stop, deadline) = (self.stop.clone(), Deadline::after(patience));
         tokio::spawn(async move { stop.run_until_cancelled(connection.close(deadline)).await });
     }
 
@@ -155,7 +156,7 @@ impl Server {
                 listed = Instant::now();
                 stale = self.refresh(connection).await;
             }
-            if connection.is_closed() {
+            if connection.is_closed() || connection.has_exited() {
                 return connection.failure().unwrap_or_else(|| self.ended("connection lost"));
             }
         }

@@ -54,7 +54,8 @@ impl Shards {
     pub(super) fn lock(&self, index: usize) -> LockedShard<'_> {
         let shard = self.shards[index].0.lock();
         let (entries, bytes) = (shard.len(), shard.bytes());
-        LockedShard { shards: self, summary: &self.summaries[index], shard, entries, bytes }
+        let summary = &self.summaries[index];
+        LockedShard { shards: self, summary, shard, entries, bytes, keeps_unused: false }
     }
 
     /// When the first entry of a shard expires; `u64::MAX` if there is none.
@@ -85,6 +86,15 @@ pub(super) struct LockedShard<'a> {
     shard: MutexGuard<'a, Shard>,
     entries: usize,
     bytes: usize,
+    keeps_unused: bool,
+}
+
+impl LockedShard<'_> {
+    /// Leaves it to the caller to return memory that becomes unused: once for many removals.
+    pub(super) fn keep_unused(mut self) -> Self {
+        self.keeps_unused = true;
+        self
+    }
 }
 
 impl Deref for LockedShard<'_> {
@@ -103,7 +113,7 @@ impl DerefMut for LockedShard<'_> {
 
 impl Drop for LockedShard<'_> {
     fn drop(&mut self) {
-        if self.shard.bytes() < self.bytes {
+        if self.shard.bytes() < self.bytes && !self.keeps_unused {
             self.shard.release_unused();
         }
         // Stored only if different, so that reading entries does not invalidate other threads' cache lines.

@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
+use super::super::notify_failure;
 use super::failure::{CallFailure, CallResult};
 use crate::Deadline;
 use crate::config::TaskConfig;
-use crate::support::{OwnedPermit, ResizableSemaphore, catch_panic};
+use crate::support::{OwnedPermit, ResizableSemaphore};
 use crate::tasks::{
-    BackgroundFailure, BackgroundFailureListener, CallContext, FailureKind, FunctionCall, FunctionOutcome,
-    TaskStats,
+    BackgroundFailureListener, CallContext, FailureKind, FunctionCall, FunctionOutcome, TaskStats,
 };
 
 /// The warning is logged again after usage fell this many percentage points below its threshold.
@@ -152,7 +152,7 @@ impl BackgroundRun {
 
 impl Drop for BackgroundRun {
     fn drop(&mut self) {
-        self.context.cancellation().cancel();
+        self.context.end();
         let result = self.result.take().unwrap_or_else(|| Err(CallFailure::cancelled()));
         {
             let mut stats = self.tasks.stats.lock();
@@ -164,20 +164,9 @@ impl Drop for BackgroundRun {
         self.permit = None;
         self.tasks.rearm_warning();
         if let Err(failure) = result {
-            notify_failure(self.tasks.listener.as_ref(), &self.context, failure);
+            let listener = self.tasks.listener.as_ref();
+            notify_failure(listener, &self.context, failure.kind, failure.error);
         }
-    }
-}
-
-/// The log gets the kind of the failure only: its message may be private.
-fn notify_failure(listener: Option<&BackgroundFailureListener>, context: &CallContext, failure: CallFailure) {
-    let (function, call_id) = (context.function(), context.call_id());
-    tracing::warn!(function = function.name(), call_id, kind = ?failure.kind, "background task failed");
-    let Some(listener) = listener else { return };
-    let call_id = call_id.map(str::to_owned);
-    let failure = BackgroundFailure::new(function, call_id, failure.kind, failure.error);
-    if let Err(message) = catch_panic(|| listener(failure)) {
-        tracing::error!(function = function.name(), message, "background failure listener panicked; ignored");
     }
 }
 

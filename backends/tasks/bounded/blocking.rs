@@ -57,7 +57,7 @@ impl BlockingCalls {
     /// Names of the functions that have not returned although their calls have ended.
     pub(super) fn overdue(&self) -> Vec<String> {
         let running = self.running.lock();
-        let overdue = running.calls.values().filter(|call| call.cancellation().is_cancelled());
+        let overdue = running.calls.values().filter(|call| call.has_ended());
         overdue.map(|call| call.function().name().to_owned()).collect()
     }
 

@@ -5,21 +5,22 @@ mod blocking;
 mod builder;
 mod engine;
 mod failure;
+mod scope;
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use hashbrown::HashSet;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{ResizableSemaphore, counters};
 use crate::tasks::{
-    CallContext, FunctionCall, FunctionExecutionInput, FunctionExecutionResult, FunctionTask, Functions,
-    TaskCapabilities, TaskExecutor, TaskStats,
+    CallContext, FunctionCall, FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome,
+    FunctionTask, Functions, TaskCapabilities, TaskExecutor, TaskStats,
 };
 use crate::{
     CloseReport, Component, Deadline, Health, LimitUsage, Result, ShutdownPhase, unsupported_limit_error,
@@ -27,7 +28,8 @@ use crate::{
 
 pub use builder::BoundedExecutorBuilder;
 
-use engine::{Engine, Scope, StartedCall};
+use engine::Engine;
+use scope::{Scope, StartedCall, Turn, WorkerWatch};
 
 const COMPONENT: &str = "tasks";
 
@@ -45,63 +47,60 @@ const MAX_NAMED: usize = 10;
 ///
 /// It needs a tokio runtime with time enabled and owns none. Dropping it aborts its calls and background tasks.
 pub struct BoundedExecutor {
-    engine: Arc<Engine>,
-    scope: Scope,
+    scope: Arc<Scope>,
 }
 
 impl BoundedExecutor {
     fn root(engine: Arc<Engine>) -> Self {
-        let permits = call_permits(&engine);
-        Self { engine, scope: Scope { permits, stop: CancellationToken::new(), parent: None } }
+        Self::new(engine, CancellationToken::new(), None)
     }
 
     /// The executor of calls nested in `parent`.
     fn child(engine: Arc<Engine>, parent: CallContext) -> Self {
-        let (permits, stop) = (call_permits(&engine), parent.cancellation().child_token());
-        Self { engine, scope: Scope { permits, stop, parent: Some(parent) } }
+        Self::new(engine, parent.cancellation().child_token(), Some(parent))
+    }
+
+    fn new(engine: Arc<Engine>, stop: CancellationToken, parent: Option<CallContext>) -> Self {
+        let permits = ResizableSemaphore::new("tasks.max_concurrency", "calls", engine.max_concurrency);
+        Self { scope: Arc::new(Scope { engine, permits, stop, parent }) }
     }
 
     fn is_child(&self) -> bool {
         self.scope.parent.is_some()
     }
 
-    fn start(
-        &self,
-        call: FunctionCall,
-        functions: &Functions,
-        background_tasks: &Functions,
-        deadline: Option<Deadline>,
-    ) -> StartedCall {
-        let functions = if call.is_background { background_tasks } else { functions };
-        self.scope.start(&self.engine, call, functions, deadline)
+    fn engine(&self) -> &Engine {
+        &self.scope.engine
     }
 
     fn reject_further_calls(&self) {
         self.scope.permits.close();
         if !self.is_child() {
-            self.engine.background.permits.close();
+            self.engine().background.permits.close();
         }
     }
 
     async fn wait_idle(&self) {
         self.scope.permits.wait_idle().await;
         if !self.is_child() {
-            self.engine.background.permits.wait_idle().await;
-            self.engine.blocking.permits.wait_idle().await;
+            self.engine().background.permits.wait_idle().await;
+            self.engine().blocking.permits.wait_idle().await;
         }
     }
 
     fn abort_all(&self) {
         self.scope.stop.cancel();
         if !self.is_child() {
-            self.engine.background.stop.cancel();
-            self.engine.blocking.close();
+            self.engine().background.stop.cancel();
+            self.engine().blocking.close();
         }
     }
 }
 
-fn call_permits(engine: &Engine) -> ResizableSemaphore {
-    ResizableSemaphore::new("tasks.max_concurrency", "calls", engine.max_concurrency)
+/// Whether each call repeats the id of an earlier one.
+fn repeat_ids(calls: &[FunctionCall]) -> Vec<bool> {
+    let mut ids = HashSet::with_capacity(calls.len());
+    calls.iter().map(|call| call.call_id.as_deref().is_some_and(|id| !ids.insert(id))).collect()
 }
 
 impl Drop for BoundedExecutor {
@@ -118,7 +117,7 @@ impl fmt::Debug for BoundedExecutor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BoundedExecutor")
             .field("calls", &self.scope.permits)
-            .field("background", &self.engine.background.permits)
+            .field("background", &self.engine().background.permits)
             .finish_non_exhaustive()
     }
 }
@@ -134,7 +133,7 @@ impl Component for BoundedExecutor {
     }
 
     fn limits(&self) -> Vec<LimitUsage> {
-        let Engine { background, blocking, .. } = &*self.engine;
+        let Engine { background, blocking, .. } = self.engine();
         vec![self.scope.permits.usage(), background.permits.usage(), blocking.permits.usage()]
     }
 
@@ -143,11 +142,11 @@ impl Component for BoundedExecutor {
     }
 
     async fn health(&self, _: Deadline) -> Health {
-        let background = &self.engine.background.permits;
+        let background = &self.engine().background.permits;
         if self.scope.permits.is_closed() {
             return Health::unhealthy("executor is shut down");
         }
-        let overdue = self.engine.blocking.overdue();
+        let overdue = self.engine().blocking.overdue();
         if !overdue.is_empty() {
             let named = overdue[..overdue.len().min(MAX_NAMED)].join(", ");
             let count = overdue.len();
@@ -165,7 +164,7 @@ impl Component for BoundedExecutor {
     fn set_limit(&self, key: &str, max: u64) -> Result<()> {
         match key {
             "tasks.max_background_tasks" => {
-                self.engine.background.set_max(usize::try_from(max).unwrap_or(usize::MAX));
+                self.engine().background.set_max(usize::try_from(max).unwrap_or(usize::MAX));
                 Ok(())
             }
             _ => Err(unsupported_limit_error(COMPONENT, key)),
@@ -181,7 +180,7 @@ impl Component for BoundedExecutor {
         let left = background();
         let aborted = left + self.scope.permits.used();
         self.abort_all();
-        let lost = if self.is_child() { Vec::new() } else { self.engine.blocking.names() };
+        let lost = if self.is_child() { Vec::new() } else { self.engine().blocking.names() };
         CloseReport::new(before.saturating_sub(left), aborted, lost)
     }
 }
@@ -189,23 +188,21 @@ impl Component for BoundedExecutor {
 #[async_trait]
 impl TaskExecutor for BoundedExecutor {
     async fn execute_functions(&self, input: FunctionExecutionInput) -> FunctionExecutionResult {
-        let mut ids = HashSet::new();
-        let mut is_duplicate = |call: &FunctionCall| match &call.call_id {
-            Some(id) => !ids.insert(id.clone()),
-            None => false,
+        let is_duplicate = repeat_ids(&input.function_calls);
+        let turn = Turn::new(&input.available_functions, &input.available_background_tasks, input.deadline);
+        let start = |(call, is_duplicate): (FunctionCall, bool)| {
+            let is_regular = !call.is_background;
+            let started = match is_duplicate {
+                true => StartedCall::Ended(FunctionOutcome::duplicate(call)),
+                false => self.scope.start(call, &turn),
+            };
+            (started, is_regular)
         };
-        let (functions, tasks) = (&input.available_functions, &input.available_background_tasks);
-        let started: Vec<_> = input
-            .function_calls
-            .into_iter()
-            .map(|call| match is_duplicate(&call) {
-                true => StartedCall::duplicate(&self.engine, call),
-                false => self.start(call, functions, tasks, input.deadline),
-            })
-            .collect();
+        let started: Vec<_> = input.function_calls.into_iter().zip(is_duplicate).map(start).collect();
         let mut outcomes = Vec::with_capacity(started.len());
-        for call in started {
-            outcomes.push(call.outcome().await);
+        let mut watch = WorkerWatch::default();
+        for (call, is_regular) in started {
+            outcomes.push(self.scope.outcome(call, is_regular, &mut watch).await);
         }
         outcomes.into()
     }
@@ -217,21 +214,24 @@ impl TaskExecutor for BoundedExecutor {
         available_background_tasks: &Functions,
         deadline: Option<Deadline>,
     ) -> FunctionTask {
+        let is_regular = !call.is_background;
+        let turn = Turn::new(available_functions, available_background_tasks, deadline);
+        let (started, scope) = (self.scope.start(call, &turn), Arc::clone(&self.scope));
         FunctionTask::new(
-            self.start(call, available_functions, available_background_tasks, deadline).outcome(),
+            async move { scope.outcome(started, is_regular, &mut WorkerWatch::default()).await },
         )
     }
 
     fn active_background_tasks_count(&self) -> usize {
-        self.engine.background.permits.used()
+        self.engine().background.permits.used()
     }
 
     async fn wait_for_background_tasks(&self, timeout: Option<Duration>) -> usize {
-        self.engine.background.wait(timeout).await
+        self.engine().background.wait(timeout).await
     }
 
     fn stats(&self) -> TaskStats {
-        self.engine.stats.lock().clone()
+        self.engine().stats.lock().clone()
     }
 
     fn capabilities(&self) -> TaskCapabilities {

@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::COMPONENT;
 use super::connection::Connection;
+use super::requests::Guarantee;
 use super::schema::{Schema, new_indexes, new_schema};
-use crate::vectors::{CollectionConfig, validation};
+use crate::vectors::{CollectionConfig, Consistency, validation};
 use crate::{Deadline, Error, ErrorKind, Outcome, Result};
 
 /// Time between two looks at a collection that is loading: the first, doubled up to the second.
@@ -39,7 +40,11 @@ pub(super) struct Catalog {
 pub(super) struct Live {
     id: i64,
     /// The time of the newest write through this store, by the server's clock.
-    pub(super) last_write: AtomicU64,
+    last_write: AtomicU64,
+    /// Writes whose time the server did not say, and how many of them are older than one whose time it did. Milvus 2.3
+    /// says none for deletes.
+    untimed: AtomicU64,
+    covered: AtomicU64,
     /// Read by each write, written by the drop.
     pub(super) writes: tokio::sync::RwLock<()>,
     /// Cancelled when the collection is dropped.
@@ -81,9 +86,6 @@ impl Catalog {
         deadline: Deadline,
     ) -> Result<(Schema, Arc<Live>)> {
         let name = &config.collection_name;
-        if config.is_hybrid {
-            self.connection.engine(deadline).await?.check_sparse()?;
-        }
         let creating = deadline.run(COMPONENT, "waiting for another creation", self.creating.lock()).await?;
         let found = match self.describe(name, deadline).await? {
             Some(found) => found,
@@ -108,6 +110,9 @@ impl Catalog {
         deadline: Deadline,
     ) -> Result<DescribeCollectionResponse> {
         let name = &config.collection_name;
+        if config.is_hybrid {
+            self.connection.engine(deadline).await?.check_sparse()?;
+        }
         let request = CreateCollectionRequest {
             collection_name: name.clone(),
             schema: new_schema(config).encode_to_vec(),
@@ -230,6 +235,8 @@ impl Catalog {
         let new = Arc::new(Live {
             id,
             last_write: AtomicU64::new(0),
+            untimed: AtomicU64::new(0),
+            covered: AtomicU64::new(0),
             writes: tokio::sync::RwLock::default(),
             dropped: CancellationToken::new(),
         });
@@ -239,27 +246,47 @@ impl Catalog {
 }
 
 impl Live {
+    /// To be called before a write, for [`written`](Self::written).
+    pub(super) fn begin_write(&self) -> u64 {
+        self.untimed.load(Ordering::Acquire)
+    }
+
     /// Notes a write, so that requests of the level `Session` see it.
-    pub(super) fn written(&self, timestamp: u64) {
-        self.last_write.fetch_max(timestamp, Ordering::AcqRel);
+    pub(super) fn written(&self, begun: u64, timestamp: u64) {
+        if timestamp == 0 {
+            self.untimed.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.last_write.fetch_max(timestamp, Ordering::AcqRel);
+            self.covered.fetch_max(begun, Ordering::AcqRel);
+        }
+    }
+
+    /// What a request sees. After a write of unknown time, only `Strong` is sure to see it.
+    pub(super) fn guarantee(&self, consistency: Consistency) -> Guarantee {
+        let is_unsure = self.covered.load(Ordering::Acquire) < self.untimed.load(Ordering::Acquire);
+        let consistency = match consistency {
+            Consistency::Session if is_unsure => Consistency::Strong,
+            other => other,
+        };
+        Guarantee::new(consistency, self.last_write.load(Ordering::Acquire))
     }
 }
 
 /// Versions before 2.3.4 say it in the text only.
-fn is_missing_collection(error: &Error) -> bool {
+pub(super) fn is_missing_collection(error: &Error) -> bool {
     let says = |words: &str| error.context().any(|(name, value)| name == "server" && value.contains(words));
     error.kind() == ErrorKind::NotFound && !says("database")
         || says("can't find collection")
         || says("collection not found")
 }
 
-fn is_missing_index(error: &Error) -> bool {
+pub(super) fn is_missing_index(error: &Error) -> bool {
     let says = |words: &str| error.context().any(|(name, value)| name == "server" && value.contains(words));
     error.outcome() != Outcome::NotSent
         && (says("index not found") || says("index not exist") || says("no index"))
 }
 
-fn not_found(name: &str) -> Error {
+pub(super) fn not_found(name: &str) -> Error {
     Error::new(ErrorKind::NotFound, COMPONENT, format!("collection {name:?} does not exist")).not_sent()
 }
 

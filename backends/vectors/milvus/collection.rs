@@ -13,15 +13,15 @@ use super::catalog::{Catalog, Live};
 use super::columns::columns;
 use super::connection::Connection;
 use super::engine::Engine;
-use super::requests::{self, Guarantee, Selection};
+use super::requests::{self, Selection};
 use super::rows::{count, id_strings, query_hits, search_hits};
 use super::rpc::Rpc;
 use super::schema::Schema;
 use super::{errors, expression};
 use crate::vectors::{
     BatchLimits, BulkInsertOptions, BulkInsertReport, Collection, CollectionConfig, CollectionStats,
-    Consistency, Entity, EntityStream, Filter, Hit, HybridSearchRequest, QueryRequest, QueryVectors,
-    SearchRequest, insert_in_batches, validation,
+    CompareOp, Consistency, Entity, EntityStream, Expr, Filter, Hit, HybridSearchRequest, Operand,
+    QueryRequest, QueryVectors, SearchRequest, insert_in_batches, validation,
 };
 use crate::{Deadline, Error, ErrorKind, Result};
 
@@ -90,8 +90,9 @@ impl MilvusCollection {
         let waiting = "waiting for the drop of the collection";
         let _writing = deadline.run(COMPONENT, waiting, self.live.writes.read()).await?;
         self.check_usable()?;
+        let begun = self.live.begin_write();
         let result = self.connection().call(request, deadline).await?;
-        self.live.written(result.timestamp);
+        self.live.written(begun, result.timestamp);
         Ok(result)
     }
 
@@ -107,11 +108,14 @@ impl MilvusCollection {
             Some(fields) => fields.to_vec(),
         };
         Ok(Selection {
-            expression: filter.map(|filter| expression(filter, engine)).transpose()?.unwrap_or_default(),
+            expression: filter
+                .map(|filter| expression(filter, &self.schema.config, engine))
+                .transpose()?
+                .unwrap_or_default(),
             output_fields: fields,
             limit: 0,
             offset: 0,
-            guarantee: Guarantee::new(consistency, self.live.last_write.load(Ordering::Acquire)),
+            guarantee: self.live.guarantee(consistency),
         })
     }
 
@@ -243,18 +247,20 @@ impl Collection for MilvusCollection {
         validation::check_filter(config, filter)?;
         let deadline = self.connection().deadline();
         let engine = self.connection().engine(deadline).await?;
-        let message = requests::delete(config, expression(filter, engine)?);
-        let result = self.write(&message, deadline).await?;
-        Ok(u64::try_from(result.delete_cnt).unwrap_or(0))
+        let expression = expression(filter, config, engine)?;
+        let by_id = match engine.counts_deleted_ids() {
+            true if is_by_id(filter, &config.pk_field) => Some(self.count(&expression, deadline).await?),
+            _ => None,
+        };
+        let result = self.write(&requests::delete(config, expression), deadline).await?;
+        Ok(by_id.unwrap_or_else(|| u64::try_from(result.delete_cnt).unwrap_or(0)))
     }
 
     /// Counts with a query of the level `Strong`: exact, unlike the number that Milvus keeps.
     async fn get_collection_stats(&self) -> Result<CollectionStats> {
         self.check_usable()?;
         let deadline = self.connection().deadline();
-        let message = requests::count(&self.schema.config);
-        let answer = self.read(&message, deadline).await?;
-        Ok(CollectionStats::new(self.name(), count(&answer)?, None))
+        Ok(CollectionStats::new(self.name(), self.count("", deadline).await?, None))
     }
 
     /// Writes everything to Milvus's storage. An acknowledged insert survives without it, in Milvus's log; a server
@@ -286,6 +292,11 @@ impl Collection for MilvusCollection {
 }
 
 impl MilvusCollection {
+    /// The number of entities that match, by a query of the level `Strong`.
+    async fn count(&self, expression: &str, deadline: Deadline) -> Result<u64> {
+        count(&self.read(&requests::count(&self.schema.config, expression), deadline).await?)
+    }
+
     /// A hybrid search whose sparse vector finds nothing: the dense hits, scored by the ranker.
     async fn rank_dense_alone(&self, request: HybridSearchRequest) -> Result<Vec<Hit>> {
         let mut search =
@@ -297,5 +308,15 @@ impl MilvusCollection {
         let mut hits: Vec<Option<Hit>> = hits.into_iter().map(Some).collect();
         let take = |(i, score): (usize, f32)| hits[i].take().map(|hit| Hit::new(hit.id, score, hit.fields));
         Ok(ranked.into_iter().filter_map(take).collect())
+    }
+}
+
+/// Whether a filter names ids and nothing else.
+fn is_by_id(filter: &Filter, key: &str) -> bool {
+    let is_key = |operand: &Operand| matches!(operand, Operand::Field(path) if path.field == key);
+    match filter.expr() {
+        Expr::In { operand, negated: false, .. } => is_key(operand),
+        Expr::Compare { op: CompareOp::Equal, left, right } => is_key(left) || is_key(right),
+        _ => false,
     }
 }

@@ -119,7 +119,9 @@ impl Connection {
             tracing::debug!(db.system.name = "milvus", server = %engine, "connected");
             Ok(engine)
         };
-        session.engine.get_or_try_init(detect).await.copied()
+        // Another caller may be asking, with a later deadline.
+        let asking = session.engine.get_or_try_init(detect);
+        deadline.run(COMPONENT, GetVersionRequest::STEP, asking).await?.copied()
     }
 
     /// The engine, if it is known already.

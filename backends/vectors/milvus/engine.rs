@@ -2,6 +2,7 @@
 
 use milvus::proto::milvus::GetVersionResponse;
 
+use crate::vectors::MilvusDialect;
 use crate::{Error, ErrorKind, Result};
 
 /// What answers: a server with a version, or the small engine of `milvus-lite`, which has none.
@@ -35,6 +36,19 @@ impl Engine {
     /// Sparse vectors and hybrid search: Milvus 2.4.
     pub(super) fn has_sparse(self) -> bool {
         self >= Self::Server(2, 4) || self == Self::Lite
+    }
+
+    /// What it evaluates of the filter language.
+    pub(super) fn dialect(self) -> MilvusDialect {
+        match self {
+            Self::Lite => MilvusDialect::LITE,
+            Self::Server(..) => MilvusDialect::STANDALONE,
+        }
+    }
+
+    /// Whether it answers a delete by ids with their number, even of those that are not there.
+    pub(super) fn counts_deleted_ids(self) -> bool {
+        self != Self::Lite
     }
 
     /// Maximum size of an insert. The small engine never answers one of 7.7 MB; a server reads at most 64 MiB.

@@ -1,7 +1,7 @@
 //! Errors of Milvus and of the connection to it as errors of this crate.
 
 use milvus::proto::common::{ErrorCode, Status as MilvusStatus};
-use tonic::{Code, ConnectError, Status};
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
 
 use super::COMPONENT;
 use crate::support::truncated;
@@ -26,13 +26,14 @@ pub(super) fn from_grpc(status: &Status) -> Error {
             .with_context("cause", truncated(&text, MAX_REASON_BYTES))
             .not_sent();
     }
+    let is_expired = causes().any(|cause| cause.is::<TimeoutExpired>());
     let is_local = causes().next().is_some();
     match status.code() {
+        _ if is_expired => error(ErrorKind::Timeout, "timed out: waiting for the response"),
+        Code::DeadlineExceeded => error(ErrorKind::Timeout, "timed out: waiting for the response"),
+        Code::Cancelled if !is_local => error(ErrorKind::Timeout, "timed out: Milvus cancelled the request"),
         Code::Unavailable => error(ErrorKind::Transport, "connection to Milvus lost"),
         _ if is_local => error(ErrorKind::Transport, "connection to Milvus lost"),
-        Code::DeadlineExceeded | Code::Cancelled => {
-            error(ErrorKind::Timeout, "timed out: waiting for the response")
-        }
         Code::OutOfRange if status.message().contains("message length too large") => Error::new(
             ErrorKind::TooLarge,
             COMPONENT,

@@ -6,6 +6,8 @@ mod columns;
 mod connection;
 mod engine;
 mod errors;
+mod legacy;
+mod legacy_collection;
 mod python_floats;
 mod requests;
 mod rows;
@@ -35,6 +37,8 @@ use crate::{
     BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
     ShutdownPhase, unsupported_limit_error,
 };
+
+pub use self::legacy::LegacyMilvusStore;
 
 /// The component that errors name.
 const COMPONENT: &str = "vectors.milvus";
@@ -198,6 +202,6 @@ impl VectorStore for MilvusStore {
 ///
 /// # Errors
 /// `Unsupported` for what the engine cannot evaluate.
-fn expression(filter: &Filter, _: Engine) -> Result<String> {
-    Ok(filter.to_string())
+fn expression(filter: &Filter, config: &CollectionConfig, engine: Engine) -> Result<String> {
+    filter.to_milvus(config, &engine.dialect())
 }

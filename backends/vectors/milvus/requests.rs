@@ -148,11 +148,12 @@ pub(super) fn query(config: &CollectionConfig, selection: Selection) -> QueryReq
     }
 }
 
-/// Counts all entities.
-pub(super) fn count(config: &CollectionConfig) -> QueryRequest {
+/// Counts what matches among all acknowledged entities; everything without an expression.
+pub(super) fn count(config: &CollectionConfig, expression: &str) -> QueryRequest {
     let guarantee = Guarantee::new(Consistency::Strong, 0);
     QueryRequest {
         collection_name: config.collection_name.clone(),
+        expr: expression.to_owned(),
         output_fields: vec!["count(*)".into()],
         guarantee_timestamp: guarantee.timestamp,
         consistency_level: guarantee.level.into(),

@@ -115,7 +115,7 @@ fn entity(
         .with_metadata(metadata)
         .with_field("page", integers[i % integers.len()].clone())
         .with_field("price", floats[i % floats.len()].clone())
-        .with_field("draft", i % 2 == 0)
+        .with_field("draft", i.is_multiple_of(2))
         .with_field("language", strings[i % strings.len()])
 }
 

@@ -233,7 +233,7 @@ mod tests {
             (&[("retry-after", "0.5")], &none, Some(0.5)),
             (&[("retry-after-ms", "1500"), ("retry-after", "2")], &none, Some(1.5)),
             (&[("retry-after", "-1")], &none, None),
-            (&[("retry-after", "99999999999999")], &none, None),
+            (&[("retry-after", "99999999999999")], &none, Some(86_400.0)),
             (&[("retry-after", moment), ("date", "Wed, 21 Oct 2026 07:27:30 GMT")], &none, Some(30.0)),
             (&[("retry-after", moment), ("date", "Wed, 21 Oct 2026 07:29:00 GMT")], &none, Some(0.0)),
             (&[("retry-after", moment)], &none, None),

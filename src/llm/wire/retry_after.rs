@@ -6,7 +6,7 @@ use http::HeaderMap;
 use http::header::{DATE, RETRY_AFTER};
 use serde_json::Value;
 
-/// A provider that asks for a longer delay made a mistake, or waiting is of no use.
+/// A longer delay counts as this one: no deadline leaves room for either.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// The details that Google adds to an error.
@@ -19,8 +19,7 @@ pub(super) fn retry_after(headers: &HeaderMap, detail: &Value) -> Option<Duratio
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     let milliseconds = text("retry-after-ms").and_then(|ms| ms.parse::<f64>().ok()).map(|ms| ms / 1000.0);
     let seconds = || text(RETRY_AFTER.as_str()).and_then(|seconds| seconds.parse::<f64>().ok());
-    let requested =
-        milliseconds.or_else(seconds).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let requested = milliseconds.or_else(seconds).and_then(delay_of);
     // Dates are relative to the response's own date: both are by the provider's clock.
     let date = |name: &str| httpdate::parse_http_date(text(name)?).ok();
     let until = |moment: SystemTime| Some(moment.duration_since(date(DATE.as_str())?).unwrap_or_default());
@@ -38,7 +37,12 @@ pub(super) fn retry_after(headers: &HeaderMap, detail: &Value) -> Option<Duratio
     };
     let delay = || details(detail).find_map(|detail| detail["retryDelay"].as_str()).and_then(duration);
     let after = requested.or_else(|| reset("requests").max(reset("tokens"))).or_else(epoch).or_else(delay)?;
-    (after <= MAX_RETRY_AFTER).then_some(after)
+    Some(after.min(MAX_RETRY_AFTER))
+}
+
+/// A number of seconds of any size, but not a negative one.
+fn delay_of(seconds: f64) -> Option<Duration> {
+    (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
 }
 
 /// A header that OpenRouter repeats in the details of an error.
@@ -64,7 +68,7 @@ fn duration(text: &str) -> Option<Duration> {
             _ => return None,
         };
         rest = &rest[letters..];
-        total = total.checked_add(Duration::try_from_secs_f64(number * unit).ok()?)?;
+        total = total.saturating_add(delay_of(number * unit)?);
     }
     (!text.is_empty()).then_some(total)
 }
@@ -72,6 +76,22 @@ fn duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_delay_of_any_size_is_kept_up_to_a_day() {
+        let requested = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, value.parse().expect("a header"));
+            retry_after(&headers, &Value::Null)
+        };
+        for long in ["86401", "18446744073709551615", "99999999999999999999999999", "1e400"] {
+            assert_eq!(requested(long), Some(MAX_RETRY_AFTER), "{long}");
+        }
+        assert_eq!(requested("7"), Some(Duration::from_secs(7)));
+        for wrong in ["-1", "NaN", "soon"] {
+            assert_eq!(requested(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn durations_are_parsed() {

@@ -55,13 +55,4 @@ impl MilvusDialect {
         // It fails beyond 50.
         max_depth: 40,
     };
-
-    /// The dialect of a server that reports this version; the small engine reports none.
-    #[must_use]
-    pub fn of_version(version: Option<&str>) -> Self {
-        match version {
-            Some(version) if !version.to_ascii_lowercase().contains("lite") => Self::STANDALONE,
-            _ => Self::LITE,
-        }
-    }
 }

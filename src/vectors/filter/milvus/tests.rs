@@ -204,10 +204,3 @@ fn many_conditions_are_few_levels_and_too_many_levels_are_an_error() {
         (0..60).fold("page == 1".to_owned(), |inner, _| format!("(page == 2 or price > 3 and {inner})"));
     rejected(&MilvusDialect::LITE, &[&deep]);
 }
-
-#[test]
-fn the_dialect_follows_the_version() {
-    assert_eq!(MilvusDialect::of_version(Some("v2.3.5")), MilvusDialect::STANDALONE);
-    assert_eq!(MilvusDialect::of_version(Some("2.5.1-lite")), MilvusDialect::LITE);
-    assert_eq!(MilvusDialect::of_version(None), MilvusDialect::LITE);
-}
