@@ -21,7 +21,11 @@ impl Process {
     pub(crate) fn spawn(command: &mut Command) -> std::io::Result<Self> {
         let mut process = Self { child: command.spawn()?, guard: None };
         let guard = Command::new("sh")
-            .args(["-c", r#"trap "" INT; read -r _; kill -KILL "$0""#, &process.child.id().to_string()])
+            .args([
+                "-c",
+                r#"trap "" HUP INT TERM; read -r _; kill -KILL "$0""#,
+                &process.child.id().to_string(),
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
