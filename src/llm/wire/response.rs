@@ -1,7 +1,9 @@
 //! Chat completions, complete or in chunks: one set of structs reads both.
 
+use std::fmt;
+
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::lenient::{count, json_text, or_default, text};
@@ -53,20 +55,58 @@ pub(super) struct Choice {
     pub(super) finish_reason: Option<String>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct ResponseMessage {
-    #[serde(rename = "role")]
-    pub(super) _role: IgnoredAny,
-    #[serde(deserialize_with = "text")]
     pub(super) content: Option<String>,
-    #[serde(deserialize_with = "text")]
     pub(super) refusal: Option<String>,
     pub(super) tool_calls: Option<Vec<WireToolCall>>,
     /// Reasoning text, thought signatures, annotations, …
-    #[serde(flatten)]
     pub(super) extra: Map<String, Value>,
 }
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum MessageField {
+    Role,
+    Content,
+    Refusal,
+    ToolCalls,
+    Other(String),
+}
+
+/// Reads a message field by field: `serde(flatten)` would copy each of them first, for every token of a stream.
+struct MessageVisitor;
+
+impl<'de> Visitor<'de> for MessageVisitor {
+    type Value = ResponseMessage;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<ResponseMessage, A::Error> {
+        let mut message = ResponseMessage::default();
+        while let Some(field) = fields.next_key()? {
+            match field {
+                MessageField::Role => drop(fields.next_value::<IgnoredAny>()?),
+                MessageField::Content => message.content = fields.next_value::<Text>()?.0,
+                MessageField::Refusal => message.refusal = fields.next_value::<Text>()?.0,
+                MessageField::ToolCalls => message.tool_calls = fields.next_value()?,
+                MessageField::Other(name) => drop(message.extra.insert(name, fields.next_value()?)),
+            }
+        }
+        Ok(message)
+    }
+}
+
+impl<'de> Deserialize<'de> for ResponseMessage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MessageVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+struct Text(#[serde(deserialize_with = "text")] Option<String>);
 
 impl ResponseMessage {
     /// Numbers the calls of a complete message, as a stream's are.

@@ -28,6 +28,7 @@ pub(in crate::llm) struct StreamState {
     usage: Option<Usage>,
     message_extra: Map<String, Value>,
     extra: Map<String, Value>,
+    has_read_extra: bool,
     finish_reason: Option<String>,
     pub(in crate::llm) is_complete: bool,
 }
@@ -64,6 +65,7 @@ impl StreamState {
             usage: None,
             message_extra: Map::new(),
             extra: Map::new(),
+            has_read_extra: false,
             finish_reason: None,
             is_complete: false,
         }
@@ -97,7 +99,7 @@ impl StreamState {
             })
             .map_err(|error| decode_error(self.component, &error, invalid))?;
         // The parts between the first and the last repeat the same fields.
-        if self.extra.is_empty() || part.is_last() {
+        if !std::mem::replace(&mut self.has_read_extra, true) || part.is_last() {
             let CompletionExtra { extra, .. } = serde_json::from_str(&json).unwrap_or_default();
             self.extra.extend(extra.into_iter().filter(|(_, value)| !value.is_null()));
         }
