@@ -6,13 +6,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arshai::backends::tasks::BoundedExecutor;
-use arshai::tasks::{
-    Function, FunctionCall, FunctionError, FunctionExecutionInput, FunctionFuture, Functions, TaskExecutor,
-};
+use arshai::tasks::{Function, FunctionCall, FunctionError, FunctionExecutionInput, Functions, TaskExecutor};
 use arshai_benches::{Bench, Better, child_case, in_child, resident_bytes};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -110,13 +109,15 @@ fn some_calls(calls: usize) -> Vec<FunctionCall> {
 }
 
 /// The functions of the peers, which know no context.
-type PlainFunctions = HashMap<String, Arc<dyn Fn(Value) -> FunctionFuture + Send + Sync>>;
+type PlainFunctions = HashMap<String, Arc<dyn Fn(Value) -> PlainFuture + Send + Sync>>;
+
+type PlainFuture = Pin<Box<dyn Future<Output = Result<Value, FunctionError>> + Send>>;
 
 fn plain<Fut>(name: &str, function: impl Fn(Value) -> Fut + Send + Sync + 'static) -> PlainFunctions
 where
     Fut: Future<Output = Result<Value, FunctionError>> + Send + 'static,
 {
-    let function = move |args| -> FunctionFuture { Box::pin(function(args)) };
+    let function = move |args| -> PlainFuture { Box::pin(function(args)) };
     PlainFunctions::from([(name.to_owned(), Arc::new(function) as Arc<_>)])
 }
 

@@ -86,6 +86,9 @@ impl Catalog {
         deadline: Deadline,
     ) -> Result<(Schema, Arc<Live>)> {
         let name = &config.collection_name;
+        if config.is_hybrid {
+            self.connection.engine(deadline).await?.check_sparse()?;
+        }
         let creating = deadline.run(COMPONENT, "waiting for another creation", self.creating.lock()).await?;
         let found = match self.describe(name, deadline).await? {
             Some(found) => found,
@@ -110,9 +113,6 @@ impl Catalog {
         deadline: Deadline,
     ) -> Result<DescribeCollectionResponse> {
         let name = &config.collection_name;
-        if config.is_hybrid {
-            self.connection.engine(deadline).await?.check_sparse()?;
-        }
         let request = CreateCollectionRequest {
             collection_name: name.clone(),
             schema: new_schema(config).encode_to_vec(),
