@@ -66,8 +66,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     runtime.tasks().wait_for_background_tasks(Some(Duration::from_secs(5))).await;
     let remembered = runtime.memory().retrieve(&MemoryInput::working_memory(conversation)).await?;
-    let remembered = remembered.first().map_or("nothing", |memory| memory.as_str());
-    println!("What is remembered of the conversation:\n{remembered}\n");
+    let bytes = remembered.first().map_or(0, |memory| memory.as_str().len());
+    println!("The conversation is remembered, tool calls and results included: {bytes} bytes.\n");
     println!("Every bound, and how close it came:\n{}", runtime.stats());
     let report = runtime.shutdown(Deadline::after(Duration::from_secs(5))).await;
     println!("Shut down {}.", if report.is_clean() { "cleanly" } else { "with work left over" });
