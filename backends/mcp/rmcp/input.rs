@@ -81,9 +81,9 @@ impl Input {
         match method {
             "elicitation/create" => {
                 let request = McpElicitation::from_json(&self.server, &params)?;
-                let is_supported = match request {
-                    McpElicitation::Form { .. } => supported.elicitation_form,
-                    McpElicitation::Url { .. } => supported.elicitation_url,
+                let is_supported = match matches!(request, McpElicitation::Url { .. }) {
+                    true => supported.elicitation_url,
+                    false => supported.elicitation_form,
                 };
                 if !is_supported {
                     return Err(self.unsupported(method));
