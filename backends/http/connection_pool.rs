@@ -190,6 +190,7 @@ impl<C: PooledConnection> ActiveCall<C> {
         self.connection().phase()
     }
 
+    #[cfg(feature = "ureq")]
     pub(super) fn is_aborted(&self) -> bool {
         self.abort.finished.load(Ordering::Acquire)
     }

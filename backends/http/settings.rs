@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use ::http::{Request, Uri};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use super::errors::{COMPONENT, error};
 use super::tls::Tls;
 use crate::config::Config;
 use crate::http::{HostPatterns, checked_origin, is_loopback};
+#[cfg(feature = "ureq")]
 use crate::support::ResizableSemaphore;
 use crate::{ErrorKind, Result};
 
@@ -85,7 +86,10 @@ impl Settings {
         self.proxy.is_some() && !is_loopback(host) && !self.no_proxy.matches(host, port(uri))
     }
 
+    #[cfg(feature = "ureq")]
     pub(super) fn has_proxy_credentials(&self) -> bool {
+        use secrecy::ExposeSecret as _;
+
         self.proxy.as_ref().is_some_and(|url| url.expose_secret().contains('@'))
     }
 }

@@ -19,8 +19,6 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 pub(super) struct Settings {
     config: FredConfig,
     connect_timeout: Duration,
-    #[cfg(target_os = "linux")]
-    command_timeout: Duration,
 }
 
 impl Settings {
@@ -51,12 +49,7 @@ impl Settings {
         fred.fail_fast = true;
         configure_tls(&mut fred, redis)?;
         let connect_timeout = redis.connect_timeout.min(redis.command_timeout);
-        Ok(Self {
-            config: fred,
-            connect_timeout,
-            #[cfg(target_os = "linux")]
-            command_timeout: redis.command_timeout,
-        })
+        Ok(Self { config: fred, connect_timeout })
     }
 
     /// A client that is not connected.
@@ -72,9 +65,6 @@ impl Settings {
         connection.tcp = TcpConfig {
             nodelay: Some(true),
             keepalive: Some(TcpKeepalive::new().with_time(KEEPALIVE)),
-            // A peer that acknowledges nothing for this long is gone.
-            #[cfg(target_os = "linux")]
-            user_timeout: Some(self.command_timeout),
             ..TcpConfig::default()
         };
         let mut builder = Builder::from_config(self.config.clone());

@@ -5,6 +5,7 @@ mod embedded;
 #[cfg(feature = "milvus")]
 mod milvus;
 
+#[cfg(any(feature = "embedded", feature = "milvus"))]
 use std::sync::Arc;
 
 use crate::Registry;

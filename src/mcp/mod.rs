@@ -45,7 +45,7 @@ pub use tool::McpTool;
 ///   has used its attempts, at the latest at its deadline. Servers that failed are retried in the background for as long
 ///   as the manager lives, one attempt at a time per server.
 /// - **Calls** end at their deadline plus scheduling. A call to a server that is known to be down fails immediately with
-///   [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). A call whose outcome is unknown is never repeated; its
+///   [`ErrorKind::Unavailable`]. A call whose outcome is unknown is never repeated; its
 ///   error says [`Outcome::Unknown`](crate::Outcome::Unknown).
 /// - **Tools** have unique names across servers, assigned by [`ToolNames`]. A tool or a server that breaks a limit of
 ///   [`McpGuards`] is left out with a warning, never the rest of the list.
@@ -63,7 +63,7 @@ pub trait McpServerManager: Component {
     /// nothing that is connected already.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) naming the `required` servers that could not be
+    /// [`ErrorKind::Unavailable`] naming the `required` servers that could not be
     /// connected. The manager keeps trying them.
     async fn initialize(&self, deadline: Deadline) -> Result<()>;
 
@@ -74,11 +74,11 @@ pub trait McpServerManager: Component {
     /// Calls a tool.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown server or tool,
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) while the server is down,
-    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) at the deadline,
-    /// [`ErrorKind::Function`](crate::ErrorKind::Function) when the server rejected the call,
-    /// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge) for a result beyond the limits. A tool that ran and failed is
+    /// [`ErrorKind::NotFound`] for an unknown server or tool,
+    /// [`ErrorKind::Unavailable`] while the server is down,
+    /// [`ErrorKind::Timeout`] at the deadline,
+    /// [`ErrorKind::Function`] when the server rejected the call,
+    /// [`ErrorKind::TooLarge`] for a result beyond the limits. A tool that ran and failed is
     /// not an error but a result with [`is_error`](McpToolResult::is_error).
     async fn call_tool(&self, call: McpCall) -> Result<McpToolResult>;
 
@@ -91,7 +91,7 @@ pub trait McpServerManager: Component {
     /// Drops the connection to a server and connects anew, waiting until the deadline.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown name; the error of the attempt otherwise.
+    /// [`ErrorKind::NotFound`] for an unknown name; the error of the attempt otherwise.
     async fn reconnect(&self, server: &str, deadline: Deadline) -> Result<()>;
 
     /// Replaces the servers while calls are in flight. Servers of which nothing changes keep their connections. New and
@@ -103,9 +103,9 @@ pub trait McpServerManager: Component {
     /// Dropping the future before the new servers are in use changes nothing; later it ends the old ones at once.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for invalid servers; nothing has changed then.
-    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after closing,
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the implementation cannot.
+    /// [`ErrorKind::Config`] for invalid servers; nothing has changed then.
+    /// [`ErrorKind::Closed`] after closing,
+    /// [`ErrorKind::Unsupported`] where the implementation cannot.
     async fn set_servers(&self, servers: Vec<McpServerConfig>, deadline: Deadline) -> Result<()> {
         let _ = (servers, deadline);
         Err(unsupported("replacing the servers"))
@@ -115,8 +115,8 @@ pub trait McpServerManager: Component {
     /// server. A tool that was refused is offered again.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown server or a tool that has not changed,
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the implementation takes no fingerprints.
+    /// [`ErrorKind::NotFound`] for an unknown server or a tool that has not changed,
+    /// [`ErrorKind::Unsupported`] where the implementation takes no fingerprints.
     fn accept_tool(&self, server: &str, tool: &str) -> Result<()> {
         let _ = (server, tool);
         Err(unsupported("comparing definitions of tools"))
@@ -132,9 +132,9 @@ pub trait McpServerManager: Component {
     /// [`complete_authorization`](Self::complete_authorization). Starting again replaces what was started before.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where no such authorization is configured,
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) for an unknown server,
-    /// [`ErrorKind::Authentication`](crate::ErrorKind::Authentication) where the authorization server refuses the client.
+    /// [`ErrorKind::Unsupported`] where no such authorization is configured,
+    /// [`ErrorKind::NotFound`] for an unknown server,
+    /// [`ErrorKind::Authentication`] where the authorization server refuses the client.
     async fn begin_authorization(
         &self,
         server: &str,
@@ -150,7 +150,7 @@ pub trait McpServerManager: Component {
     ///
     /// # Errors
     /// As [`begin_authorization`](Self::begin_authorization) and [`reconnect`](Self::reconnect);
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) where none was begun. A URL that does not belong to
+    /// [`ErrorKind::InvalidInput`] where none was begun. A URL that does not belong to
     /// it is an error and changes nothing.
     async fn complete_authorization(
         &self,

@@ -44,7 +44,7 @@ impl Functions {
         self
     }
 
-    /// Sets the listener of [progress reports](CallContext::report_progress) of calls that use this set.
+    /// Sets the listener of [progress reports](super::CallContext::report_progress) of calls that use this set.
     #[must_use]
     pub fn with_progress_listener(mut self, listener: ProgressListener) -> Self {
         self.progress = Some(listener);
