@@ -14,6 +14,7 @@ import lines
 
 import asyncio
 import base64
+import json
 import os
 
 from arshai.clients.redis_client import RedisClient

@@ -86,9 +86,6 @@ impl Catalog {
         deadline: Deadline,
     ) -> Result<(Schema, Arc<Live>)> {
         let name = &config.collection_name;
-        if config.is_hybrid {
-            self.connection.engine(deadline).await?.check_sparse()?;
-        }
         let creating = deadline.run(COMPONENT, "waiting for another creation", self.creating.lock()).await?;
         let found = match self.describe(name, deadline).await? {
             Some(found) => found,
@@ -101,10 +98,19 @@ impl Catalog {
             Error::new(ErrorKind::InvalidInput, COMPONENT, message).not_sent()
         })?;
         validation::check_same_schema(&schema.config, config)?;
+        self.check_sparse(config, deadline).await?;
         self.complete(config, &indexes, deadline).await?;
         drop(creating);
         self.load(name, deadline).await?;
         Ok((schema, self.live(name, found.collection_id)))
+    }
+
+    /// Nothing is made on a server that would refuse a part of it.
+    async fn check_sparse(&self, config: &CollectionConfig, deadline: Deadline) -> Result<()> {
+        match config.is_hybrid {
+            true => self.connection.engine(deadline).await?.check_sparse(),
+            false => Ok(()),
+        }
     }
 
     async fn create(
@@ -113,6 +119,7 @@ impl Catalog {
         deadline: Deadline,
     ) -> Result<DescribeCollectionResponse> {
         let name = &config.collection_name;
+        self.check_sparse(config, deadline).await?;
         let request = CreateCollectionRequest {
             collection_name: name.clone(),
             schema: new_schema(config).encode_to_vec(),
