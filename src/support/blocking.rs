@@ -281,7 +281,14 @@ mod tests {
         let payload = pool.run(|| std::panic::panic_any(PanicsOnDrop)).await.expect_err("it panics");
         assert_eq!(payload.kind(), ErrorKind::Panic);
         let permit = pool.permits.acquire_owned().await.expect("open");
-        drop(pool.spawn_job(permit, || PanicsOnDrop).expect("a thread"));
+        // The job ends after its handle is gone: its result is dropped on the pool's thread, not on this one.
+        let (handle_dropped, wait) = std::sync::mpsc::channel::<()>();
+        let job = move || {
+            let _ = wait.recv();
+            PanicsOnDrop
+        };
+        drop(pool.spawn_job(permit, job).expect("a thread"));
+        drop(handle_dropped);
         assert_eq!(pool.run(|| 7).await.expect("the thread is alive"), 7);
         assert_eq!(pool.shared.state.lock().threads, 1);
     }
