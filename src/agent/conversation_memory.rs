@@ -28,27 +28,17 @@ impl ConversationMemory<'_> {
         Ok(found.into_iter().next())
     }
 
-    /// Replaces the memory with what `change` makes of it, again if another writer was faster. With `exists`, one that
-    /// was deleted stays deleted. `change` gets `None` where there is no memory, and returns it to change nothing.
-    pub(super) async fn change<'c>(
+    /// Replaces the memory if it still is `stored`; returns whether it was.
+    pub(super) async fn replace(
         &self,
-        exists: bool,
+        stored: Option<&WorkingMemory>,
+        memory: WorkingMemory,
         deadline: Deadline,
-        mut change: impl FnMut(Option<WorkingMemory>) -> BoxFuture<'c, Option<WorkingMemory>> + Send,
-    ) -> Result<()> {
-        loop {
-            let stored = self.load(deadline).await?;
-            if exists && stored.is_none() {
-                return Ok(());
-            }
-            let Some(memory) = change(stored.clone()).await else { return Ok(()) };
-            let input = MemoryInput::working_memory(self.id).with_data(memory);
-            let writing = self.memory.compare_and_set(input, stored.as_ref());
-            let outcome = deadline.run(self.component, "writing memory", writing).await??;
-            if outcome == CasOutcome::Updated {
-                return Ok(());
-            }
-        }
+    ) -> Result<bool> {
+        let input = MemoryInput::working_memory(self.id).with_data(memory);
+        let writing = self.memory.compare_and_set(input, stored);
+        let outcome = deadline.run(self.component, "writing memory", writing).await??;
+        Ok(outcome == CasOutcome::Updated)
     }
 }
 
@@ -130,33 +120,33 @@ impl<'a> TurnRecord<'a> {
         self.write(deadline).await.map(drop)
     }
 
-    /// Merges the turn into the conversation as it is now. Returns the conversation without this turn.
+    /// Merges the turn into the conversation as it is now, again if another writer was faster. Returns the conversation
+    /// without this turn when it is written for the first time.
     async fn write(&mut self, deadline: Deadline) -> Result<Transcript> {
-        let before = Arc::new(parking_lot::Mutex::new(Transcript::default()));
-        let change = |stored: Option<WorkingMemory>| {
-            let stored = stored.unwrap_or_else(WorkingMemory::initialize_memory);
-            let mut transcript = Transcript::parse(&stored);
-            let known = transcript.turns.iter().position(|turn| turn.id == self.turn.id);
-            let (turn, written, budget) = (self.turn.clone(), self.written, self.budget.clone());
-            let before = Arc::clone(&before);
-            let change: BoxFuture<'static, _> = Box::pin(async move {
-                match known {
-                    Some(at) => transcript.turns[at] = turn,
-                    // It was removed as the oldest.
-                    None if written => return None,
-                    None => {
-                        before.lock().clone_from(&transcript);
-                        transcript.turns.push(turn);
-                    }
+        loop {
+            let stored = self.conversation.load(deadline).await?;
+            let mut transcript = match &stored {
+                Some(memory) => Transcript::parse(memory),
+                // It was deleted, and stays deleted.
+                None if self.written => return Ok(Transcript::default()),
+                None => Transcript::parse(&WorkingMemory::initialize_memory()),
+            };
+            let mut before = Transcript::default();
+            match transcript.turns.iter_mut().find(|turn| turn.id == self.turn.id) {
+                Some(turn) => turn.clone_from(&self.turn),
+                // It was removed as the oldest.
+                None if self.written => return Ok(before),
+                None => {
+                    before.clone_from(&transcript);
+                    transcript.turns.push(self.turn.clone());
                 }
-                budget.apply(&mut transcript).await;
-                Some(transcript.to_memory())
-            });
-            change
-        };
-        self.conversation.change(self.written, deadline, change).await?;
-        self.written = true;
-        let before = std::mem::take(&mut *before.lock());
-        Ok(before)
+            }
+            let condensing = self.budget.apply(&mut transcript);
+            deadline.run(self.conversation.component, "condensing the conversation", condensing).await?;
+            if self.conversation.replace(stored.as_ref(), transcript.to_memory(), deadline).await? {
+                self.written = true;
+                return Ok(before);
+            }
+        }
     }
 }

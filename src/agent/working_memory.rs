@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::BoxFuture;
 
 use super::conversation_memory::ConversationMemory;
 use super::transcript::Transcript;
@@ -88,12 +87,17 @@ impl Agent for WorkingMemoryAgent {
 
         // The messages that a chat agent keeps beside the notes stay as they are.
         let memory = WorkingMemory::from(text);
-        let replace_notes = |stored: Option<WorkingMemory>| -> BoxFuture<'static, _> {
+        loop {
+            let stored = conversation.load(deadline).await?;
+            // One that was deleted meanwhile stays deleted.
+            if exists && stored.is_none() {
+                return Ok(memory);
+            }
             let mut transcript = stored.as_ref().map(Transcript::parse).unwrap_or_default();
             text.clone_into(&mut transcript.notes);
-            Box::pin(std::future::ready(Some(transcript.to_memory())))
-        };
-        conversation.change(exists, deadline, replace_notes).await?;
-        Ok(memory)
+            if conversation.replace(stored.as_ref(), transcript.to_memory(), deadline).await? {
+                return Ok(memory);
+            }
+        }
     }
 }

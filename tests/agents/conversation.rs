@@ -247,6 +247,21 @@ async fn a_turn_that_reaches_its_deadline_is_still_written_down() {
     assert!(text.contains("hello") && text.contains("\"unfinished\":true"), "{text}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_condenser_that_hangs_ends_at_the_deadline_and_the_answer_is_kept() {
+    let model = model((0..2).map(|_| Ok(ChatResponse::from_text("a".repeat(2_000)))));
+    let runtime = runtime();
+    let agent = agent(&runtime, &model)
+        .with_max_memory_bytes(1_000)
+        .with_timeout(Duration::from_secs(3))
+        .with_condenser(|_, _| std::future::pending());
+    say(&agent, "first").await.expect("nothing is condensed yet");
+    let began = tokio::time::Instant::now();
+    let output = agent.process(AgentInput::new("second").in_conversation("c")).await.expect("an answer");
+    assert!(output.memory_error.is_some_and(|error| error.contains("condensing")));
+    assert!(began.elapsed() <= Duration::from_secs(3), "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn the_messages_of_one_turn_are_bounded() {
     let say_much = format!(r#"{{"say": "{}"}}"#, "x".repeat(600));
