@@ -14,6 +14,7 @@ use arshai::tasks::{
     FunctionOutcome, Functions, TaskExecutor,
 };
 use arshai::{Component, Deadline, Health};
+use arshai_test_support::Log;
 use futures_util::FutureExt;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -31,21 +32,6 @@ fn both() -> [Arc<dyn TaskExecutor>; 2] {
     [Arc::new(BoundedExecutor::builder().build()), Arc::new(LegacyExecutor::new(None))]
 }
 
-/// Collects what is logged.
-#[derive(Clone, Default)]
-struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_background_failure_is_logged_by_either_executor_without_its_message() {
     for executor in both() {
@@ -59,7 +45,7 @@ async fn a_background_failure_is_logged_by_either_executor_without_its_message()
             .with_background_tasks(Functions::new().with(fails));
         assert_eq!(executor.execute_functions(input).await.background_initiated.len(), 1);
         assert_eq!(executor.wait_for_background_tasks(Some(Duration::from_secs(60))).await, 0);
-        let log = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("UTF-8");
+        let log = log.text();
         for part in ["WARN", "background task failed", "fails", "call_7", "Failed"] {
             assert!(log.contains(part), "{part} is missing: {log}");
         }

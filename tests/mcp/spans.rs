@@ -1,29 +1,13 @@
 //! What an application sees of MCP in its traces.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
 use arshai::mcp::McpCall;
+use arshai_test_support::Log;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::scripted::{Reply, Scripted};
 use crate::support::connected;
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 #[tokio::test]
 async fn connecting_listing_and_calling_are_spans_with_attributes_and_without_secrets() {
@@ -45,7 +29,7 @@ async fn connecting_listing_and_calling_are_spans_with_attributes_and_without_se
     let call = || McpCall::new("shop", "pay").with_token("hunter3".to_owned());
     manager.call_tool(call()).await.expect("it answers");
     manager.call_tool(call()).await.expect_err("HTTP 500");
-    let log = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
+    let log = log.text();
     let closed = |span: &str, attribute: &str| {
         log.lines().any(|line| line.contains("close") && line.contains(span) && line.contains(attribute))
     };

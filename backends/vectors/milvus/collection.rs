@@ -103,20 +103,8 @@ impl MilvusCollection {
         output_fields: Option<&[String]>,
         consistency: Consistency,
     ) -> Result<Selection> {
-        let fields = match output_fields {
-            None => self.schema.config.scalar_fields().map(str::to_owned).collect(),
-            Some(fields) => fields.to_vec(),
-        };
-        Ok(Selection {
-            expression: filter
-                .map(|filter| expression(filter, &self.schema.config, engine))
-                .transpose()?
-                .unwrap_or_default(),
-            output_fields: fields,
-            limit: 0,
-            offset: 0,
-            guarantee: self.live.guarantee(consistency),
-        })
+        let guarantee = self.live.guarantee(consistency);
+        Selection::new(&self.schema.config, engine, filter, output_fields, guarantee)
     }
 
     /// A sparse vector without dimensions has none in common with any entity: it finds nothing and is not sent.

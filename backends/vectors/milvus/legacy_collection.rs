@@ -58,19 +58,8 @@ impl LegacyCollection {
     ) -> Result<Selection> {
         // Another handle may have written last; only the server knows.
         let consistency = if consistency == Consistency::Session { Consistency::Strong } else { consistency };
-        Ok(Selection {
-            expression: filter
-                .map(|filter| expression(filter, &self.schema.config, engine))
-                .transpose()?
-                .unwrap_or_default(),
-            output_fields: match output_fields {
-                None => self.schema.config.scalar_fields().map(str::to_owned).collect(),
-                Some(fields) => fields.to_vec(),
-            },
-            limit: 0,
-            offset: 0,
-            guarantee: Guarantee::new(consistency, 0),
-        })
+        let guarantee = Guarantee::new(consistency, 0);
+        Selection::new(&self.schema.config, engine, filter, output_fields, guarantee)
     }
 }
 

@@ -10,8 +10,11 @@ use prost::Message;
 use serde_json::json;
 
 use super::columns::{dense_bytes, sparse_bytes};
+use super::engine::Engine;
+use super::expression;
 use super::schema::{metric_name, pair};
-use crate::vectors::{CollectionConfig, Consistency, Metric, QueryVectors, Ranker};
+use crate::Result;
+use crate::vectors::{CollectionConfig, Consistency, Filter, Metric, QueryVectors, Ranker};
 
 /// Which writes a request sees: the level, and the time of the newest write that it must see.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +52,29 @@ pub(super) struct Selection {
     pub(super) limit: usize,
     pub(super) offset: usize,
     pub(super) guarantee: Guarantee,
+}
+
+impl Selection {
+    /// Without a limit yet. The output fields default to all but vectors.
+    pub(super) fn new(
+        config: &CollectionConfig,
+        engine: Engine,
+        filter: Option<&Filter>,
+        output_fields: Option<&[String]>,
+        guarantee: Guarantee,
+    ) -> Result<Self> {
+        let all = || config.scalar_fields().map(str::to_owned).collect();
+        Ok(Self {
+            expression: filter
+                .map(|filter| expression(filter, config, engine))
+                .transpose()?
+                .unwrap_or_default(),
+            output_fields: output_fields.map_or_else(all, <[String]>::to_vec),
+            limit: 0,
+            offset: 0,
+            guarantee,
+        })
+    }
 }
 
 pub(super) fn search(

@@ -6,6 +6,7 @@
 //! killed. A thing that does not come up within its deadline panics with what it logged.
 
 mod cluster;
+mod log;
 mod milvus;
 mod models;
 mod port;
@@ -20,6 +21,7 @@ mod tls_server;
 mod wait;
 
 pub use cluster::Cluster;
+pub use log::Log;
 pub use milvus::{MilvusServer, MilvusServerBuilder};
 pub use models::ModelServer;
 pub use proxy::Proxy;
