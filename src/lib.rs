@@ -100,6 +100,11 @@ struct Models;
 #[doc = include_str!("../docs/vectors.md")]
 struct Vectors;
 
+/// Compiles the example of the guide to observability.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/observability.md")]
+struct Observability;
+
 /// Compiles the example of the guide to MCP.
 #[cfg(all(doctest, feature = "mcp"))]
 #[doc = include_str!("../docs/mcp.md")]

@@ -13,6 +13,7 @@ use fred::interfaces::{ClientLike, KeysInterface};
 use fred::types::Expiration;
 use serde::Serialize;
 use serde_json::Value;
+use tracing::Instrument;
 
 use super::connection::RedisConnection;
 use super::connection_manager::ConnectionManager;
@@ -236,10 +237,23 @@ impl RedisClient {
         Fut: Future<Output = Result<T, FredError>>,
     {
         let Inner { in_flight, counters, .. } = &*self.0;
+        let span = tracing::debug_span!(
+            "redis.command",
+            otel.kind = "client",
+            db.system.name = "redis",
+            db.operation.name = name,
+            error.type = tracing::field::Empty,
+        );
         let result = match in_flight.try_acquire(bytes) {
-            Ok(guard) => self.run_with_retries(name, idempotency, deadline, guard, work).await,
+            Ok(guard) => {
+                let run = self.run_with_retries(name, idempotency, deadline, guard, work);
+                run.instrument(span.clone()).await
+            }
             Err(error) => Err(error),
         };
+        if let Err(error) = &result {
+            span.record("error.type", tracing::field::debug(error.kind()));
+        }
         counters.commands.fetch_add(1, Ordering::Relaxed);
         if result.is_err() {
             counters.errors.fetch_add(1, Ordering::Relaxed);

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use secrecy::{ExposeSecret, SecretString};
+use tracing::Span;
 
 use super::secrets::Secrets;
 use super::wire;
@@ -109,13 +110,18 @@ impl LlmClient for OpenAiCompatibleClient {
     #[tracing::instrument(
         name = "chat", skip_all,
         fields(gen_ai.operation.name = "chat", gen_ai.request.model = %self.model,
-               gen_ai.provider.name = self.endpoint.provider)
+               gen_ai.provider.name = self.endpoint.provider,
+               gen_ai.usage.input_tokens, gen_ai.usage.output_tokens)
     )]
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
         let prepared = self.prepare_chat(&request, false)?;
         // The encoded body is enough from here on.
         drop(request);
-        prepared.chat().await
+        let response = prepared.chat().await?;
+        let span = Span::current();
+        span.record("gen_ai.usage.input_tokens", response.usage.input_tokens);
+        span.record("gen_ai.usage.output_tokens", response.usage.output_tokens);
+        Ok(response)
     }
 
     #[tracing::instrument(

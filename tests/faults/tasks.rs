@@ -36,9 +36,7 @@ fn both() -> [Arc<dyn TaskExecutor>; 2] {
 async fn a_background_failure_is_logged_by_either_executor_without_its_message() {
     for executor in both() {
         let log = Log::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
-        let _logging = tracing::subscriber::set_default(subscriber);
+        let _logging = log.subscribe();
         let fails = Function::new("fails", |_| async { Err::<Value, _>(FunctionError::new("private")) });
         let call = FunctionCall::new("fails", json!({})).with_call_id("call_7").in_background();
         let input = FunctionExecutionInput::new(vec![call], Functions::new())

@@ -8,6 +8,7 @@ use arshai::contract::doubles::ScriptedTransport;
 use arshai::http::HttpTransport;
 use arshai::llm::{ChatRequest, LlmClient, Message, OpenAiCompatibleClient, Retry, Usage};
 use arshai::{Deadline, Error, ErrorKind};
+use arshai_test_support::Log;
 use http::Response;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -49,6 +50,26 @@ fn asking_for(seconds: u64) -> Response<String> {
     let mut response = answer(429, "{}");
     response.headers_mut().insert("retry-after", seconds.into());
     response
+}
+
+#[tokio::test]
+async fn a_chat_is_a_span_with_its_model_and_tokens_and_without_the_conversation() {
+    let log = Log::default();
+    let _subscribed = log.subscribe();
+    let transport = Arc::new(ScriptedTransport::new().with_response(answer(200, completion())));
+    client(&transport).chat(hello()).await.expect("an answer");
+    let log = log.text();
+    let closed = log.lines().find(|line| line.contains("close") && line.contains("chat{"));
+    let closed = closed.unwrap_or_else(|| panic!("{log}"));
+    for attribute in [
+        "gen_ai.request.model=test-model",
+        "gen_ai.provider.name=\"openai\"",
+        "gen_ai.usage.input_tokens=5",
+        "gen_ai.usage.output_tokens=2",
+    ] {
+        assert!(closed.contains(attribute), "{attribute}: {closed}");
+    }
+    assert!(!log.contains("hello") && !log.contains(SENTINEL), "{log}");
 }
 
 over_each_transport! {

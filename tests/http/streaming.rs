@@ -1,6 +1,5 @@
 //! Streamed responses over real sockets.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,8 +10,8 @@ use arshai::llm::{
     ToolCall, Usage,
 };
 use arshai::{Deadline, ErrorKind, Result};
+use arshai_test_support::Log;
 use http::Response;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::server::{Event, Reply, Server};
@@ -287,27 +286,10 @@ async fn no_error_of_a_stream_contains_the_key() {
     assert!(!everything(&error).contains(SENTINEL), "{error:?}");
 }
 
-/// Where a test's log goes.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn no_log_contains_a_key_a_header_or_the_conversation() {
     let log = Log::default();
-    let writer = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
-    let _logging = tracing::subscriber::set_default(subscriber.finish());
+    let _logging = log.subscribe();
     let requests = AtomicUsize::new(0);
     let done =
         format!("{}data: [DONE]\n\n", sse(&[delta(json!({"content": "private answer"})), finish("stop")]));
@@ -324,7 +306,7 @@ async fn no_log_contains_a_key_a_header_or_the_conversation() {
     let answer = client.stream(request.clone()).await.expect("the second attempt").collect().await;
     let shown =
         format!("{request:?} {answer:?} {client:?} {:?}", answer.as_ref().expect("an answer").to_message());
-    let logged = String::from_utf8(log.0.lock().clone()).expect("text");
+    let logged = log.text();
     assert!(logged.contains("retrying"), "{logged}");
     for secret in [SENTINEL, "tenant-secret", "private"] {
         assert!(!logged.contains(secret) && !shown.contains(secret), "{secret}: {logged} {shown}");

@@ -1,9 +1,8 @@
 //! The examples on Milvus: the quickstart, unchanged, and `milvus_search`.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use arshai_test_support::MilvusServer;
+use arshai_test_support::{MilvusServer, example};
 
 #[test]
 fn the_quickstart_gives_the_same_answers_with_milvus_as_without() {
@@ -58,13 +57,4 @@ fn the_example_inserts_once_and_says_what_to_do_without_a_server() {
     server.stop();
     let (succeeds, _, errors) = run();
     assert!(!succeeds && errors.contains(&format!("There is no Milvus at 127.0.0.1:{port}")), "{errors}");
-}
-
-/// Examples lie beside the tests' own folder; `cargo test --examples` builds them.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a running program has a path");
-    let profile = test.ancestors().nth(2).expect("tests lie in a folder of the profile's");
-    let path = profile.join("examples").join(name);
-    assert!(path.exists(), "{path:?} is missing; `cargo build --all-features --examples` builds it");
-    path
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use arshai::backends::vectors::MilvusStore;
 use arshai::vectors::{CollectionConfig, VectorStore};
 use arshai::{BuildContext, Config, Deadline, ErrorKind, Health, Outcome, Registry};
+use arshai_test_support::Log;
 
 fn config(port: u16) -> Config {
     let mut config = Config::default();
@@ -47,4 +48,17 @@ async fn a_refused_connection_is_unavailable_and_nothing_was_sent() {
     assert!(began.elapsed() < Duration::from_secs(10), "refusals are quick");
     let health = arshai::Component::health(&store, Deadline::after(Duration::from_secs(1))).await;
     assert!(matches!(health, Health::Unhealthy { .. }), "{health:?}");
+}
+
+#[tokio::test]
+async fn a_request_is_a_span_with_its_operation_and_its_kind_of_error() {
+    let log = Log::default();
+    let _subscribed = log.subscribe();
+    let store = MilvusStore::from_context(&BuildContext::new(config(refused_port()))).expect("valid");
+    store.list_collections().await.expect_err("refused");
+    let log = log.text();
+    let closed = log.lines().find(|line| line.contains("close") && line.contains("milvus.request"));
+    let closed = closed.unwrap_or_else(|| panic!("{log}"));
+    assert!(closed.contains("db.system.name=\"milvus\""), "{closed}");
+    assert!(closed.contains("db.operation.name=") && closed.contains("error.type=Unavailable"), "{closed}");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use arshai::backends::redis::fred::interfaces::{KeysInterface, ListInterface};
 use arshai::backends::redis::{Idempotency, RedisValue};
 use arshai::{Component, Deadline, ErrorKind, Health, Outcome, Registry};
-use arshai_test_support::{Cluster, RedisServer, Sentinel, eventually};
+use arshai_test_support::{Cluster, Log, RedisServer, Sentinel, eventually};
 
 use crate::{client, config, server};
 
@@ -230,4 +230,23 @@ async fn every_pool_backend_serves_shared_and_dedicated_connections() {
         assert!(client.close(soon()).await.is_clean(), "{backend}");
         assert_eq!(client.get_key("k").await.expect_err(backend).kind(), ErrorKind::Closed, "{backend}");
     }
+}
+
+#[tokio::test]
+async fn a_command_is_a_span_with_its_name_and_without_keys_or_values() {
+    let log = Log::default();
+    let _subscribed = log.subscribe();
+    let server = server();
+    let client = client(config(&server.url()));
+    client.set_key("hunter-key", "hunter-value", None).await.expect("it sets");
+    let list = |redis: arshai::backends::redis::fred::clients::Client| async move { redis.llen("hunter-key").await };
+    client.run::<i64, _, _>("LLEN", Idempotency::Idempotent, list).await.expect_err("it is no list");
+    let log = log.text();
+    let closed = |name: &str| {
+        log.lines().any(|line| {
+            line.contains("close") && line.contains("redis.command") && line.contains("db.system.name=\"redis\"") && line.contains(name)
+        })
+    };
+    assert!(closed("db.operation.name=\"SET\"") && closed("db.operation.name=\"LLEN\" error.type="), "{log}");
+    assert!(!log.contains("hunter"), "{log}");
 }

@@ -3,5 +3,6 @@
 
 mod blocking_vectors;
 mod lifecycle;
+mod observability;
 mod seed;
 mod two_runtimes;

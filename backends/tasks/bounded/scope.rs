@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::{Instrument, Span};
 
 use super::super::EndOnDrop;
 use super::engine::Engine;
@@ -81,7 +82,8 @@ impl Scope {
         }
         let (began, deadline) = (turn.began, self.deadline(function, turn));
         let context = self.engine.context(function, &call, Some(deadline), functions);
-        let work = Arc::clone(self).run(context, args, began, deadline);
+        let span = call_span(&context);
+        let work = Arc::clone(self).run(context, args, began, deadline).instrument(span);
         let task = AbortOnDropHandle::new(runtime.spawn(work));
         StartedCall::Running { call, task, began, deadline }
     }
@@ -105,7 +107,8 @@ impl Scope {
         let context = self.engine.context(function, &call, deadline, functions);
         let work = {
             let (engine, context) = (Arc::clone(&self.engine), context.clone());
-            async move { engine.run(None, context, args).await }
+            let span = call_span(&context);
+            async move { engine.run(None, context, args).await }.instrument(span)
         };
         self.engine.background.start(call, context, runtime, work)
     }
@@ -163,6 +166,16 @@ impl Scope {
         }
         outcome
     }
+}
+
+/// A call's span, within the current one.
+fn call_span(context: &CallContext) -> Span {
+    tracing::info_span!(
+        "execute_tool",
+        gen_ai.operation.name = "execute_tool",
+        gen_ai.tool.name = context.function().name(),
+        gen_ai.tool.call.id = context.call_id(),
+    )
 }
 
 /// Notices calls that cannot report their own timeout because they block their worker thread. One timer serves all calls

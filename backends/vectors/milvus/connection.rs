@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
+use tracing::Instrument;
 
 use super::COMPONENT;
 use super::engine::Engine;
@@ -78,12 +79,23 @@ impl Connection {
         let is_read = R::EFFECT == Effect::None;
         let _reading = is_read.then(|| Reading::new(&self.reads));
         let stop = if is_read { &self.closed } else { &self.aborted };
+        let span = tracing::debug_span!(
+            "milvus.request",
+            otel.kind = "client",
+            db.system.name = "milvus",
+            db.operation.name = R::STEP,
+            error.type = tracing::field::Empty,
+        );
+        let attempts = self.attempts(request, deadline).instrument(span.clone());
         let result = tokio::select! {
             biased;
             () = stop.cancelled() => Err(closed_error()),
-            result = deadline.run(COMPONENT, R::STEP, self.attempts(request, deadline)) => result.and_then(|result| result),
+            result = deadline.run(COMPONENT, R::STEP, attempts) => result.and_then(|result| result),
         };
-        result.map_err(|error| error.with_context("operation", R::STEP))
+        result.map_err(|error| {
+            span.record("error.type", tracing::field::debug(error.kind()));
+            error.with_context("operation", R::STEP)
+        })
     }
 
     async fn attempts<R: Rpc>(&self, request: &R, deadline: Deadline) -> Result<R::Reply> {

@@ -6,6 +6,7 @@
 //! killed. A thing that does not come up within its deadline panics with what it logged.
 
 mod cluster;
+mod example;
 mod log;
 mod milvus;
 mod models;
@@ -21,6 +22,7 @@ mod tls_server;
 mod wait;
 
 pub use cluster::Cluster;
+pub use example::example;
 pub use log::Log;
 pub use milvus::{MilvusServer, MilvusServerBuilder};
 pub use models::ModelServer;
