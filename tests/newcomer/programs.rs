@@ -6,8 +6,11 @@ use arshai_test_support::{ModelServer, RedisServer};
 
 use crate::workspace::Workspace;
 
+/// A promise of a page, and the check of its program.
+type Program = (&'static str, fn(&Workspace));
+
 /// Each program, by what its page promises.
-pub(crate) const PROGRAMS: [(&str, fn(&Workspace)); 15] = [
+pub(crate) const PROGRAMS: [Program; 15] = [
     ("readme_streams_an_answer_after_a_tool_call", readme),
     ("readme_without_a_key_says_which_variable_to_set", without_a_key),
     ("backends_stores_in_the_custom_backend", backends),
