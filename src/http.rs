@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::component::Component;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::support::opaque_debug;
 
 pub use hosts::{HostPatterns, is_loopback};
 
@@ -265,11 +266,7 @@ impl Stream for HttpBody {
     }
 }
 
-impl fmt::Debug for HttpBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HttpBody")
-    }
-}
+opaque_debug!(HttpBody {});
 
 /// Counters of a transport. Its limits are in [`Component::limits`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

@@ -16,6 +16,7 @@ use crate::component::Component;
 use crate::config::PoolConfig;
 use crate::deadline::Deadline;
 use crate::error::Result;
+use crate::support::opaque_debug;
 
 /// A connection that a pool can keep.
 ///
@@ -273,8 +274,4 @@ impl Drop for PooledConnection {
     }
 }
 
-impl fmt::Debug for PooledConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PooledConnection").field("reusable", &self.reusable).finish_non_exhaustive()
-    }
-}
+opaque_debug!(PooledConnection { reusable });

@@ -1,7 +1,6 @@
 //! One call of a tool.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use crate::deadline::Deadline;
+use crate::support::opaque_debug;
 
 /// Receives progress of a call: what is done, the total where the server knows it, and a message.
 pub type ProgressListener = Arc<dyn Fn(f64, Option<f64>, Option<&str>) + Send + Sync>;
@@ -107,12 +107,5 @@ impl McpCall {
     }
 }
 
-/// Shows which tool is called; arguments and metadata may be private.
-impl fmt::Debug for McpCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("McpCall")
-            .field("server", &self.server)
-            .field("tool", &self.tool)
-            .finish_non_exhaustive()
-    }
-}
+// Shows which tool is called; arguments and metadata may be private.
+opaque_debug!(McpCall { server, tool });

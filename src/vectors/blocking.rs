@@ -1,6 +1,5 @@
 //! Blocking counterparts of the vector traits.
 
-use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,6 +14,7 @@ use super::{
 use crate::component::CloseReport;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::support::opaque_debug;
 
 /// A vector store for callers outside an async runtime: each method waits for the one of the same name of
 /// [`VectorStore`].
@@ -244,8 +244,4 @@ impl Drop for Driver {
     }
 }
 
-impl fmt::Debug for Driver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver").finish_non_exhaustive()
-    }
-}
+opaque_debug!(Driver {});

@@ -18,7 +18,6 @@ mod shards;
 mod store;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,6 +32,7 @@ use crate::memory::{
     CasOutcome, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, MemoryType, WorkingMemory,
     validate_conversation_id,
 };
+use crate::support::opaque_debug;
 use crate::{
     BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
     ShutdownPhase, support,
@@ -249,11 +249,7 @@ impl Default for InMemoryManager {
     }
 }
 
-impl fmt::Debug for InMemoryManager {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InMemoryManager").field("stats", &self.stats()).finish_non_exhaustive()
-    }
-}
+opaque_debug!(InMemoryManager(self) { stats: self.stats() });
 
 #[async_trait]
 impl Component for InMemoryManager {
