@@ -39,7 +39,7 @@ impl List {
     }
 
     /// All entries, the last one first.
-    pub(super) fn from_last(&self) -> impl Iterator<Item = u32> {
+    pub(super) fn last_to_first(&self) -> impl Iterator<Item = u32> {
         let known = |entry: u32| (entry != NONE).then_some(entry);
         std::iter::successors(known(self.last), move |entry| known(self.links[*entry as usize].previous))
     }

@@ -236,7 +236,7 @@ impl Shard {
         let entries = &self.entries;
         entries
             .by_use
-            .from_last()
+            .last_to_first()
             .map(|number| (entries.by_use.order(number), entry_bytes(entries[number].bytes())))
     }
 
@@ -247,7 +247,7 @@ impl Shard {
     /// As [`insert`](Self::insert).
     pub(super) fn keep_since(&mut self, stamp: u64, cause: RemovalCause) -> io::Result<()> {
         let Entries { by_use, by_expiry, .. } = &self.entries;
-        let kept = by_use.from_last().take_while(|number| by_use.order(*number) >= stamp);
+        let kept = by_use.last_to_first().take_while(|number| by_use.order(*number) >= stamp);
         let mut kept: Vec<_> = kept.collect();
         kept.sort_by_key(|number| by_expiry.order(*number));
         let mut new = Self::new(self.pages.spare());
