@@ -68,7 +68,7 @@ impl OpenAiCompatibleClient {
         self
     }
 
-    /// Sets what the model takes besides text. Default: images and files.
+    /// Sets the attachments that the model accepts. Default: images and files.
     #[must_use]
     pub fn with_modalities(mut self, modalities: Modalities) -> Self {
         self.modalities = modalities;

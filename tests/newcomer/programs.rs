@@ -6,8 +6,10 @@ use arshai_test_support::{ModelServer, RedisServer};
 
 use crate::workspace::Workspace;
 
-/// Each program, by what its page promises.
-pub(crate) const PROGRAMS: [(&str, fn(&Workspace)); 15] = [
+/// What a page promises, and the check of its program.
+pub(crate) type Promise = (&'static str, fn(&Workspace));
+
+pub(crate) const PROGRAMS: [Promise; 15] = [
     ("readme_streams_an_answer_after_a_tool_call", readme),
     ("readme_without_a_key_says_which_variable_to_set", without_a_key),
     ("readme_without_a_server_says_which_one_and_why", without_a_server),
