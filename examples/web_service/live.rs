@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arshai::config::RollbackConfig;
-use arshai::mcp::McpServerHealth;
-use arshai::{Arshai, Deadline, Health, RuntimeHealth};
+use arshai::{Arshai, Deadline, Health};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -49,27 +48,22 @@ async fn sample(runtime: Arshai, states: watch::Sender<Arc<str>>) {
 
 /// Health and limits of each component.
 async fn snapshot(runtime: &Arshai) -> Value {
-    let mut health = runtime.health(Deadline::after(PERIOD)).await;
-    show_lost_servers(runtime, &mut health);
+    let health = runtime.health(Deadline::after(PERIOD)).await;
     let components = runtime.stats().components.into_iter();
     components
-        .map(|component| {
-            let health = health.get(&component.name).unwrap_or(&Health::Healthy);
-            json!({"name": component.name, "health": health, "limits": component.limits})
+        .filter_map(|component| {
+            let health = shown(&component.name, health.get(&component.name)?.clone());
+            Some(json!({"name": component.name, "health": health, "limits": component.limits}))
         })
         .collect()
 }
 
-/// The service can do without an MCP server that is not `required`, so its loss is `degraded`; on the page, the server
-/// itself is unhealthy.
-fn show_lost_servers(runtime: &Arshai, health: &mut RuntimeHealth) {
-    for server in runtime.mcp().map(|servers| servers.servers()).unwrap_or_default() {
-        if let Some(Health::Degraded { reason }) = health.components.get_mut(&format!("mcp:{}", server.name))
-            && server.health != McpServerHealth::Healthy
-        {
-            let reason = std::mem::take(reason);
-            health.components.insert(format!("mcp:{}", server.name), Health::unhealthy(reason));
-        }
+/// The service can do without an MCP server that is not `required`, so its loss is `degraded`. The page shows the server,
+/// which is unhealthy.
+fn shown(component: &str, health: Health) -> Health {
+    match health {
+        Health::Degraded { reason } if component.starts_with("mcp:") => Health::unhealthy(reason),
+        health => health,
     }
 }
 

@@ -47,7 +47,8 @@ fn calculator() -> Function {
             Operator::Over if right == 0.0 => return Err(FunctionError::bad_arguments("division by zero")),
             Operator::Over => left / right,
         };
-        Ok(json!(result))
+        // Most are whole, and are read more easily so.
+        Ok(if result.fract() == 0.0 { json!(result as i64) } else { json!(result) })
     })
     .with_description("Calculates with two numbers")
 }

@@ -22,8 +22,8 @@ fn the_quickstart_gives_the_same_answers_with_milvus_as_without() {
 fn the_quickstart_answers_its_questions_from_the_documents() {
     let printed = quickstart(&[]);
     for (question, answer) in [
-        ("What does a runtime core for LLM services limit?", "memory, connections, threads and tasks"),
-        ("Which variable limits the memory of conversations, and what is its default?", "`ARSHAI_MAX_MEMORY_MB`; default: 500"),
+        ("What does a runtime for LLM services limit?", "a hard limit on every resource"),
+        ("Which variable limits the memory of conversations, and what is its default?", "`ARSHAI_MAX_MEMORY_MB`"),
         ("What does a rollback flag change and what does it never change?", "never where it is stored"),
     ] {
         let first = printed.split(question).nth(1).and_then(|rest| rest.trim_start().lines().next());

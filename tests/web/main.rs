@@ -100,8 +100,8 @@ fn tools_are_shown_as_they_start_and_finish_with_what_they_returned() {
     assert_eq!(browser.eval(started), 2, "both were shown running");
     let summaries = "[...document.querySelectorAll('.tool')].map((tool) => tool.textContent)";
     let summaries: Vec<String> = serde_json::from_value(browser.eval(summaries)).expect("texts");
-    assert!(summaries[0].starts_with("clockdone in") && summaries[0].contains("GMT"), "{summaries:?}");
-    assert!(summaries[1].starts_with("calculatordone in") && summaries[1].ends_with("→ 42.0"), "{summaries:?}");
+    assert!(summaries[0].starts_with("calculatordone in") && summaries[0].ends_with("→ 42"), "{summaries:?}");
+    assert!(summaries[1].starts_with("clockdone in") && summaries[1].ends_with("GMT"), "{summaries:?}");
     screenshot(&browser, "tools.png");
 }
 
@@ -152,7 +152,7 @@ fn an_mcp_server_that_is_killed_turns_red_and_recovers() {
     wait_for(&browser, "its tool runs", "document.querySelector('.tool.running code')?.textContent === 'slow'");
     let end = until("the answer ends", LONG, || Some(browser.text(END)).filter(|end| !end.is_empty()));
     assert!(end.contains("2 model calls"), "{end}");
-    assert_eq!(browser.text(ANSWER), "The tool says: done\n");
+    assert!(browser.text(ANSWER).contains("done"), "{}", browser.text(ANSWER));
 
     server.kill();
     wait_for(&browser, "the server is unhealthy", &is("unhealthy"));
@@ -249,7 +249,8 @@ fn a_lost_connection_is_said_and_the_page_recovers_with_the_service() {
     ask(&browser, "Count to 1000");
     wait_for(&browser, "the answer has begun", &format!("{ANSWER}?.length > 0"));
     service.kill();
-    wait_for(&browser, "the page says so", "document.querySelector('.end.failed button')?.textContent === 'Try again'");
+    wait_for(&browser, "another attempt is offered", "document.querySelector('.end.failed button')?.textContent === 'Try again'");
+    assert!(browser.text(END).starts_with("The connection was lost before the answer was complete."));
     wait_for(&browser, "it is disconnected", "document.getElementById('link').className === 'state unhealthy'");
     service.restart(&[("ARSHAI_USE_LEGACY_MEMORY", "true")]);
     wait_for(&browser, "it is live again", "document.getElementById('link').textContent === 'live'");
