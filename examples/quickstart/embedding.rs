@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 
-/// Dimensions of the embedding.
-pub(crate) const DIMENSIONS: usize = 1024;
+/// Dimensions of the embedding: so many that words seldom share one.
+pub(crate) const DIMENSIONS: usize = 4096;
 
 /// How much a repeated word, and the length of a passage, count (k₁ and b of BM25).
 const REPETITION: f32 = 1.2;
-const LENGTH: f32 = 0.75;
+const LENGTH: f32 = 0.4;
 
 /// Embeds passages so that the inner product with an embedded question is the BM25 score.
 pub(crate) struct Embedder {

@@ -53,13 +53,13 @@ const SYSTEM_PROMPT: &str = "Answer questions about the user's documents. Search
 log the interaction. Answer from what you found, briefly, and cite each source in square brackets.";
 
 const QUESTIONS: [&str; 3] = [
-    "What does a runtime for LLM services limit?",
+    "What does arshai limit in an LLM service?",
     "Which variable limits the memory of conversations, and what is its default?",
     "What does a rollback flag change and what does it never change?",
 ];
 
 /// Passages that a search returns.
-const FOUND: usize = 8;
+const FOUND: usize = 12;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {

@@ -22,7 +22,7 @@ fn the_quickstart_gives_the_same_answers_with_milvus_as_without() {
 fn the_quickstart_answers_its_questions_from_the_documents() {
     let printed = quickstart(&[]);
     for (question, answer) in [
-        ("What does a runtime for LLM services limit?", "a hard limit on every resource"),
+        ("What does arshai limit in an LLM service?", "a hard limit on every resource"),
         ("Which variable limits the memory of conversations, and what is its default?", "`ARSHAI_MAX_MEMORY_MB`"),
         ("What does a rollback flag change and what does it never change?", "never where it is stored"),
     ] {
