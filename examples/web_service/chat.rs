@@ -57,7 +57,9 @@ pub(crate) async fn chat_stream(
 fn to_sse(event: arshai::Result<AgentEvent>) -> Event {
     let (name, data) = match event {
         Ok(AgentEvent::Text(text)) => ("text", json!(text)),
-        Ok(AgentEvent::ToolStarted { name, call_id, .. }) => ("tool", json!({"started": name, "call": call_id})),
+        Ok(AgentEvent::ToolStarted { name, call_id, .. }) => {
+            ("tool", json!({"started": name, "call": call_id}))
+        }
         Ok(AgentEvent::ToolEnded { name, call_id, error, .. }) => {
             ("tool", json!({"ended": name, "call": call_id, "error": error}))
         }

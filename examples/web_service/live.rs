@@ -79,7 +79,9 @@ pub(crate) fn about(model: &str, scripted: bool, rollback: &RollbackConfig) -> V
 }
 
 /// Server-sent events: `about` once, `state` every second, `stopping` at the end.
-pub(crate) async fn live(State(service): State<Service>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+pub(crate) async fn live(
+    State(service): State<Service>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let event = |name, data: &str| Event::default().event(name).data(data);
     let about = event("about", &service.live.about);
     let states = stream::unfold(service.live.states.subscribe(), move |mut states| async move {

@@ -61,9 +61,9 @@ struct Service {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let grace = variable("GRACE").map_or(Ok(GRACE), |text| text.parse()).map_err(|error| {
-        format!("GRACE is not a number of seconds: {error}; for example GRACE=10")
-    })?;
+    let grace = variable("GRACE")
+        .map_or(Ok(GRACE), |text| text.parse())
+        .map_err(|error| format!("GRACE is not a number of seconds: {error}; for example GRACE=10"))?;
     let mut config = Config::load()?;
     let scripted = config.llm.openai.api_key.is_none() && config.llm.openai.base_url.is_none();
     let model = if scripted {
@@ -86,7 +86,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let address = variable("LISTEN").unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let listener = tokio::net::TcpListener::bind(&address).await.map_err(|error| {
-        format!("cannot listen on {address}: {error}; LISTEN chooses another address, for example 127.0.0.1:8081")
+        format!(
+            "cannot listen on {address}: {error}; LISTEN chooses another address, for example 127.0.0.1:8081"
+        )
     })?;
     println!("listening on http://{}", listener.local_addr()?);
 

@@ -28,6 +28,7 @@ fn policy() -> String {
 
 fn hash_of(element: &str) -> String {
     let (open, close) = (format!("<{element}>"), format!("</{element}>"));
-    let text = PAGE.split_once(&open).and_then(|(_, rest)| rest.split_once(&close)).map_or("", |(text, _)| text);
+    let text =
+        PAGE.split_once(&open).and_then(|(_, rest)| rest.split_once(&close)).map_or("", |(text, _)| text);
     format!("sha256-{}", BASE64_STANDARD.encode(Sha256::digest(text)))
 }

@@ -49,25 +49,30 @@ fn reply(request: &Value) -> Reply {
     let asked = |message: &&Value| message["role"] == "user";
     let question = messages.iter().rfind(asked).map(content).unwrap_or_default();
     let results: Vec<&Value> = messages.iter().rev().take_while(|message| !asked(message)).collect();
-    let results: Vec<&Value> = results.into_iter().rev().filter(|message| message["role"] == "tool").collect();
+    let results: Vec<&Value> =
+        results.into_iter().rev().filter(|message| message["role"] == "tool").collect();
     if !results.is_empty() {
-        return Reply::Text(results.into_iter().map(content).map(|text| format!("The tool says: {text}\n")).collect());
+        return Reply::Text(
+            results.into_iter().map(content).map(|text| format!("The tool says: {text}\n")).collect(),
+        );
     }
     let calls = calls(question, list(&request["tools"]));
     if !calls.is_empty() {
         return Reply::Calls(calls);
     }
     let lower = question.to_lowercase();
-    Reply::Text(if let Some(end) = lower.strip_prefix("count to ").and_then(|end| end.trim().parse::<u32>().ok()) {
-        (1..=end.min(10_000)).map(|number| format!("{number} ")).collect()
-    } else if lower.contains("html") {
-        MARKUP.to_owned()
-    } else if lower.contains("first message") {
-        let first = messages.iter().find(asked).map(content).unwrap_or_default();
-        format!("Your first message was: {first}")
-    } else {
-        INTRODUCTION.to_owned()
-    })
+    Reply::Text(
+        if let Some(end) = lower.strip_prefix("count to ").and_then(|end| end.trim().parse::<u32>().ok()) {
+            (1..=end.min(10_000)).map(|number| format!("{number} ")).collect()
+        } else if lower.contains("html") {
+            MARKUP.to_owned()
+        } else if lower.contains("first message") {
+            let first = messages.iter().find(asked).map(content).unwrap_or_default();
+            format!("Your first message was: {first}")
+        } else {
+            INTRODUCTION.to_owned()
+        },
+    )
 }
 
 /// The calls that `question` needs: the clock, the calculator, and every other tool whose name is a word of it.
@@ -143,7 +148,9 @@ fn usage(request: &Value, reply: &Reply) -> Value {
 fn whole(reply: Reply, usage: Value) -> Response {
     let (message, finish) = match reply {
         Reply::Text(text) => (json!({"role": "assistant", "content": text}), "stop"),
-        Reply::Calls(calls) => (json!({"role": "assistant", "content": null, "tool_calls": calls}), "tool_calls"),
+        Reply::Calls(calls) => {
+            (json!({"role": "assistant", "content": null, "tool_calls": calls}), "tool_calls")
+        }
     };
     let choice = json!({"index": 0, "message": message, "finish_reason": finish});
     Json(json!({"id": "scripted", "object": "chat.completion", "model": "scripted", "choices": [choice], "usage": usage}))

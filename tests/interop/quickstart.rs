@@ -23,7 +23,10 @@ fn the_quickstart_answers_its_questions_from_the_documents() {
     let printed = quickstart(&[]);
     for (question, answer) in [
         ("What does arshai limit in an LLM service?", "a hard limit on every resource"),
-        ("Which variable limits the memory of conversations, and what is its default?", "`ARSHAI_MAX_MEMORY_MB`"),
+        (
+            "Which variable limits the memory of conversations, and what is its default?",
+            "`ARSHAI_MAX_MEMORY_MB`",
+        ),
         ("What does a rollback flag change and what does it never change?", "never where it is stored"),
     ] {
         let first = printed.split(question).nth(1).and_then(|rest| rest.trim_start().lines().next());

@@ -49,7 +49,9 @@ fn answer(browser: &Browser, question: &str) -> (String, String) {
 }
 
 fn used(key: &str) -> String {
-    format!("Number(document.querySelector('[data-key=\"{key}\"] [role=meter]').getAttribute('aria-valuenow'))")
+    format!(
+        "Number(document.querySelector('[data-key=\"{key}\"] [role=meter]').getAttribute('aria-valuenow'))"
+    )
 }
 
 fn width(key: &str) -> String {
@@ -141,29 +143,42 @@ fn an_mcp_server_that_is_killed_turns_red_and_recovers() {
     let mut server = McpServer::start();
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("service.toml");
-    let servers = format!("[mcp]\nenabled = true\n[[mcp.servers]]\nname = \"python\"\nurl = {:?}\n", server.url());
+    let servers =
+        format!("[mcp]\nenabled = true\n[[mcp.servers]]\nname = \"python\"\nurl = {:?}\n", server.url());
     std::fs::write(&file, servers).expect("the folder is ours");
     let service = Service::start(&[("ARSHAI_CONFIG", file.to_str().expect("a path in UTF-8"))]);
     let browser = open(&service);
-    let is = |status| format!("document.querySelector('[data-name=\"mcp:python\"] .state').textContent === '{status}'");
+    let is = |status| {
+        format!("document.querySelector('[data-name=\"mcp:python\"] .state').textContent === '{status}'")
+    };
     wait_for(&browser, "the server is healthy", &is("healthy"));
 
     ask(&browser, "slow 2");
-    wait_for(&browser, "its tool runs", "document.querySelector('.tool.running code')?.textContent === 'slow'");
+    wait_for(
+        &browser,
+        "its tool runs",
+        "document.querySelector('.tool.running code')?.textContent === 'slow'",
+    );
     let end = until("the answer ends", LONG, || Some(browser.text(END)).filter(|end| !end.is_empty()));
     assert!(end.contains("2 model calls"), "{end}");
     assert!(browser.text(ANSWER).contains("done"), "{}", browser.text(ANSWER));
 
     server.kill();
     wait_for(&browser, "the server is unhealthy", &is("unhealthy"));
-    let color = |selector: &str| browser.text(&format!("getComputedStyle(document.querySelector('{selector}')).color"));
+    let color = |selector: &str| {
+        browser.text(&format!("getComputedStyle(document.querySelector('{selector}')).color"))
+    };
     browser.prefer_color_scheme("light");
     assert_eq!(color("[data-name=\"mcp:python\"] .state"), "rgb(194, 38, 38)");
-    assert!(!browser.text("document.querySelector('[data-name=\"mcp:python\"] .reason').textContent").is_empty());
+    assert!(
+        !browser.text("document.querySelector('[data-name=\"mcp:python\"] .reason').textContent").is_empty()
+    );
     screenshot(&browser, "mcp_down.png");
     server.restart();
     wait_for(&browser, "the server is healthy again", &is("healthy"));
-    assert!(browser.text("document.getElementById('announcer').textContent").contains("mcp:python is healthy"));
+    assert!(
+        browser.text("document.getElementById('announcer').textContent").contains("mcp:python is healthy")
+    );
 }
 
 #[test]
@@ -225,7 +240,11 @@ fn an_answer_that_the_grace_period_cuts_says_so() {
     assert_eq!(browser.text(END), "This answer was cut off: the service is shutting down.");
     assert!(browser.text(ANSWER).starts_with("1 2 3 "), "what had come stays");
     assert!(service.wait().success());
-    wait_for(&browser, "the page is disconnected", "document.getElementById('link').className === 'state unhealthy'");
+    wait_for(
+        &browser,
+        "the page is disconnected",
+        "document.getElementById('link').className === 'state unhealthy'",
+    );
     screenshot(&browser, "cut_off.png");
 }
 
@@ -249,14 +268,26 @@ fn a_lost_connection_is_said_and_the_page_recovers_with_the_service() {
     ask(&browser, "Count to 1000");
     wait_for(&browser, "the answer has begun", &format!("{ANSWER}?.length > 0"));
     service.kill();
-    wait_for(&browser, "another attempt is offered", "document.querySelector('.end.failed button')?.textContent === 'Try again'");
+    wait_for(
+        &browser,
+        "another attempt is offered",
+        "document.querySelector('.end.failed button')?.textContent === 'Try again'",
+    );
     assert!(browser.text(END).starts_with("The connection was lost before the answer was complete."));
-    wait_for(&browser, "it is disconnected", "document.getElementById('link').className === 'state unhealthy'");
+    wait_for(
+        &browser,
+        "it is disconnected",
+        "document.getElementById('link').className === 'state unhealthy'",
+    );
     service.restart(&[("ARSHAI_USE_LEGACY_MEMORY", "true")]);
     wait_for(&browser, "it is live again", "document.getElementById('link').textContent === 'live'");
     let flags = "[...document.querySelectorAll('#flags dd')].map((flag) => flag.textContent)";
     assert_eq!(browser.eval(flags), json!(["on", "off", "off"]));
-    assert!(browser.text("document.querySelector('[data-key=\"memory.max_entries\"] .value').textContent").contains("no limit"));
+    assert!(
+        browser
+            .text("document.querySelector('[data-key=\"memory.max_entries\"] .value').textContent")
+            .contains("no limit")
+    );
 }
 
 #[test]

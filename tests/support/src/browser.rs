@@ -89,7 +89,10 @@ impl Browser {
     /// Types on the keyboard, into whatever has the focus. `\u{e007}` is Enter, `\u{e004}` Tab, `\u{e00c}` Escape.
     pub fn type_keys(&self, keys: &str) {
         let actions = keys.chars().flat_map(|key| {
-            [json!({"type": "keyDown", "value": key.to_string()}), json!({"type": "keyUp", "value": key.to_string()})]
+            [
+                json!({"type": "keyDown", "value": key.to_string()}),
+                json!({"type": "keyUp", "value": key.to_string()}),
+            ]
         });
         let source = json!({"type": "key", "id": "keyboard", "actions": actions.collect::<Vec<_>>()});
         self.command("/actions", &json!({"actions": [source]}));
@@ -110,7 +113,8 @@ impl Browser {
     /// Writes what is visible to a PNG file.
     pub fn screenshot(&self, path: &Path) {
         let image = self.devtools("Page.captureScreenshot", &json!({"format": "png"}));
-        let image = BASE64_STANDARD.decode(image["data"].as_str().expect("an image")).expect("it is in base64");
+        let image =
+            BASE64_STANDARD.decode(image["data"].as_str().expect("an image")).expect("it is in base64");
         fs::write(path, image).expect("the folder is the caller's");
     }
 
