@@ -68,7 +68,7 @@ impl OpenAiCompatibleClient {
         self
     }
 
-    /// Sets what the model takes besides text. Default: images and files.
+    /// Sets the attachments that the model accepts. Default: images and files.
     #[must_use]
     pub fn with_modalities(mut self, modalities: Modalities) -> Self {
         self.modalities = modalities;
@@ -207,7 +207,10 @@ impl PreparedRequest<'_> {
         })?;
         request.headers_mut().clone_from(&self.headers);
         let request = HttpRequest::new(request).with_deadline(Some(self.deadline));
-        let response = self.transport.send(request).await?;
+        let response = self.transport.send(request).await.map_err(|error| {
+            let port = self.url.port().map_or_else(String::new, |port| format!(":{port}"));
+            error.with_context("host", format!("{}{port}", self.url.host().unwrap_or_default()))
+        })?;
         if response.status.is_success() {
             return Ok(response);
         }

@@ -23,14 +23,14 @@ pub struct McpCall {
     pub tool: String,
     /// The arguments.
     pub arguments: Map<String, Value>,
-    /// When the call must have ended; besides the server's own `timeout`.
+    /// When the call must have ended, in addition to the server's own `timeout`.
     pub deadline: Option<Deadline>,
-    /// How long the server may be silent. Progress starts it anew. Default: the server's `timeout`.
+    /// How long the server may be silent; each progress notification restarts the time. Default: the server's `timeout`.
     pub idle_timeout: Option<Duration>,
     /// Metadata of this call alone (`_meta`): the tenant, the user's token, a trace id. Keys of the protocol
     /// (`progressToken`, `io.modelcontextprotocol/…`) cannot be set.
     pub meta: Map<String, Value>,
-    /// HTTP headers of this call alone, besides the server's own. Those of the protocol cannot be set.
+    /// HTTP headers of this call alone, in addition to the server's own. Those of the protocol cannot be set.
     pub headers: BTreeMap<String, SecretString>,
     /// Bearer token of this call alone, instead of the server's authorization: the user's.
     pub token: Option<SecretString>,

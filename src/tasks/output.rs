@@ -5,9 +5,9 @@ use serde_json::Value;
 use crate::llm::Attachment;
 use crate::support::opaque_debug;
 
-/// What a function returns: a value, and images, audio and files that the model is shown besides.
+/// The output of a function: a value, and images, audio and files for the model.
 ///
-/// A model whose client does not take an attachment reads a description of it instead.
+/// An attachment that the model's client does not accept is described to the model in words.
 #[derive(Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct FunctionOutput {
