@@ -13,7 +13,6 @@ mod gzip;
 mod request_job;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -27,6 +26,7 @@ use super::errors::{COMPONENT, RequestPhase, error, shut_down_error};
 use super::exchange::{Admitted, Exchange, response_channel};
 use super::settings::Settings;
 use crate::http::{HttpRequest, HttpResponse, HttpStats, HttpTransport};
+use crate::support::opaque_debug;
 use crate::{
     BuildContext, CloseReport, Component, Deadline, ErrorKind, Health, LimitUsage, Result, ShutdownPhase,
 };
@@ -136,8 +136,4 @@ impl HttpTransport for HyperTransport {
     }
 }
 
-impl fmt::Debug for HyperTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HyperTransport").field("queue", &self.exchange.queue).finish_non_exhaustive()
-    }
-}
+opaque_debug!(HyperTransport(self) { queue: self.exchange.queue });

@@ -15,7 +15,6 @@ mod request_job;
 mod tls;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -28,6 +27,7 @@ use super::exchange::{Admitted, Exchange, response_channel};
 use super::settings::Settings;
 use crate::http::{HttpRequest, HttpResponse, HttpStats, HttpTransport};
 use crate::support::BlockingPool;
+use crate::support::opaque_debug;
 use crate::{BuildContext, CloseReport, Component, Deadline, Health, LimitUsage, Result, ShutdownPhase};
 
 /// HTTP/1.1 over bounded, reused connections.
@@ -138,8 +138,4 @@ impl HttpTransport for UreqTransport {
     }
 }
 
-impl fmt::Debug for UreqTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UreqTransport").field("queue", &self.exchange.queue).finish_non_exhaustive()
-    }
-}
+opaque_debug!(UreqTransport(self) { queue: self.exchange.queue });
