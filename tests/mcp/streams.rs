@@ -7,8 +7,8 @@ use arshai::Outcome;
 use arshai::mcp::McpCall;
 use serde_json::json;
 
-use crate::scripted::{Reply, Scripted, event, events, stateless, until};
-use crate::support::{connected_with, runtime_with, soon};
+use crate::scripted::{Reply, Scripted, event, events, stateless};
+use crate::support::{connected_with, runtime_with, soon, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listening_takes_no_connection_from_calls_and_outlasts_their_timeout() {

@@ -63,6 +63,8 @@ impl Server {
         let stop = CancellationToken::new();
         if let Some(http) = &mut connector.http {
             http.call_timeout = config.timeout;
+            http.deny_private_addresses =
+                config.deny_private_addresses.unwrap_or(http.deny_private_addresses);
             http.authorization = authorization(&config, http, credentials, &stop)?;
         }
         Ok(Self {
