@@ -10,41 +10,66 @@ use arshai::{Config, Deadline, ErrorKind, Outcome};
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use futures_util::StreamExt as _;
 use serde_json::json;
 
-use crate::scripted::{Reply, Scripted, json_body, reply, text, tool};
+use crate::scripted::{Reply, Request, Scripted, event, json_body, reply, text, tool};
 use crate::support::{arguments, connected, connected_with, python, runtime, runtime_with, sockets_to, soon, until};
 
 /// How a server may answer a call, and the kind of error where it is always the same one.
-pub(crate) const FAULTS: [(&str, Option<ErrorKind>, fn() -> Reply); 16] = [
-    ("never answers", Some(ErrorKind::Timeout), || Reply::Never),
-    ("answers after the deadline", Some(ErrorKind::Timeout), || {
+pub(crate) const FAULTS: [(&str, Option<ErrorKind>, fn(&Request) -> Reply); 20] = [
+    ("never answers", Some(ErrorKind::Timeout), |_| Reply::Never),
+    ("answers after the deadline", Some(ErrorKind::Timeout), |_| {
         Reply::After(Duration::from_secs(2), json_body("{}"))
     }),
-    ("answers another id", Some(ErrorKind::Timeout), || {
+    ("answers another id", Some(ErrorKind::Timeout), |_| {
         let other = json!({"jsonrpc": "2.0", "id": 999_999, "result": text("not yours")});
         Reply::Now(json_body(other.to_string()))
     }),
-    ("closes in the middle of an answer", None, || broken("application/json", "{\"jsonrpc\":")),
-    ("closes in the middle of a stream", None, || broken("text/event-stream", ": hello\n\n")),
-    ("closes in the middle of an event", None, || broken("text/event-stream", "data: {")),
-    ("sends 100 MiB", Some(ErrorKind::TooLarge), || huge("application/json")),
-    ("sends an event of 100 MiB", None, || huge("text/event-stream")),
-    ("sends half an object", Some(ErrorKind::Protocol), || Reply::Now(json_body("{"))),
-    ("sends a word", Some(ErrorKind::Protocol), || Reply::Now(json_body("nothing"))),
-    ("sends a list", Some(ErrorKind::Protocol), || Reply::Now(json_body("[]"))),
-    ("sends an empty object", Some(ErrorKind::Protocol), || Reply::Now(json_body("{}"))),
-    ("sends neither result nor error", Some(ErrorKind::Protocol), || {
+    ("accepts it and says no more", Some(ErrorKind::Timeout), |_| {
+        Reply::Now(StatusCode::ACCEPTED.into_response())
+    }),
+    ("ends a stream in order without an answer", None, |_| {
+        Reply::Now(([("content-type", "text/event-stream")], ": hello\n\n").into_response())
+    }),
+    ("cancels the call by itself", None, |request| {
+        let id = &request.message["id"];
+        let cancelled = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
+        endless(event(&cancelled))
+    }),
+    ("reports progress for ever", Some(ErrorKind::Timeout), |request| {
+        let token = &request.message["params"]["_meta"]["progressToken"];
+        let progress = json!({"jsonrpc": "2.0", "method": "notifications/progress",
+            "params": {"progressToken": token, "progress": 1}});
+        endless(event(&progress).repeat(1_000))
+    }),
+    ("closes in the middle of an answer", None, |_| broken("application/json", "{\"jsonrpc\":")),
+    ("closes in the middle of a stream", None, |_| broken("text/event-stream", ": hello\n\n")),
+    ("closes in the middle of an event", None, |_| broken("text/event-stream", "data: {")),
+    ("sends 100 MiB", Some(ErrorKind::TooLarge), |_| huge("application/json")),
+    ("sends an event of 100 MiB", None, |_| huge("text/event-stream")),
+    ("sends half an object", Some(ErrorKind::Protocol), |_| Reply::Now(json_body("{"))),
+    ("sends a word", Some(ErrorKind::Protocol), |_| Reply::Now(json_body("nothing"))),
+    ("sends a list", Some(ErrorKind::Protocol), |_| Reply::Now(json_body("[]"))),
+    ("sends an empty object", Some(ErrorKind::Protocol), |_| Reply::Now(json_body("{}"))),
+    ("sends neither result nor error", Some(ErrorKind::Protocol), |_| {
         Reply::Now(json_body("{\"jsonrpc\":\"2.0\"}"))
     }),
-    ("sends a page", Some(ErrorKind::Protocol), || Reply::Now(axum::response::Html("<p>").into_response())),
-    ("answers 500", Some(ErrorKind::Unavailable), || {
+    ("sends a page", Some(ErrorKind::Protocol), |_| Reply::Now(axum::response::Html("<p>").into_response())),
+    ("answers 500", Some(ErrorKind::Unavailable), |_| {
         Reply::Now(StatusCode::INTERNAL_SERVER_ERROR.into_response())
     }),
-    ("answers 404 for the session", Some(ErrorKind::Unavailable), || {
+    ("answers 404 for the session", Some(ErrorKind::Unavailable), |_| {
         Reply::Now(StatusCode::NOT_FOUND.into_response())
     }),
 ];
+
+/// A stream that begins with `events` and stays open.
+fn endless(events: String) -> Reply {
+    let chunks = futures_util::stream::iter([Ok::<_, std::io::Error>(Bytes::from(events))]);
+    let body = Body::from_stream(chunks.chain(futures_util::stream::pending()));
+    Reply::Now(([("content-type", "text/event-stream")], body).into_response())
+}
 
 fn broken(content_type: &'static str, beginning: &'static str) -> Reply {
     let chunks = [Ok(Bytes::from(beginning)), Err(std::io::Error::other("reset"))];
@@ -67,7 +92,7 @@ fn tasks() -> usize {
 async fn a_faulty_call_leaves_the_others_alone_and_no_task_and_no_socket() {
     for (fault, _, answer) in FAULTS {
         let faulty = Scripted::start("faulty", move |request, before| match request.method() {
-            "tools/call" if before == 0 => answer(),
+            "tools/call" if before == 0 => answer(request),
             _ => Reply::Well,
         });
         let good = Scripted::start("good", |_, _| Reply::Well);

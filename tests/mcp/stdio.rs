@@ -29,7 +29,7 @@ async fn a_server_that_fails_when_it_is_probed_is_reached_by_the_earlier_handsha
         let (_runtime, manager) = connected([odd(oddity)]).await;
         let server = &manager.servers()[0];
         assert_eq!(server.protocol_version.as_deref(), Some("2025-11-25"), "{oddity}: {server:?}");
-        assert_eq!(server.tools, 3, "{oddity}");
+        assert_eq!(server.tools, 5, "{oddity}");
     }
 }
 
@@ -117,6 +117,43 @@ async fn a_result_beyond_the_limit_is_an_error_of_that_call_alone() {
     assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
     let call = McpCall::new("python", "add").with_arguments(arguments(json!({"a": 1, "b": 1})));
     assert_eq!(manager.call_tool(call).await.expect("it answers").first_text(), Some("2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_prints_what_is_no_message_between_its_messages_is_understood() {
+    let (_runtime, manager) = connected([odd("chatty")]).await;
+    assert!(!text(&*manager, "pid").await.is_empty(), "{:?}", manager.servers());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_reads_no_more_holds_up_neither_a_call_beyond_its_deadline_nor_the_close() {
+    let (runtime, manager) = connected([odd("none")]).await;
+    let pid = text(&*manager, "pid").await;
+    let call = |tool: &str, millis| {
+        let large = arguments(json!({"text": "x".repeat(1 << 20)}));
+        let deadline = Deadline::after(Duration::from_millis(millis));
+        manager.call_tool(McpCall::new("odd", tool).with_arguments(large).with_deadline(deadline))
+    };
+    for tool in ["deafen", "pid", "pid"] {
+        let began = Instant::now();
+        let error = call(tool, 300).await.expect_err("nobody reads it");
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert!(began.elapsed() < Duration::from_millis(600), "{:?}", began.elapsed());
+    }
+    let began = Instant::now();
+    runtime.shutdown(Deadline::after(Duration::from_millis(500))).await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    until("the child is gone", || is_gone(&pid)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_child_that_closes_its_output_is_replaced() {
+    let (_runtime, manager) = connected([odd("none")]).await;
+    let pid = text(&*manager, "pid").await;
+    let error = manager.call_tool(McpCall::new("odd", "close")).await.expect_err("no answer can come");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown), "{error}");
+    until_connected_again(&*manager).await;
+    until("the first child is gone", || is_gone(&pid)).await;
 }
 
 #[test]

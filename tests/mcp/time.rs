@@ -28,7 +28,7 @@ async fn whatever_a_server_does_the_error_of_a_call_comes_within_100_ms_of_its_d
     for (fault, kind, answer) in FAULTS {
         let servers = InProcess::default().with("good", |_, _| Reply::Well);
         let servers = Arc::new(servers.with("faulty", move |request, _| match request.method() {
-            "tools/call" => answer(),
+            "tools/call" => answer(request),
             _ => Reply::Well,
         }));
         let (_runtime, manager) = servers.runtime(|_| {});
