@@ -212,6 +212,37 @@ async fn a_user_authorizes_and_the_server_is_connected_then_and_after_a_restart(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_for_users_that_is_a_script_a_file_or_a_program_is_not_opened() {
+    for page in ["javascript:alert(1)", "file:///etc/passwd", "ms-settings:x", "data:text/html,x"] {
+        let server = Scripted::start("protected", move |request, _| {
+            let origin = format!("http://{}", request.header("host").expect("a host"));
+            Reply::Now(match request.path.as_str() {
+                "/mcp" => challenge(&origin),
+                "/.well-known/oauth-authorization-server" => Json(json!({
+                    "issuer": origin, "authorization_endpoint": page, "token_endpoint": format!("{origin}/token"),
+                    "response_types_supported": ["code"], "code_challenge_methods_supported": ["S256"],
+                }))
+                .into_response(),
+                "/metadata" => {
+                    Json(json!({"resource": format!("{origin}/mcp"), "authorization_servers": [origin]})).into_response()
+                }
+                _ => StatusCode::NOT_FOUND.into_response(),
+            })
+        });
+        let mut config = server.config.clone();
+        config.auth = Some(McpAuth::OAuth {
+            client_id: Some("client".into()),
+            client_secret: None,
+            client_metadata_url: None,
+            scopes: Vec::new(),
+        });
+        let (_runtime, manager) = connected([config]).await;
+        let begun = manager.begin_authorization("protected", "http://127.0.0.1:1/cb", soon()).await;
+        assert_eq!(begun.expect_err(page).kind(), ErrorKind::Authentication, "{page}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_token_is_refreshed_before_it_is_used() {
     // Without a life: renewed for every use.
     let (server, issued) = protected(0, |token| token.starts_with("token-"));

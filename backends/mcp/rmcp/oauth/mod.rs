@@ -225,6 +225,11 @@ impl Inner {
         let session = AuthorizationSession::new(manager, request).await;
         let session = session.map_err(|(_, error)| self.auth_error(error, &http))?;
         let url = session.get_authorization_url().to_owned();
+        // It is opened in a browser: no script, file or program.
+        if !["https://", "http://"].iter().any(|scheme| url.starts_with(scheme)) {
+            let message = "the authorization server's page for users is none of http or https";
+            return Err(self.error(ErrorKind::Authentication, message).not_sent());
+        }
         *pending = Some(Pending { session, http });
         Ok(url)
     }
