@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use arshai::mcp::{McpCall, McpServerHealth};
-use arshai::{Deadline, ErrorKind, Outcome};
+use arshai::{ErrorKind, Outcome};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::json;
