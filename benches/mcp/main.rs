@@ -72,11 +72,8 @@ fn connecting(bench: &mut Bench, count: usize) {
         });
         took
     };
-    let contenders: Vec<Contender<'_>> = vec![
-        (OURS, Box::new(ours("ureq"))),
-        (OURS_HYPER, Box::new(ours("hyper"))),
-        (RMCP, Box::new(theirs)),
-    ];
+    let contenders: Vec<Contender<'_>> =
+        vec![(OURS, Box::new(ours("ureq"))), (OURS_HYPER, Box::new(ours("hyper"))), (RMCP, Box::new(theirs))];
     bench.compare(&format!("connect_{count}servers"), "ms", Better::Lower, contenders);
 }
 

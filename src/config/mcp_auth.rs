@@ -124,7 +124,8 @@ impl McpAuth {
 
     /// Reads the key `auth` of a server.
     pub(super) fn parse(value: &Value) -> Result<Self, ValueError> {
-        let expected = "expected a table whose `type` is \"client_credentials\", \"private_key_jwt\" or \"oauth\"";
+        let expected =
+            "expected a table whose `type` is \"client_credentials\", \"private_key_jwt\" or \"oauth\"";
         let dict = value.as_dict().ok_or_else(|| ValueError::new(expected))?;
         if let Some(unknown) = dict.keys().find(|key| !KEYS.contains(&key.as_str())) {
             return Err(ValueError::new(format!("unknown key; known: {}", KEYS.join(", "))).at_key(unknown));

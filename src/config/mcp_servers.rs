@@ -217,9 +217,29 @@ impl McpServerConfig {
             secrets.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect()
         };
         // Without `..`, so that a field that is added is compared too.
-        let Self { name, url, command, args, env, timeout, max_retries, description, headers, token, auth,
-            deny_private_addresses, protocol, max_concurrency, required, prefix, allow_tools, deny_tools, guards,
-            tool_changes, pins } = self;
+        let Self {
+            name,
+            url,
+            command,
+            args,
+            env,
+            timeout,
+            max_retries,
+            description,
+            headers,
+            token,
+            auth,
+            deny_private_addresses,
+            protocol,
+            max_concurrency,
+            required,
+            prefix,
+            allow_tools,
+            deny_tools,
+            guards,
+            tool_changes,
+            pins,
+        } = self;
         let token = token.as_ref().map(ExposeSecret::expose_secret);
         let auth = auth.as_ref().map(McpAuth::exposed);
         format!(

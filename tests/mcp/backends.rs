@@ -167,7 +167,8 @@ async fn an_answer_that_comes_in_a_stream_after_something_else_is_found_whatever
                 let logged = json!({"jsonrpc": "2.0", "method": "notifications/message",
                     "params": {"level": "info", "data": "line\nbreak"}});
                 let answer = json!({"jsonrpc": "2.0", "id": request.message["id"], "result": text("a\r\nb")});
-                let stream = format!(": hello{end}{end}data: {logged}{end}{end}id: 1{end}data: {answer}{end}{end}");
+                let stream =
+                    format!(": hello{end}{end}data: {logged}{end}{end}id: 1{end}data: {answer}{end}{end}");
                 Reply::Now(([("content-type", "text/event-stream")], stream).into_response())
             }
             _ => Reply::Well,

@@ -14,7 +14,9 @@ use futures_util::StreamExt as _;
 use serde_json::json;
 
 use crate::scripted::{Reply, Request, Scripted, event, json_body, reply, text, tool};
-use crate::support::{arguments, connected, connected_with, python, runtime, runtime_with, sockets_to, soon, until};
+use crate::support::{
+    arguments, connected, connected_with, python, runtime, runtime_with, sockets_to, soon, until,
+};
 
 /// How a server may answer a call, and the kind of error where it is always the same one.
 pub(crate) const FAULTS: [(&str, Option<ErrorKind>, fn(&Request) -> Reply); 20] = [
@@ -34,7 +36,8 @@ pub(crate) const FAULTS: [(&str, Option<ErrorKind>, fn(&Request) -> Reply); 20] 
     }),
     ("cancels the call by itself", None, |request| {
         let id = &request.message["id"];
-        let cancelled = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
+        let cancelled =
+            json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}});
         endless(event(&cancelled))
     }),
     ("reports progress for ever", Some(ErrorKind::Timeout), |request| {
@@ -248,7 +251,10 @@ async fn private_addresses_are_refused_of_all_servers_or_of_one() {
         let (_runtime, manager) = connected_with(all, deny).await;
         assert_eq!(manager.connected_servers(), ["own"], "{:?}", manager.servers());
         for status in manager.failed_servers() {
-            assert!(status.error.as_ref().is_some_and(|error| error.contains("private address")), "{status:?}");
+            assert!(
+                status.error.as_ref().is_some_and(|error| error.contains("private address")),
+                "{status:?}"
+            );
         }
         let all = inherits().into_iter().chain([config("own", "127.0.0.1", Some(true))]);
         let (_runtime, manager) = connected_with(all, |config| config.mcp.backend = backend.to_owned()).await;

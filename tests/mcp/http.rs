@@ -70,7 +70,12 @@ async fn http_servers_of_both_eras_are_connected_and_called_over_both_transports
         let backend = |config: &mut Config| config.http.backend = backend.to_owned();
         let (runtime, manager) = connected_with(servers, backend).await;
         let versions: Vec<_> = manager.servers().into_iter().map(|server| server.protocol_version).collect();
-        assert_eq!(versions, [Some("2025-11-25".into()), Some("2026-07-28".into())], "{:?}", manager.servers());
+        assert_eq!(
+            versions,
+            [Some("2025-11-25".into()), Some("2026-07-28".into())],
+            "{:?}",
+            manager.servers()
+        );
         let call = McpCall::new("python", "add").with_arguments(arguments(json!({"a": 2, "b": 3})));
         assert_eq!(manager.call_tool(call).await.expect("it adds").first_text(), Some("5"));
         let echo = McpCall::new("npm", "echo").with_arguments(arguments(json!({"message": "hello"})));

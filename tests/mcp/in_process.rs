@@ -8,7 +8,8 @@ use arshai::config::McpServerConfig;
 use arshai::http::{HttpBody, HttpRequest, HttpResponse, HttpStats, HttpTransport};
 use arshai::mcp::McpServerManager;
 use arshai::{
-    Arshai, CloseReport, Component, Config, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase,
+    Arshai, CloseReport, Component, Config, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
+    ShutdownPhase,
 };
 use async_trait::async_trait;
 use axum::response::Response;
@@ -33,12 +34,19 @@ impl InProcess {
     }
 
     /// A runtime of all servers, with more of the configuration.
-    pub(crate) fn runtime(self: &Arc<Self>, change: impl FnOnce(&mut Config)) -> (Arshai, Arc<dyn McpServerManager>) {
-        let configs = self.0.keys().map(|name| McpServerConfig::http(name, format!("https://{name}/mcp")));
-        let runtime = builder(configs, change).http(Arc::clone(self) as Arc<dyn HttpTransport>).build();
+    pub(crate) fn runtime(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Config),
+    ) -> (Arshai, Arc<dyn McpServerManager>) {
+        let runtime =
+            builder(self.configs(), change).http(Arc::clone(self) as Arc<dyn HttpTransport>).build();
         let runtime = runtime.expect("the configuration is valid");
         let manager = Arc::clone(runtime.mcp().expect("compiled in"));
         (runtime, manager)
+    }
+
+    pub(crate) fn configs(&self) -> Vec<McpServerConfig> {
+        self.0.keys().map(|name| McpServerConfig::http(name, format!("https://{name}/mcp"))).collect()
     }
 
     pub(crate) fn script(&self, name: &str) -> &Script {

@@ -5,6 +5,7 @@ mod agents;
 mod authorization;
 mod backends;
 mod calls;
+mod chaos;
 mod eras;
 mod faults;
 mod http;

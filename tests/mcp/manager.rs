@@ -107,7 +107,8 @@ async fn the_application_is_told_of_a_changed_tool_and_may_accept_it_there() {
 async fn how_much_is_offered_and_how_many_streams_are_open_can_change_at_run_time() {
     let server = Scripted::with_tools("s", [tool("one"), tool("two")]);
     let (runtime, manager) = connected([server.config.clone()]).await;
-    let offered = || -> Vec<_> { functions(&manager).offered().map(|function| function.name().to_owned()).collect() };
+    let offered =
+        || -> Vec<_> { functions(&manager).offered().map(|function| function.name().to_owned()).collect() };
     let limit = |key: &str| {
         let stats = runtime.stats();
         let limit = stats.get("mcp").and_then(|mcp| mcp.limit(key)).cloned().expect("it is listed");
@@ -140,7 +141,10 @@ async fn a_tool_of_a_server_that_comes_later_takes_no_name_from_another() {
     let first = Scripted::with_tools("first", [tool("search")]);
     let second = Scripted::with_tools("second", [tool("search"), tool("search_tools")]);
     let (_runtime, manager) = connected([first.config.clone()]).await;
-    manager.set_servers(vec![second.config.clone(), first.config.clone()], soon()).await.expect("both are valid");
+    manager
+        .set_servers(vec![second.config.clone(), first.config.clone()], soon())
+        .await
+        .expect("both are valid");
     assert_eq!(tools(&manager), ["second_search", "second_search_tools", "search"]);
     let search = manager.get_all_available_tools().remove(0);
     manager.call_tool(McpCall::new(search.server_name, search.original_name)).await.expect("it answers");

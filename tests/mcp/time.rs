@@ -173,11 +173,16 @@ async fn a_call_whose_server_falls_silent_ends_at_its_idle_timeout() {
     let (_runtime, manager) = servers.runtime(|_| {});
     manager.initialize(soon()).await.expect("none is required");
     let began = Instant::now();
-    let call = McpCall::new("server", "pay").with_idle_timeout(Duration::from_secs(1)).with_progress(|_, _, _| {});
+    let call =
+        McpCall::new("server", "pay").with_idle_timeout(Duration::from_secs(1)).with_progress(|_, _, _| {});
     let error = manager.call_tool(call).await.expect_err("it falls silent");
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown), "{error}");
     let expected = Duration::from_secs(5);
-    assert!((expected..=expected + Duration::from_millis(100)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert!(
+        (expected..=expected + Duration::from_millis(100)).contains(&began.elapsed()),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -101,7 +101,13 @@ impl RmcpServerManager {
             registrar: context.registrar(),
             closed: CancellationToken::new(),
             streams,
-            offered: Mutex::new(LimitUsage::new(OFFERED, "bytes", 0, 0, Some(config.max_offered_bytes as u64))),
+            offered: Mutex::new(LimitUsage::new(
+                OFFERED,
+                "bytes",
+                0,
+                0,
+                Some(config.max_offered_bytes as u64),
+            )),
             config,
         };
         let configs = manager.config.servers.iter().filter(|_| manager.config.enabled);
@@ -214,7 +220,8 @@ impl McpServerManager for RmcpServerManager {
     }
 
     fn tool_budget(&self) -> ToolBudget {
-        let max = self.offered.lock().limit.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+        let max =
+            self.offered.lock().limit.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
         ToolBudget::new(max, self.config.always_offer.clone())
     }
 
