@@ -32,7 +32,7 @@ pub enum McpAuth {
         scopes: Vec<String>,
     },
     /// The service itself is the client, and signs its requests for access tokens with its private key
-    /// (`private_key_jwt`) instead of sending a secret. Needs the cargo feature `mcp-oauth-jwt`.
+    /// (`private_key_jwt`) instead of sending a secret.
     PrivateKeyJwt {
         /// Client id.
         client_id: String,

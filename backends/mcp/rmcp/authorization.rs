@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use super::http_client::HttpSettings;
-use crate::config::{McpAuth, McpServerConfig};
+use crate::config::McpServerConfig;
 use crate::mcp::McpCredentialStore;
 use crate::{Deadline, Error, ErrorKind, Result};
 
@@ -41,15 +41,6 @@ pub(super) fn authorization(
     stop: &CancellationToken,
 ) -> Result<Option<Arc<dyn Authorization>>> {
     let (Some(auth), Some(url)) = (&config.auth, &config.url) else { return Ok(None) };
-    let needed = match auth {
-        McpAuth::PrivateKeyJwt { .. } if !cfg!(feature = "mcp-oauth-jwt") => "mcp-oauth-jwt",
-        _ if !cfg!(feature = "mcp-oauth") => "mcp-oauth",
-        _ => "",
-    };
-    if !needed.is_empty() {
-        let message = format!("auth = {auth:?} needs the cargo feature {needed:?} of arshai");
-        return Err(Error::new(ErrorKind::Unsupported, format!("mcp:{}", config.name), message));
-    }
     #[cfg(feature = "mcp-oauth")]
     {
         let store = Arc::clone(store);
@@ -59,7 +50,8 @@ pub(super) fn authorization(
     #[cfg(not(feature = "mcp-oauth"))]
     {
         let _ = (http, store, stop, url);
-        Ok(None)
+        let message = format!("auth = {auth:?} needs the cargo feature \"mcp-oauth\" of arshai");
+        Err(Error::new(ErrorKind::Unsupported, format!("mcp:{}", config.name), message))
     }
 }
 

@@ -3,9 +3,8 @@
 //! Every request goes over the runtime's [`HttpTransport`]: rmcp takes an HTTP client of ours. (Its cargo feature still
 //! compiles reqwest, without TLS; nothing is sent through it.)
 
+mod assertion;
 mod http;
-#[cfg(feature = "mcp-oauth-jwt")]
-mod jwt;
 mod store;
 
 use std::sync::Arc;
@@ -148,41 +147,23 @@ impl Inner {
         {
             return Ok(Some(token.clone()));
         }
-        match self.client_credentials() {
-            Some(config) => self.exchange(&config, challenge).await?,
-            None => match stored {
+        match &self.auth {
+            McpAuth::ClientCredentials { client_id, client_secret, scopes } => {
+                let config = ClientCredentialsConfig::ClientSecret {
+                    client_id: client_id.clone(),
+                    client_secret: client_secret.expose_secret().to_owned(),
+                    scopes: scopes.clone(),
+                    resource: Some(self.url.clone()),
+                };
+                self.exchange(&config, challenge).await?;
+            }
+            McpAuth::PrivateKeyJwt { .. } => self.exchange_assertion(challenge).await?,
+            _ => match stored {
                 Some(stored) if self.refresh(&stored).await? => {}
                 _ => return Ok(None),
             },
         }
         Ok(self.credentials.get().await?.and_then(|stored| stored.access_token))
-    }
-
-    /// What is exchanged for tokens where the service itself is the client; `None` where a user authorizes it.
-    fn client_credentials(&self) -> Option<ClientCredentialsConfig> {
-        let resource = Some(self.url.clone());
-        match &self.auth {
-            McpAuth::ClientCredentials { client_id, client_secret, scopes } => {
-                Some(ClientCredentialsConfig::ClientSecret {
-                    client_id: client_id.clone(),
-                    client_secret: client_secret.expose_secret().to_owned(),
-                    scopes: scopes.clone(),
-                    resource,
-                })
-            }
-            #[cfg(feature = "mcp-oauth-jwt")]
-            McpAuth::PrivateKeyJwt { client_id, private_key, algorithm, audience, scopes } => {
-                Some(ClientCredentialsConfig::PrivateKeyJwt {
-                    client_id: client_id.clone(),
-                    signing_key: private_key.expose_secret().as_bytes().to_vec(),
-                    signing_algorithm: jwt::signing_algorithm(*algorithm)?,
-                    token_endpoint_audience: audience.clone(),
-                    scopes: scopes.clone(),
-                    resource,
-                })
-            }
-            _ => None,
-        }
     }
 
     async fn exchange(&self, config: &ClientCredentialsConfig, challenge: Option<&str>) -> Result<()> {
