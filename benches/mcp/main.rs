@@ -1,165 +1,117 @@
 //! MCP servers over HTTP: connecting, calls, listing and what idle ones cost, beside bare rmcp and the official Python
-//! client.
+//! client. `cargo bench --bench mcp -- calls` measures one group: `connecting`, `calls`, `listing` or `idle`.
 
+mod clients;
+mod idle;
 mod server;
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arshai::config::McpServerConfig;
-use arshai::mcp::{McpCall, McpServerManager};
-use arshai::{Arshai, Config};
-use arshai_benches::{Bench, Better, Measured, Tails, measure};
-use rmcp::ServiceExt as _;
+use arshai::Deadline;
+use arshai::mcp::McpCall;
+use arshai_benches::{Bench, Better, Contender, Measured, Tails, child_case, measure};
 use rmcp::model::CallToolRequestParams;
-use rmcp::service::{RoleClient, RunningService};
-use rmcp::transport::StreamableHttpClientTransport;
-use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
-use server::Servers;
 use tokio::runtime::Runtime;
 
-const RMCP: &str = "rmcp 3.11, idle connections kept";
-const RMCP_DEFAULT: &str = "rmcp 3.11, as it comes";
-const PYTHON: &str = "mcp-python 2.3.0";
+use clients::{
+    OURS, OURS_HYPER, PYTHON, RMCP, RMCP_DEFAULT, Rmcp, connected, keeping_client, python, rmcp_all,
+    rmcp_connected, runtime,
+};
+use server::Servers;
 
 fn main() {
     if std::env::args().any(|argument| argument == server::ARGUMENT) {
         return server::serve();
     }
+    if let Some(case) = child_case() {
+        return idle::child(&case);
+    }
+    let groups = ["connecting", "calls", "listing", "idle"];
+    let asked: Vec<_> = std::env::args().filter(|argument| groups.contains(&argument.as_str())).collect();
+    let is_asked = |group: &str| asked.is_empty() || asked.iter().any(|asked| asked == group);
     let mut bench = Bench::from_args("mcp");
-    for servers in [1, 10, 50] {
-        connecting(&mut bench, servers);
+    if is_asked("connecting") {
+        [1, 10, 50].into_iter().for_each(|servers| connecting(&mut bench, servers));
     }
-    let servers = Servers::start(1);
-    for callers in [1, 20, 100] {
-        calls(&mut bench, &servers.urls[0], callers);
+    if is_asked("calls") {
+        let servers = Servers::start(1);
+        [1, 20, 100].into_iter().for_each(|callers| calls(&mut bench, &servers.urls[0], callers));
     }
-    listing(&mut bench);
-    idle(&mut bench);
+    if is_asked("listing") {
+        listing(&mut bench);
+    }
+    if is_asked("idle") {
+        idle::measure(&mut bench);
+    }
     bench.finish();
 }
 
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
-}
-
-/// A runtime of ours that is connected to all `urls`.
-async fn connected(urls: &[String]) -> (Arshai, Arc<dyn McpServerManager>) {
-    let mut config = Config::default();
-    config.mcp.enabled = true;
-    config.pool.max_connections = 128;
-    let server = |(n, url): (usize, &String)| {
-        let mut server = McpServerConfig::http(format!("s{n}"), url.clone());
-        server.max_concurrency = 128;
-        server
-    };
-    config.mcp.servers = urls.iter().enumerate().map(server).collect();
-    let runtime = Arshai::builder(config).build().expect("the configuration is valid");
-    let manager = Arc::clone(runtime.mcp().expect("it is compiled in"));
-    let deadline = arshai::Deadline::after(Duration::from_secs(30));
-    manager.initialize(deadline).await.expect("nothing is required");
-    assert_eq!(manager.connected_servers().len(), urls.len());
-    (runtime, manager)
-}
-
-type Rmcp = RunningService<RoleClient, ()>;
-
-fn keeping_client() -> reqwest13::Client {
-    reqwest13::Client::builder().pool_max_idle_per_host(128).tcp_nodelay(true).build().expect("a client")
-}
-
-async fn rmcp_connected(url: &str, client: Option<reqwest13::Client>) -> Rmcp {
-    let config = StreamableHttpClientTransportConfig::with_uri(url.to_owned());
-    let transport = match client {
-        Some(client) => StreamableHttpClientTransport::with_client(client, config),
-        None => StreamableHttpClientTransport::from_config(config),
-    };
-    let service = ().serve(transport).await.expect("it connects");
-    // As our manager does on every connection.
-    assert_eq!(service.list_all_tools().await.expect("listed").len(), 1);
-    service
-}
-
-async fn rmcp_all(urls: &[String]) -> Vec<Rmcp> {
-    let client = keeping_client();
-    futures_util::future::join_all(urls.iter().map(|url| rmcp_connected(url, Some(client.clone())))).await
-}
-
+/// Until the tools of all servers are listed.
 fn connecting(bench: &mut Bench, count: usize) {
     let (servers, runtime) = (Servers::start(count), runtime());
     let millis = |began: Instant| began.elapsed().as_secs_f64() * 1_000.0;
-    bench.compare(
-        &format!("connect_{count}servers"),
-        "ms",
-        Better::Lower,
-        vec![
-            (
-                "arshai",
-                Box::new(|| {
-                    let began = Instant::now();
-                    let (ours, _) = runtime.block_on(connected(&servers.urls));
-                    let took = millis(began);
-                    runtime.block_on(ours.shutdown(arshai::Deadline::after(Duration::from_secs(5))));
-                    took
-                }),
-            ),
-            (
-                RMCP,
-                Box::new(|| {
-                    let began = Instant::now();
-                    let all = runtime.block_on(rmcp_all(&servers.urls));
-                    let took = millis(began);
-                    runtime.block_on(async {
-                        for service in all {
-                            let _ = service.cancel().await;
-                        }
-                    });
-                    took
-                }),
-            ),
-        ],
-    );
+    let (urls, runtime) = (&servers.urls, &runtime);
+    let ours = |backend: &'static str| {
+        move || {
+            let began = Instant::now();
+            let (ours, _) = runtime.block_on(connected(backend, urls));
+            let took = millis(began);
+            runtime.block_on(ours.shutdown(Deadline::after(Duration::from_secs(5))));
+            took
+        }
+    };
+    let theirs = || {
+        let began = Instant::now();
+        let all = runtime.block_on(rmcp_all(urls));
+        let took = millis(began);
+        runtime.block_on(async {
+            for service in all {
+                let _ = service.cancel().await;
+            }
+        });
+        took
+    };
+    let contenders: Vec<Contender<'_>> =
+        vec![(OURS, Box::new(ours("ureq"))), (OURS_HYPER, Box::new(ours("hyper"))), (RMCP, Box::new(theirs))];
+    bench.compare(&format!("connect_{count}servers"), "ms", Better::Lower, contenders);
 }
 
 fn calls(bench: &mut Bench, url: &str, callers: usize) {
     let total = if callers == 1 { 4_000 } else { 20_000 } / if bench.is_quick() { 4 } else { 1 };
-    let [ours, keeping, plain] = [(); 3].map(|()| runtime());
-    let (_arshai, manager) = ours.block_on(connected(&[url.to_owned()]));
-    let kept = Arc::new(keeping.block_on(rmcp_connected(url, Some(keeping_client()))));
-    let default = Arc::new(plain.block_on(rmcp_connected(url, None)));
-    let (tails, each) = (Tails::default(), total / callers);
-    bench.compare(
-        &format!("call_tool_{callers}callers"),
-        "calls/s",
-        Better::Higher,
-        vec![
-            (
-                "arshai",
-                Box::new(|| {
-                    let manager = Arc::clone(&manager);
-                    let work = move |_| {
-                        let manager = Arc::clone(&manager);
-                        async move {
-                            let call = McpCall::new("s0", "pay").with_arguments(arguments());
-                            manager.call_tool(call).await.expect("it pays");
-                        }
-                    };
-                    tails.note("arshai", measure(&ours, callers, each, work))
-                }),
-            ),
-            (RMCP, Box::new(|| tails.note(RMCP, rmcp_calls(&keeping, &kept, callers, each)))),
-            (
-                RMCP_DEFAULT,
-                Box::new(|| tails.note(RMCP_DEFAULT, rmcp_calls(&plain, &default, callers, each))),
-            ),
-            (PYTHON, Box::new(|| python(url, callers, total / 20))),
-        ],
-    );
+    let (tails, each) = (&Tails::default(), total / callers);
+    let ours = |name: &'static str, backend: &'static str| {
+        let runtime = runtime();
+        let (arshai, manager) = runtime.block_on(connected(backend, &[url.to_owned()]));
+        move || {
+            let _connected = &arshai;
+            let manager = Arc::clone(&manager);
+            let work = move |_| {
+                let manager = Arc::clone(&manager);
+                async move {
+                    let call = McpCall::new("s0", "pay").with_arguments(arguments());
+                    manager.call_tool(call).await.expect("it pays");
+                }
+            };
+            tails.note(name, measure(&runtime, callers, each, work))
+        }
+    };
+    let theirs = |name: &'static str, client| {
+        let runtime = runtime();
+        let service = Arc::new(runtime.block_on(rmcp_connected(url, client)));
+        move || tails.note(name, rmcp_calls(&runtime, &service, callers, each))
+    };
+    let contenders: Vec<Contender<'_>> = vec![
+        (OURS, Box::new(ours(OURS, "ureq"))),
+        (OURS_HYPER, Box::new(ours(OURS_HYPER, "hyper"))),
+        (RMCP, Box::new(theirs(RMCP, Some(keeping_client())))),
+        (RMCP_DEFAULT, Box::new(theirs(RMCP_DEFAULT, None))),
+        (PYTHON, Box::new(|| python(url, callers, total / 20))),
+    ];
+    let case = format!("call_tool_{callers}callers");
+    bench.compare(&case, "calls/s", Better::Higher, contenders);
     bench.target(RMCP, 0.9);
-    tails.record(bench, &format!("call_tool_{callers}callers"), "arshai");
+    tails.record(bench, &case, OURS);
 }
 
 fn rmcp_calls(runtime: &Runtime, service: &Arc<Rmcp>, callers: usize, each: usize) -> Measured {
@@ -177,98 +129,30 @@ fn arguments() -> serde_json::Map<String, serde_json::Value> {
     serde_json::Map::from_iter([("amount".to_owned(), 1.into())])
 }
 
-fn python(url: &str, callers: usize, calls: usize) -> f64 {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let interpreter = root.join("../target/mcp-python/bin/python");
-    let output = Command::new(interpreter)
-        .arg(root.join("python/mcp_client.py"))
-        .args([url, &callers.to_string(), &calls.to_string()])
-        .output()
-        .expect("tests/all.sh installs MCP's Python SDK");
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)))
-}
-
-/// All tools of ten servers, from our copy and asked for again.
+/// All tools of ten servers: from our copy, and asked for again.
 fn listing(bench: &mut Bench) {
     let (servers, runtime) = (Servers::start(10), runtime());
-    let (_arshai, manager) = runtime.block_on(connected(&servers.urls));
+    let (_arshai, manager) = runtime.block_on(connected("ureq", &servers.urls));
     let all = runtime.block_on(rmcp_all(&servers.urls));
-    let times = 200;
-    bench.compare(
-        "list_tools_10servers",
-        "us",
-        Better::Lower,
-        vec![
-            (
-                "arshai",
-                Box::new(|| {
-                    let began = Instant::now();
-                    runtime.block_on(async {
-                        for _ in 0..times {
-                            assert_eq!(manager.get_all_available_tools().len(), 10);
-                        }
-                    });
-                    began.elapsed().as_secs_f64() * 1e6 / f64::from(times)
-                }),
-            ),
-            (
-                RMCP,
-                Box::new(|| {
-                    let began = Instant::now();
-                    runtime.block_on(async {
-                        for _ in 0..times / 20 {
-                            for service in &all {
-                                assert_eq!(service.list_all_tools().await.expect("listed").len(), 1);
-                            }
-                        }
-                    });
-                    began.elapsed().as_secs_f64() * 1e6 / f64::from(times / 20)
-                }),
-            ),
-        ],
-    );
-}
-
-/// Memory of an idle server, and processor time of fifty. Each contender has the process to itself in turn; what the
-/// first connections leave for later ones is warmed up before.
-fn idle(bench: &mut Bench) {
-    let (servers, runtime) = (Servers::start(50), runtime());
-    let warm =
-        runtime.block_on(async { (connected(&servers.urls[..2]).await, rmcp_all(&servers.urls[..2]).await) });
-    let pause = Duration::from_secs(if bench.is_quick() { 3 } else { 20 });
-
-    let before = resident_kib();
-    let ours = runtime.block_on(connected(&servers.urls));
-    let our_memory = (resident_kib() - before) / 50.0;
-    let our_time = processor_millis_during(pause);
-    runtime.block_on(ours.0.shutdown(arshai::Deadline::after(Duration::from_secs(5))));
-    drop(ours);
-
-    let before = resident_kib();
-    let theirs = runtime.block_on(rmcp_all(&servers.urls));
-    let their_memory = (resident_kib() - before) / 50.0;
-    let their_time = processor_millis_during(pause);
-    drop((theirs, warm));
-    let peer = |figure: f64| BTreeMap::from([(RMCP.to_owned(), figure)]);
-    bench.record("idle_server_rss", "KiB", Better::Lower, our_memory, peer(their_memory));
-    bench.target(RMCP, 1.2);
-    bench.record("idle_50servers_cpu", "ms/s", Better::Lower, our_time, peer(their_time));
-}
-
-fn resident_kib() -> f64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    let pages: f64 = statm.split_whitespace().nth(1).expect("resident pages").parse().expect("a number");
-    pages * rustix::param::page_size() as f64 / 1_024.0
-}
-
-/// Milliseconds of processor time per second.
-fn processor_millis_during(pause: Duration) -> f64 {
-    let used = || {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        time.tv_sec as f64 * 1_000.0 + time.tv_nsec as f64 / 1e6
+    let micros = |began: Instant, times: u32| began.elapsed().as_secs_f64() * 1e6 / f64::from(times);
+    let ours = || {
+        let began = Instant::now();
+        for _ in 0..2_000 {
+            assert_eq!(manager.get_all_available_tools().len(), 10);
+        }
+        micros(began, 2_000)
     };
-    let before = used();
-    std::thread::sleep(pause);
-    (used() - before) / pause.as_secs_f64()
+    let theirs = || {
+        let began = Instant::now();
+        runtime.block_on(async {
+            for _ in 0..10 {
+                for service in &all {
+                    assert_eq!(service.list_all_tools().await.expect("listed").len(), 1);
+                }
+            }
+        });
+        micros(began, 10)
+    };
+    let contenders: Vec<Contender<'_>> = vec![(OURS, Box::new(ours)), (RMCP, Box::new(theirs))];
+    bench.compare("list_tools_10servers", "us", Better::Lower, contenders);
 }

@@ -7,7 +7,16 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::setting::ValueError;
 
-const KEYS: [&str; 5] = ["type", "client_id", "client_secret", "client_metadata_url", "scopes"];
+const KEYS: [&str; 8] = [
+    "type",
+    "client_id",
+    "client_secret",
+    "client_metadata_url",
+    "private_key",
+    "algorithm",
+    "audience",
+    "scopes",
+];
 
 /// How requests to an MCP server are authorized. Needs the cargo feature `mcp-oauth`.
 #[derive(Clone)]
@@ -19,6 +28,20 @@ pub enum McpAuth {
         client_id: String,
         /// Client secret.
         client_secret: SecretString,
+        /// Scopes to ask for.
+        scopes: Vec<String>,
+    },
+    /// The service itself is the client, and signs its requests for access tokens with its private key
+    /// (`private_key_jwt`) instead of sending a secret.
+    PrivateKeyJwt {
+        /// Client id.
+        client_id: String,
+        /// The key, as PEM: RSA (PKCS#1 or PKCS#8) or elliptic curve (PKCS#8).
+        private_key: SecretString,
+        /// The algorithm, which must be one for the key.
+        algorithm: McpSigningAlgorithm,
+        /// For whom the signed assertion is (`aud`); the authorization server's issuer if unset.
+        audience: Option<String>,
         /// Scopes to ask for.
         scopes: Vec<String>,
     },
@@ -37,6 +60,42 @@ pub enum McpAuth {
     },
 }
 
+/// How an assertion is signed; see [`McpAuth::PrivateKeyJwt`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum McpSigningAlgorithm {
+    /// RSA with SHA-256.
+    Rs256,
+    /// RSA with SHA-384.
+    Rs384,
+    /// RSA with SHA-512.
+    Rs512,
+    /// P-256 with SHA-256.
+    Es256,
+    /// P-384 with SHA-384.
+    Es384,
+}
+
+impl McpSigningAlgorithm {
+    const ALL: [(&str, Self); 5] = [
+        ("RS256", Self::Rs256),
+        ("RS384", Self::Rs384),
+        ("RS512", Self::Rs512),
+        ("ES256", Self::Es256),
+        ("ES384", Self::Es384),
+    ];
+
+    /// Its name in a JWT: `ES256`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.into_iter().find(|(_, known)| *known == self).map_or("", |(name, _)| name)
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, algorithm)| algorithm)
+    }
+}
+
 impl McpAuth {
     /// Client credentials without scopes.
     pub fn client_credentials(client_id: impl Into<String>, client_secret: impl Into<SecretString>) -> Self {
@@ -47,6 +106,16 @@ impl McpAuth {
         }
     }
 
+    /// Client credentials with a private key in PEM instead of a secret, without scopes.
+    pub fn private_key_jwt(
+        client_id: impl Into<String>,
+        private_key: impl Into<SecretString>,
+        algorithm: McpSigningAlgorithm,
+    ) -> Self {
+        let (client_id, private_key) = (client_id.into(), private_key.into());
+        Self::PrivateKeyJwt { client_id, private_key, algorithm, audience: None, scopes: Vec::new() }
+    }
+
     /// Authorization by a user, with a client that registers itself.
     #[must_use]
     pub fn oauth() -> Self {
@@ -55,7 +124,8 @@ impl McpAuth {
 
     /// Reads the key `auth` of a server.
     pub(super) fn parse(value: &Value) -> Result<Self, ValueError> {
-        let expected = "expected a table with `type = \"client_credentials\"` or `type = \"oauth\"`";
+        let expected =
+            "expected a table whose `type` is \"client_credentials\", \"private_key_jwt\" or \"oauth\"";
         let dict = value.as_dict().ok_or_else(|| ValueError::new(expected))?;
         if let Some(unknown) = dict.keys().find(|key| !KEYS.contains(&key.as_str())) {
             return Err(ValueError::new(format!("unknown key; known: {}", KEYS.join(", "))).at_key(unknown));
@@ -66,6 +136,16 @@ impl McpAuth {
             Some("client_credentials") => Ok(Self::ClientCredentials {
                 client_id: required("client_id")?,
                 client_secret: required("client_secret")?.into(),
+                scopes,
+            }),
+            Some("private_key_jwt") => Ok(Self::PrivateKeyJwt {
+                client_id: required("client_id")?,
+                private_key: required("private_key")?.into(),
+                algorithm: McpSigningAlgorithm::parse(&required("algorithm")?).ok_or_else(|| {
+                    let names = McpSigningAlgorithm::ALL.map(|(name, _)| name).join(", ");
+                    ValueError::new(format!("expected one of {names}")).at_key("algorithm")
+                })?,
+                audience: text(dict, "audience")?,
                 scopes,
             }),
             Some("oauth") => Ok(Self::OAuth {
@@ -80,16 +160,18 @@ impl McpAuth {
 
     /// All values, secrets included, to compare configurations.
     pub(super) fn exposed(&self) -> String {
-        let (id, secret, url, scopes) = match self {
+        match self {
             Self::ClientCredentials { client_id, client_secret, scopes } => {
-                (Some(client_id), Some(client_secret), None, scopes)
+                format!("secret {:?}", (client_id, client_secret.expose_secret(), scopes))
+            }
+            Self::PrivateKeyJwt { client_id, private_key, algorithm, audience, scopes } => {
+                format!("key {:?}", (client_id, private_key.expose_secret(), algorithm, audience, scopes))
             }
             Self::OAuth { client_id, client_secret, client_metadata_url, scopes } => {
-                (client_id.as_ref(), client_secret.as_ref(), client_metadata_url.as_ref(), scopes)
+                let secret = client_secret.as_ref().map(ExposeSecret::expose_secret);
+                format!("user {:?}", (client_id, secret, client_metadata_url, scopes))
             }
-        };
-        let is_user = matches!(self, Self::OAuth { .. });
-        format!("{is_user}{id:?}{:?}{url:?}{scopes:?}", secret.map(ExposeSecret::expose_secret))
+        }
     }
 }
 
@@ -98,6 +180,7 @@ impl fmt::Debug for McpAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ClientCredentials { .. } => "ClientCredentials",
+            Self::PrivateKeyJwt { .. } => "PrivateKeyJwt",
             Self::OAuth { .. } => "OAuth",
         })
     }

@@ -16,7 +16,7 @@ use super::setting::{Setting, ValueError};
 use super::spec::Spec;
 use crate::support::opaque_debug;
 
-pub(super) const KEYS: [&str; 20] = [
+pub(super) const KEYS: [&str; 21] = [
     "name",
     "url",
     "command",
@@ -28,6 +28,7 @@ pub(super) const KEYS: [&str; 20] = [
     "headers",
     "token",
     "auth",
+    "deny_private_addresses",
     "protocol",
     "max_concurrency",
     "required",
@@ -65,6 +66,8 @@ pub struct McpServerConfig {
     pub token: Option<SecretString>,
     /// Authorization by OAuth, instead of a fixed bearer token.
     pub auth: Option<McpAuth>,
+    /// Whether its URL must not lead to a private address; that of the section `mcp` if unset.
+    pub deny_private_addresses: Option<bool>,
     /// Protocol era.
     pub protocol: McpProtocol,
     /// Maximum number of concurrent calls.
@@ -144,6 +147,7 @@ impl McpServerConfig {
             headers: BTreeMap::new(),
             token: None,
             auth: None,
+            deny_private_addresses: None,
             protocol: McpProtocol::Auto,
             max_concurrency: 16,
             required: false,
@@ -205,25 +209,42 @@ impl Setting for Vec<McpServerConfig> {
 impl McpServerConfig {
     /// Everything of it, secrets included, to find out whether it has changed.
     fn exposed(&self) -> String {
-        let server = |server: &McpServerConfig| {
-            let exposed = |secrets: &BTreeMap<String, SecretString>| -> Vec<(String, String)> {
-                secrets.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect()
-            };
-            let McpServerConfig { name, url, command, args, timeout, max_retries, description, .. } = server;
-            let McpServerConfig {
-                protocol, max_concurrency, required, prefix, allow_tools, deny_tools, ..
-            } = server;
-            let secrets = (exposed(&server.env), exposed(&server.headers));
-            let token = server.token.as_ref().map(|token| token.expose_secret());
-            let auth = server.auth.as_ref().map(McpAuth::exposed);
-            format!(
-                "{:?}{:?}{:?}",
-                (name, url, command, args, timeout, max_retries, description),
-                (protocol, max_concurrency, required, prefix, allow_tools, deny_tools),
-                (secrets, token, auth, &server.guards, server.tool_changes, &server.pins)
-            )
+        let exposed = |secrets: &BTreeMap<String, SecretString>| -> Vec<(String, String)> {
+            secrets.iter().map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect()
         };
-        server(self)
+        // Without `..`, so that a field that is added is compared too.
+        let Self {
+            name,
+            url,
+            command,
+            args,
+            env,
+            timeout,
+            max_retries,
+            description,
+            headers,
+            token,
+            auth,
+            deny_private_addresses,
+            protocol,
+            max_concurrency,
+            required,
+            prefix,
+            allow_tools,
+            deny_tools,
+            guards,
+            tool_changes,
+            pins,
+        } = self;
+        let token = token.as_ref().map(ExposeSecret::expose_secret);
+        let auth = auth.as_ref().map(McpAuth::exposed);
+        format!(
+            "{:?}{:?}{:?}{:?}",
+            (name, url, command, args, exposed(env), timeout, max_retries, description),
+            (exposed(headers), token, auth, deny_private_addresses, protocol),
+            (max_concurrency, required, prefix, allow_tools, deny_tools),
+            (guards, tool_changes, pins)
+        )
     }
 
     /// Whether both are the same in everything, secrets included.
@@ -279,6 +300,7 @@ fn parse_server(value: &Value, spec: &Spec) -> Result<McpServerConfig, ValueErro
         headers: table(dict, "headers")?,
         token: read::<Option<SecretString>>(dict, "token", "a non-empty string", &Spec::NEW)?.flatten(),
         auth,
+        deny_private_addresses: read(dict, "deny_private_addresses", "true or false", &Spec::NEW)?,
         protocol: protocol(dict)?,
         max_concurrency: read(dict, "max_concurrency", "a whole number, at least 1", &Spec::NEW)?
             .unwrap_or(16),

@@ -35,7 +35,7 @@ pub(crate) use effective::PASSED_BY_VALUE;
 pub use explain::{ExplainedValue, Explanation};
 pub use host_resources::HostResources;
 pub use loader::ConfigLoader;
-pub use mcp_auth::McpAuth;
+pub use mcp_auth::{McpAuth, McpSigningAlgorithm};
 pub use mcp_guards::McpGuardOverrides;
 pub use mcp_servers::{InheritedEnv, McpProtocol, McpServerConfig};
 pub use mcp_tool_changes::McpToolChanges;

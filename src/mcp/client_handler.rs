@@ -1,14 +1,17 @@
-//! What servers ask of the application.
+//! What servers ask of the application, and what it is told of them.
 
 use std::fmt;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 
+use super::McpToolChange;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Answers what servers ask of the application while their tools run: input of the user (elicitation), an answer of a
 /// language model (sampling), and the folders that they may work in (roots).
+///
+/// It also learns of [changed tools](Self::tool_changed).
 ///
 /// Without a handler, and for what [`capabilities`](Self::capabilities) leaves out, servers are told that the client
 /// cannot do it; a tool that asks all the same fails with
@@ -53,6 +56,13 @@ pub trait McpClientHandler: Send + Sync {
     async fn list_roots(&self, server: &str) -> Result<Vec<McpRoot>> {
         let _ = server;
         Ok(Vec::new())
+    }
+
+    /// The server changed a tool under the same name, or has another than its pin, with `mcp.tool_changes` other than
+    /// `ignore`. Called once for each new definition, before it is offered, outside every lock: it may
+    /// [accept](super::McpServerManager::accept_tool) the change. It must not block. A panic is logged.
+    fn tool_changed(&self, server: &str, change: &McpToolChange) {
+        let _ = (server, change);
     }
 }
 

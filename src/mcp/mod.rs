@@ -60,7 +60,7 @@ pub trait McpServerManager: Component {
     fn is_enabled(&self) -> bool;
 
     /// Connects to every server; see the contract. Returns immediately when not enabled. Calling it again waits for
-    /// nothing that is connected already.
+    /// nothing that is connected already. Dropping the future only ends the wait.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] naming the `required` servers that could not be
@@ -74,10 +74,10 @@ pub trait McpServerManager: Component {
     /// Calls a tool.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] for an unknown server or tool,
+    /// [`ErrorKind::NotFound`] for an unknown server or a tool that the configuration excludes,
     /// [`ErrorKind::Unavailable`] while the server is down,
     /// [`ErrorKind::Timeout`] at the deadline,
-    /// [`ErrorKind::Function`] when the server rejected the call,
+    /// [`ErrorKind::Function`] when the server rejected the call, as it does for a tool that it does not have,
     /// [`ErrorKind::TooLarge`] for a result beyond the limits. A tool that ran and failed is
     /// not an error but a result with [`is_error`](McpToolResult::is_error).
     async fn call_tool(&self, call: McpCall) -> Result<McpToolResult>;
@@ -88,7 +88,8 @@ pub trait McpServerManager: Component {
     /// The last known status of every server; sends nothing.
     fn servers(&self) -> Vec<McpServerStatus>;
 
-    /// Drops the connection to a server and connects anew, waiting until the deadline.
+    /// Drops the connection to a server and connects anew, waiting until the deadline. Dropping the future only ends the
+    /// wait.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for an unknown name; the error of the attempt otherwise.

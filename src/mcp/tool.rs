@@ -89,7 +89,8 @@ impl McpTool {
     }
 
     /// Size of the definition that a model is offered: name, description and schema as JSON, in bytes.
-    pub(super) fn definition_bytes(&self) -> usize {
+    #[must_use]
+    pub fn definition_bytes(&self) -> usize {
         json!({ "name": self.name, "description": self.description, "parameters": self.input_schema })
             .to_string()
             .len()

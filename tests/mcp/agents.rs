@@ -10,7 +10,7 @@ use arshai::tasks::FunctionOutcome;
 use arshai::{Arshai, Config};
 use serde_json::{Value, json};
 
-use crate::fake::{FakeServer, tool};
+use crate::scripted::{Scripted, described, tool};
 use crate::support::{connected, connected_with, everything, python, soon};
 
 /// A model that makes these calls, one in each response, and then answers.
@@ -52,9 +52,13 @@ fn small_budget(config: &mut Config) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn too_many_tools_are_found_by_search_and_called() {
     let many = (0..300)
-        .map(|number| tool(&format!("tool.{number}"), "Does one of many things to a row of a table."));
-    let rest = [tool("clock", "Tells the time."), tool("invoice.total", "Adds up the items of an invoice.")];
-    let (server, mut config) = FakeServer::start("books", many.chain(rest).collect()).await;
+        .map(|number| described(&format!("tool.{number}"), "Does one of many things to a row of a table."));
+    let rest = [
+        described("clock", "Tells the time."),
+        described("invoice.total", "Adds up the items of an invoice."),
+    ];
+    let server = Scripted::with_tools("books", many.chain(rest));
+    let mut config = server.config.clone();
     config.description = Some("bookkeeping".to_owned());
     let (runtime, manager) = connected_with([config], small_budget).await;
     let model = model(&[("search_tools", json!({"query": "sum of invoices"})), ("invoice_total", json!({}))]);
@@ -69,14 +73,14 @@ async fn too_many_tools_are_found_by_search_and_called() {
     assert_eq!(found["tools"][0]["name"], "invoice_total");
     assert_eq!(found["tools"][0]["parameters"], json!({"type": "object"}));
     assert!(offered(&requests[1]).contains(&"invoice_total"), "{:?}", offered(&requests[1]));
-    assert_eq!(last_result(&requests[2]).0, "invoice.total was called");
+    assert_eq!(last_result(&requests[2]).0, "done");
     assert_eq!(server.called(), ["invoice.total"], "the server sees its own name");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn few_tools_are_offered_without_a_search() {
-    let (_server, config) = FakeServer::start("few", vec![tool("clock", ""), tool("calendar", "")]).await;
-    let (runtime, manager) = connected_with([config], small_budget).await;
+    let server = Scripted::with_tools("few", [tool("clock"), tool("calendar")]);
+    let (runtime, manager) = connected_with([server.config.clone()], small_budget).await;
     let model = model(&[]);
     turn(&agent(&runtime, &manager, &model)).await;
     assert_eq!(offered(&model.requests()[0]), ["calendar", "clock"]);
@@ -84,8 +88,9 @@ async fn few_tools_are_offered_without_a_search() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_comes_changes_or_goes_between_turns_is_seen() {
-    let (server, config) = FakeServer::start("s", vec![tool("one", "")]).await;
-    let (_other, other) = FakeServer::start("other", vec![tool("two", "")]).await;
+    let server = Scripted::with_tools("s", [tool("one")]);
+    let second = Scripted::with_tools("other", [tool("two")]);
+    let [config, other] = [&server, &second].map(|server| server.config.clone());
     let (runtime, manager) = connected([config.clone()]).await;
     let seen = async |expected: &[&str]| {
         let model = model(&[]);
@@ -95,7 +100,7 @@ async fn a_server_that_comes_changes_or_goes_between_turns_is_seen() {
     seen(&["one"]).await;
     manager.set_servers(vec![config, other.clone()], soon()).await.expect("both are valid");
     seen(&["one", "two"]).await;
-    server.set_tools(vec![tool("changed", "")]);
+    server.set_tools([tool("changed")]);
     manager.reconnect("s", soon()).await.expect("it is up");
     seen(&["changed", "two"]).await;
     manager.set_servers(vec![other], soon()).await.expect("it is valid");

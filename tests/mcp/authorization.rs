@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arshai::config::{ConfigLoader, McpAuth};
+use arshai::config::{ConfigLoader, McpAuth, McpSigningAlgorithm};
 use arshai::mcp::{InMemoryMcpCredentials, McpCall, McpCredentialStore, McpServerHealth};
 use arshai::{Deadline, ErrorKind, Outcome};
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
 use serde_json::json;
 
 use crate::scripted::{Reply, Request, Scripted, reply, text};
@@ -98,6 +99,43 @@ async fn client_credentials_are_exchanged_for_a_token_once_however_many_call() {
     assert_eq!(sent, server.answered(), "every request went over the runtime's own transport");
     let shown = format!("{:?} {:?} {:?}", runtime.config().explain(), manager.servers(), runtime.stats());
     assert!(!shown.contains("hunter2") && !shown.contains("token-1"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_private_key_signs_the_exchange_and_is_not_sent() {
+    let key = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+    let (server, issued) = protected(3_600, |_| true);
+    let mut config = server.config.clone();
+    config.auth = Some(McpAuth::private_key_jwt("service", key.clone(), McpSigningAlgorithm::Es256));
+    let (runtime, manager) = connected([config]).await;
+    assert_eq!(manager.connected_servers(), ["protected"], "{:?}", manager.servers());
+    manager.call_tool(McpCall::new("protected", "pay")).await.expect("authorized");
+    assert_eq!(issued.load(Ordering::SeqCst), 1);
+    let request = tokens(&server).remove(0);
+    let form = form(&request);
+    assert_eq!(form["grant_type"], "client_credentials");
+    assert!(form["client_assertion_type"].ends_with("jwt-bearer"), "{form:?}");
+    let claims = form["client_assertion"].split('.').nth(1).expect("a JWT");
+    let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).expect("base64");
+    let claims: serde_json::Value = serde_json::from_slice(&claims).expect("JSON");
+    assert_eq!((&claims["iss"], &claims["sub"]), (&json!("service"), &json!("service")));
+    assert_eq!(claims["aud"], server.origin, "the authorization server's issuer");
+    let secret = key.lines().nth(1).expect("its body");
+    let shown = format!("{:?} {:?} {:?}", runtime.config().explain(), manager.servers(), runtime.stats());
+    assert!(!shown.contains(secret) && !request.body.contains(secret), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_private_key_that_is_none_needs_authorization_and_is_not_shown() {
+    let (server, _) = protected(3_600, |_| true);
+    let mut config = server.config.clone();
+    config.auth = Some(McpAuth::private_key_jwt("service", "hunter2", McpSigningAlgorithm::Rs256));
+    let (_runtime, manager) = connected([config]).await;
+    let status = &manager.servers()[0];
+    assert_eq!(status.health, McpServerHealth::NeedsAuthorization, "{status:?}");
+    assert!(status.error.as_ref().is_some_and(|error| error.contains("key")), "{status:?}");
+    assert!(!format!("{status:?}").contains("hunter2"), "{status:?}");
+    assert!(tokens(&server).is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,6 +250,37 @@ async fn a_user_authorizes_and_the_server_is_connected_then_and_after_a_restart(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_for_users_that_is_a_script_a_file_or_a_program_is_not_opened() {
+    for page in ["javascript:alert(1)", "file:///etc/passwd", "ms-settings:x", "data:text/html,x"] {
+        let server = Scripted::start("protected", move |request, _| {
+            let origin = format!("http://{}", request.header("host").expect("a host"));
+            Reply::Now(match request.path.as_str() {
+                "/mcp" => challenge(&origin),
+                "/.well-known/oauth-authorization-server" => Json(json!({
+                    "issuer": origin, "authorization_endpoint": page, "token_endpoint": format!("{origin}/token"),
+                    "response_types_supported": ["code"], "code_challenge_methods_supported": ["S256"],
+                }))
+                .into_response(),
+                "/metadata" => {
+                    Json(json!({"resource": format!("{origin}/mcp"), "authorization_servers": [origin]})).into_response()
+                }
+                _ => StatusCode::NOT_FOUND.into_response(),
+            })
+        });
+        let mut config = server.config.clone();
+        config.auth = Some(McpAuth::OAuth {
+            client_id: Some("client".into()),
+            client_secret: None,
+            client_metadata_url: None,
+            scopes: Vec::new(),
+        });
+        let (_runtime, manager) = connected([config]).await;
+        let begun = manager.begin_authorization("protected", "http://127.0.0.1:1/cb", soon()).await;
+        assert_eq!(begun.expect_err(page).kind(), ErrorKind::Authentication, "{page}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expired_token_is_refreshed_before_it_is_used() {
     // Without a life: renewed for every use.
     let (server, issued) = protected(0, |token| token.starts_with("token-"));
@@ -299,6 +368,10 @@ fn auth_is_read_from_a_file_and_its_secrets_are_not_shown() {
         ("auth = { type = \"magic\" }", "auth.type"),
         ("auth = { type = \"client_credentials\", client_id = \"a\" }", "auth.client_secret"),
         ("auth = { type = \"oauth\", secret = \"hunter2\" }", "auth.secret"),
+        (
+            "auth = { type = \"private_key_jwt\", client_id = \"a\", private_key = \"hunter2\", algorithm = \"none\" }",
+            "auth.algorithm",
+        ),
         ("token = \"t\"\nauth = { type = \"oauth\" }", "auth"),
     ] {
         let error = load(wrong).expect_err(wrong).to_string();

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::json;
 
-use crate::scripted::{Reply, Scripted};
+use crate::scripted::{Reply, Scripted, text};
 use crate::support::{arguments, connected_with, everything, python, soon};
 
 const BACKENDS: [&str; 2] = ["rmcp", "legacy"];
@@ -156,6 +156,26 @@ async fn headers_token_and_meta_of_a_call_reach_it_and_nothing_of_the_protocol_i
         let _ = manager.call_tool(hijack).await;
         let sessions = server.seen("tools/call");
         assert!(sessions.iter().all(|call| call.header("mcp-session-id") == Some("s1")), "{backend}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_comes_in_a_stream_after_something_else_is_found_whatever_ends_its_lines() {
+    for (backend, end) in BACKENDS.iter().flat_map(|backend| [(backend, "\n"), (backend, "\r\n")]) {
+        let server = Scripted::start("server", move |request, _| match request.method() {
+            "tools/call" => {
+                let logged = json!({"jsonrpc": "2.0", "method": "notifications/message",
+                    "params": {"level": "info", "data": "line\nbreak"}});
+                let answer = json!({"jsonrpc": "2.0", "id": request.message["id"], "result": text("a\r\nb")});
+                let stream =
+                    format!(": hello{end}{end}data: {logged}{end}{end}id: 1{end}data: {answer}{end}{end}");
+                Reply::Now(([("content-type", "text/event-stream")], stream).into_response())
+            }
+            _ => Reply::Well,
+        });
+        let (_runtime, manager) = connected(backend, vec![server.config.clone()]).await;
+        let done = manager.call_tool(McpCall::new("server", "pay")).await.expect("it answers");
+        assert_eq!(done.first_text(), Some("a\r\nb"), "{backend} {end:?}");
     }
 }
 

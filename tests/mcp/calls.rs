@@ -1,17 +1,15 @@
 //! Single calls on a shared connection: their headers and metadata, lost sessions, draining.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arshai::mcp::{McpCall, McpServerHealth};
-use arshai::{Deadline, ErrorKind, Outcome};
+use arshai::{ErrorKind, Outcome};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::json;
 
-use crate::scripted::{Reply, Scripted, initialized, reply, text, until};
-use crate::support::{connected, python, soon};
+use crate::scripted::{Reply, Scripted, initialized, reply, text};
+use crate::support::{connected, python, running_call, sockets_to, soon, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn headers_and_meta_of_a_call_reach_that_call_and_no_other() {
@@ -103,23 +101,6 @@ async fn one_recovery_of_an_expired_session_serves_all_callers_that_come_meanwhi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_waiting_caller_waits_no_longer_than_its_deadline() {
-    let server = Scripted::start("server", |request, before| match request.method() {
-        "server/discover" if before > 0 => Reply::Never,
-        "initialize" if before > 0 => Reply::Never,
-        "tools/call" => Reply::Now(StatusCode::NOT_FOUND.into_response()),
-        _ => Reply::Well,
-    });
-    let (_runtime, manager) = connected([server.config.clone()]).await;
-    manager.call_tool(McpCall::new("server", "pay")).await.expect_err("the session has expired");
-    let began = Instant::now();
-    let call = McpCall::new("server", "pay").with_deadline(Deadline::after(Duration::from_millis(300)));
-    let error = manager.call_tool(call).await.expect_err("no session in time");
-    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::NotSent), "{error}");
-    assert!(began.elapsed() < Duration::from_millis(1_000), "{:?}", began.elapsed());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closing_waits_for_running_calls_and_for_a_hanging_delete_only_so_long() {
     let server = Scripted::start("server", |request, _| match request.method() {
         "tools/call" => Reply::After(Duration::from_millis(500), reply(request, text("done"))),
@@ -127,37 +108,13 @@ async fn closing_waits_for_running_calls_and_for_a_hanging_delete_only_so_long()
         _ => Reply::Well,
     });
     let (runtime, manager) = connected([server.config.clone()]).await;
-    let call = tokio::spawn({
-        let manager = Arc::clone(&manager);
-        async move { manager.call_tool(McpCall::new("server", "pay")).await }
-    });
-    until("the call runs", || !server.seen("tools/call").is_empty()).await;
+    let call = running_call(&manager, "server", &server).await;
     let began = Instant::now();
     let report = runtime.shutdown(soon()).await;
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(call.await.expect("no panic").expect("it could end").first_text(), Some("done"));
     assert_eq!(server.seen("DELETE").len(), 1, "the session is ended");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_that_outlasts_the_close_is_aborted_by_its_deadline() {
-    let server = Scripted::start("server", |request, _| match request.method() {
-        "tools/call" => Reply::Never,
-        _ => Reply::Well,
-    });
-    let (runtime, manager) = connected([server.config.clone()]).await;
-    let call = tokio::spawn({
-        let manager = Arc::clone(&manager);
-        async move { manager.call_tool(McpCall::new("server", "pay")).await }
-    });
-    until("the call runs", || !server.seen("tools/call").is_empty()).await;
-    let began = Instant::now();
-    let report = runtime.shutdown(Deadline::after(Duration::from_millis(300))).await;
-    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-    assert!(!report.is_clean());
-    let error = call.await.expect("no panic").expect_err("aborted");
-    assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,11 +127,7 @@ async fn reconnecting_leaves_running_calls_their_connection() {
         _ => Reply::Well,
     });
     let (_runtime, manager) = connected([server.config.clone()]).await;
-    let call = tokio::spawn({
-        let manager = Arc::clone(&manager);
-        async move { manager.call_tool(McpCall::new("server", "pay")).await }
-    });
-    until("the call runs", || !server.seen("tools/call").is_empty()).await;
+    let call = running_call(&manager, "server", &server).await;
     manager.reconnect("server", soon()).await.expect("it connects");
     assert!(server.seen("DELETE").is_empty(), "the old session is still in use");
     assert_eq!(call.await.expect("no panic").expect("it ends").first_text(), Some("done"));
@@ -187,25 +140,14 @@ async fn reconnecting_leaves_running_calls_their_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_is_dropped_is_cancelled_on_the_server_and_leaves_nothing() {
-    let running = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&running);
-    let server = Scripted::start("server", move |request, _| match request.method() {
-        "tools/call" => {
-            counter.fetch_add(1, Ordering::SeqCst);
-            Reply::Never
-        }
+    let server = Scripted::start("server", |request, _| match request.method() {
+        "tools/call" => Reply::Never,
         _ => Reply::Well,
     });
-    let (runtime, manager) = connected([server.config.clone()]).await;
-    let call =
-        tokio::time::timeout(Duration::from_millis(200), manager.call_tool(McpCall::new("server", "pay")));
-    assert!(call.await.is_err());
+    let (_runtime, manager) = connected([server.config.clone()]).await;
+    let idle = sockets_to(&server.origin);
+    running_call(&manager, "server", &server).await.abort();
     until("the server is notified", || !server.seen("notifications/cancelled").is_empty()).await;
-    until("no connection is in use", || {
-        let stats = runtime.stats();
-        let used = stats.components.iter().flat_map(|component| &component.limits);
-        used.filter(|limit| limit.key == "pool.max_connections").all(|limit| limit.used == 0)
-    })
-    .await;
-    assert_eq!(running.load(Ordering::SeqCst), 1);
+    until("its connection is closed", || sockets_to(&server.origin) <= idle).await;
+    assert_eq!(server.called().len(), 1);
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arshai::config::{McpProtocol, McpServerConfig};
+use arshai::config::McpProtocol;
 use arshai::mcp::{McpCall, McpServerHealth};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::json;
 
-use crate::scripted::{Reply, Scripted, initialized, json_body, reply, stateless, tool, until};
-use crate::support::{connected, connected_with, soon};
+use crate::scripted::{Reply, Scripted, initialized, json_body, reply, stateless, tool};
+use crate::support::{connected, connected_with, soon, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_of_the_earlier_era_is_found_however_it_answers_the_probe() {
@@ -41,31 +41,6 @@ async fn a_server_of_the_earlier_era_is_found_however_it_answers_the_probe() {
         manager.reconnect("server", soon()).await.expect("it connects again");
         assert_eq!(server.seen("server/discover").len(), 1, "{probe}: the answer is remembered");
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_child_that_exits_when_it_is_probed_is_started_again_for_the_handshake() {
-    let script = r#"
-import json, sys
-for line in sys.stdin:
-    message = json.loads(line)
-    method, id = message.get("method"), message.get("id")
-    if method == "server/discover":
-        sys.exit(1)
-    results = {"initialize": {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}},
-                              "serverInfo": {"name": "old", "version": "1"}},
-               "tools/list": {"tools": [{"name": "t", "inputSchema": {"type": "object"}}]}}
-    if id is not None:
-        print(json.dumps({"jsonrpc": "2.0", "id": id, "result": results.get(method, {})}), flush=True)
-"#;
-    let (_runtime, manager) = connected([McpServerConfig::stdio("old", "python3", ["-c", script])]).await;
-    let status = &manager.servers()[0];
-    assert_eq!(
-        (status.health, status.attempts, status.tools),
-        (McpServerHealth::Healthy, 1, 1),
-        "{status:?}"
-    );
-    assert_eq!(status.protocol_version.as_deref(), Some("2025-06-18"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

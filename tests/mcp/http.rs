@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use arshai::config::McpServerConfig;
 use arshai::mcp::{McpCall, McpServerHealth};
-use arshai::{Deadline, ErrorKind, Outcome};
+use arshai::{Config, Deadline, ErrorKind, Outcome};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::json;
 
-use crate::scripted::{Reply, Scripted, reply, tool};
-use crate::support::{arguments, connected, everything, python, soon};
+use crate::scripted::{Reply, Scripted};
+use crate::support::{arguments, connected, connected_with, everything, python, soon};
 
 /// A real server on a free port. Dropping it kills it.
 pub(crate) struct HttpServer(Child, pub(crate) String);
@@ -57,7 +57,7 @@ pub(crate) fn command(config: &McpServerConfig, args: &[&str]) -> Command {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http_servers_of_both_eras_are_connected_and_called() {
+async fn http_servers_of_both_eras_are_connected_and_called_over_both_transports() {
     let npm = HttpServer::start(|port| {
         let mut command = command(&everything("npm"), &["streamableHttp"]);
         command.env("PORT", port.to_string());
@@ -65,25 +65,33 @@ async fn http_servers_of_both_eras_are_connected_and_called() {
     });
     let python = HttpServer::start(|port| command(&python("python"), &["http", &port.to_string()]));
     let (npm, python) = tokio::join!(npm, python);
-    let (runtime, manager) =
-        connected([McpServerConfig::http("npm", &npm.1), McpServerConfig::http("python", &python.1)]).await;
-    let versions: Vec<_> = manager.servers().into_iter().map(|server| server.protocol_version).collect();
-    assert_eq!(versions, [Some("2025-11-25".into()), Some("2026-07-28".into())], "{:?}", manager.servers());
-    let call = McpCall::new("python", "add").with_arguments(arguments(json!({"a": 2, "b": 3})));
-    assert_eq!(manager.call_tool(call).await.expect("it adds").first_text(), Some("5"));
-    let echo = McpCall::new("npm", "echo").with_arguments(arguments(json!({"message": "hello"})));
-    assert_eq!(manager.call_tool(echo).await.expect("it echoes").first_text(), Some("Echo: hello"));
-    let slow = McpCall::new("python", "slow")
-        .with_arguments(arguments(json!({"seconds": 60})))
-        .with_deadline(Deadline::after(Duration::from_millis(300)));
-    let began = Instant::now();
-    let error = manager.call_tool(slow).await.expect_err("it takes a minute");
-    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown), "{error}");
-    assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
-    assert!(
-        manager.health_check(soon()).await.iter().all(|server| server.health == McpServerHealth::Healthy)
-    );
-    assert!(runtime.shutdown(soon()).await.is_clean());
+    for backend in ["ureq", "hyper"] {
+        let servers = [McpServerConfig::http("npm", &npm.1), McpServerConfig::http("python", &python.1)];
+        let backend = |config: &mut Config| config.http.backend = backend.to_owned();
+        let (runtime, manager) = connected_with(servers, backend).await;
+        let versions: Vec<_> = manager.servers().into_iter().map(|server| server.protocol_version).collect();
+        assert_eq!(
+            versions,
+            [Some("2025-11-25".into()), Some("2026-07-28".into())],
+            "{:?}",
+            manager.servers()
+        );
+        let call = McpCall::new("python", "add").with_arguments(arguments(json!({"a": 2, "b": 3})));
+        assert_eq!(manager.call_tool(call).await.expect("it adds").first_text(), Some("5"));
+        let echo = McpCall::new("npm", "echo").with_arguments(arguments(json!({"message": "hello"})));
+        assert_eq!(manager.call_tool(echo).await.expect("it echoes").first_text(), Some("Echo: hello"));
+        let slow = McpCall::new("python", "slow")
+            .with_arguments(arguments(json!({"seconds": 60})))
+            .with_deadline(Deadline::after(Duration::from_millis(300)));
+        let began = Instant::now();
+        let error = manager.call_tool(slow).await.expect_err("it takes a minute");
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::Unknown), "{error}");
+        assert!(began.elapsed() < Duration::from_millis(400), "{:?}", began.elapsed());
+        assert!(
+            manager.health_check(soon()).await.iter().all(|server| server.health == McpServerHealth::Healthy)
+        );
+        assert!(runtime.shutdown(soon()).await.is_clean());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -100,11 +108,6 @@ async fn a_tool_that_executes_and_then_answers_404_is_executed_once_and_the_sess
     let error = manager.call_tool(McpCall::new("fake", "pay")).await.expect_err("404");
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Unavailable, Outcome::Unknown), "{error}");
     assert_eq!(executed.load(Ordering::SeqCst), 1);
-    let began = Instant::now();
-    while manager.servers()[0].connects < 2 || manager.connected_servers().is_empty() {
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", manager.servers());
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
     let done = manager.call_tool(McpCall::new("fake", "pay")).await.expect("a new session");
     assert_eq!(done.first_text(), Some("done"));
     assert_eq!(executed.load(Ordering::SeqCst), 2);
@@ -121,20 +124,4 @@ async fn a_challenge_is_needs_authorization_and_is_not_asked_again() {
     assert_eq!((error.kind(), error.outcome()), (ErrorKind::Authentication, Outcome::NotSent), "{error}");
     assert_eq!((manager.servers()[0].next_attempt, server.seen("server/discover").len()), (None, 1));
     assert_eq!(manager.servers()[0].challenge.as_deref(), Some("Bearer realm=\"mcp\""));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_repeated_cursor_and_hostile_tools_lose_only_themselves() {
-    let server = Scripted::start("fake", |request, _| match request.method() {
-        "tools/list" => {
-            let hostile = json!({"name": "n".repeat(10_000)});
-            let page = json!([tool("good"), hostile, {"description": "no name"}, {"name": "no schema"}, 7]);
-            Reply::Now(reply(request, json!({"tools": page, "nextCursor": "again"})))
-        }
-        _ => Reply::Well,
-    });
-    let (_runtime, manager) = connected([server.config.clone()]).await;
-    let names: Vec<_> =
-        manager.get_all_available_tools().into_iter().map(|tool| tool.original_name).collect();
-    assert_eq!(names, ["good", "no schema"], "{:?}", manager.servers());
 }

@@ -12,6 +12,8 @@ group = {"start_new_session": True} if oddity == "leaves_its_group" else {}
 
 
 def answer(request, result):
+    if oddity == "chatty":
+        os.write(1, b"Server started!\n{\"level\": \"info\"}\n\xff\xfe\n[]\n{\n\n")
     print(json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}), flush=True)
 
 
@@ -23,6 +25,11 @@ def call(name):
         return str(subprocess.Popen(["sleep", "600"], **group).pid)
     if name == "exit":
         os._exit(3)
+    if name == "deafen":
+        time.sleep(600)
+    if name == "close":
+        os.close(1)
+        time.sleep(600)
     return "done"
 
 
@@ -51,7 +58,7 @@ for line in sys.stdin:
         version = request["params"]["protocolVersion"]
         answer(request, {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info})
     elif method == "tools/list":
-        answer(request, {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in ("pid", "fork", "exit")]})
+        answer(request, {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in ("pid", "fork", "exit", "deafen", "close")]})
     elif method == "tools/call":
         answer(request, {"content": [{"type": "text", "text": call(request["params"]["name"])}]})
     elif "id" in request:

@@ -1,18 +1,21 @@
-//! An HTTP server in this process that answers as a test says, and well where the test says nothing.
+//! HTTP servers that answer as a test says, and well where the test says nothing.
 
 use std::convert::Infallible;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arshai::config::McpServerConfig;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request as HttpRequest;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// The revision of the stateless era.
 pub(crate) const STATELESS: &str = "2026-07-28";
@@ -29,6 +32,17 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    pub(crate) fn new(parts: Parts, body: &[u8]) -> Self {
+        Self {
+            verb: parts.method,
+            path: parts.uri.path().to_owned(),
+            headers: parts.headers,
+            message: serde_json::from_slice(body).unwrap_or_default(),
+            body: String::from_utf8_lossy(body).into_owned(),
+            at: Instant::now(),
+        }
+    }
+
     /// The JSON-RPC method; the HTTP method where there is none.
     pub(crate) fn method(&self) -> &str {
         self.message["method"].as_str().unwrap_or(self.verb.as_str())
@@ -48,16 +62,86 @@ pub(crate) enum Reply {
     Never,
 }
 
-/// The server, on a runtime of its own, so that a test can count the tasks of the client. Dropping it ends it.
+/// What a server answers, the tools that it lists, and what arrived.
+pub(crate) struct Script {
+    answer: Box<dyn Fn(&Request, usize) -> Reply + Send + Sync>,
+    tools: Mutex<Vec<Value>>,
+    seen: Mutex<Vec<Request>>,
+}
+
+impl Script {
+    /// Answers each request as `answer` says; the number is how many with the same method came before.
+    pub(crate) fn new(answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static) -> Arc<Self> {
+        let tools = Mutex::new(vec![tool("pay")]);
+        Arc::new(Self { answer: Box::new(answer), tools, seen: Mutex::default() })
+    }
+
+    pub(crate) async fn answer(&self, request: Request) -> Response {
+        let before = {
+            let mut seen = self.seen.lock().expect("no panic");
+            let before = seen.iter().filter(|other| other.method() == request.method()).count();
+            seen.push(request.clone());
+            before
+        };
+        match (self.answer)(&request, before) {
+            Reply::Well => self.well(&request),
+            Reply::Now(response) => response,
+            Reply::After(delay, response) => {
+                tokio::time::sleep(delay).await;
+                response
+            }
+            Reply::Never => std::future::pending().await,
+        }
+    }
+
+    fn well(&self, request: &Request) -> Response {
+        match request.method() {
+            "initialize" => initialized(request, "2025-11-25", Some("s1")),
+            "server/discover" => StatusCode::BAD_REQUEST.into_response(),
+            "tools/list" => reply(request, json!({"tools": *self.tools.lock().expect("no panic")})),
+            "tools/call" => reply(request, text("done")),
+            "ping" => reply(request, json!({})),
+            "GET" => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+            "DELETE" => StatusCode::OK.into_response(),
+            _ => StatusCode::ACCEPTED.into_response(),
+        }
+    }
+
+    /// What it lists from now on.
+    pub(crate) fn set_tools(&self, tools: impl IntoIterator<Item = Value>) {
+        *self.tools.lock().expect("no panic") = tools.into_iter().collect();
+    }
+
+    /// The requests with this method that arrived.
+    pub(crate) fn seen(&self, method: &str) -> Vec<Request> {
+        let seen = self.seen.lock().expect("no panic");
+        seen.iter().filter(|request| request.method() == method).cloned().collect()
+    }
+
+    /// Names of the tools that were called, as they were on the wire.
+    pub(crate) fn called(&self) -> Vec<String> {
+        let name = |request: Request| request.message["params"]["name"].as_str().map(str::to_owned);
+        self.seen("tools/call").into_iter().filter_map(name).collect()
+    }
+
+    /// How many requests arrived, without those for a stream that stays open.
+    pub(crate) fn answered(&self) -> u64 {
+        let seen = self.seen.lock().expect("no panic");
+        seen.iter().filter(|request| request.verb != Method::GET || request.path != "/mcp").count() as u64
+    }
+}
+
+/// A server that answers as a script says, on a runtime of its own, so that a test can count the tasks of the client.
+/// Dropping it ends it.
 pub(crate) struct Scripted {
     runtime: Option<tokio::runtime::Runtime>,
     pub(crate) config: McpServerConfig,
     pub(crate) origin: String,
-    seen: Arc<Mutex<Vec<Request>>>,
+    script: Arc<Script>,
 }
 
 impl Scripted {
-    /// Answers each request as `answer` says; the number is how many with the same method came before.
+    /// See [`Script::new`].
     pub(crate) fn start(
         name: &str,
         answer: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
@@ -65,28 +149,11 @@ impl Scripted {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("a socket");
         let origin = format!("http://{}", listener.local_addr().expect("bound"));
-        let seen: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let (answer, log) = (Arc::new(answer), Arc::clone(&seen));
+        let script = Script::new(answer);
+        let answering = Arc::clone(&script);
         let handler = move |request: HttpRequest| {
-            let (answer, log) = (Arc::clone(&answer), Arc::clone(&log));
-            async move {
-                let request = read(request).await;
-                let before = {
-                    let mut log = log.lock().expect("no panic");
-                    let before = log.iter().filter(|other| other.method() == request.method()).count();
-                    log.push(request.clone());
-                    before
-                };
-                match answer(&request, before) {
-                    Reply::Well => well(&request),
-                    Reply::Now(response) => response,
-                    Reply::After(delay, response) => {
-                        tokio::time::sleep(delay).await;
-                        response
-                    }
-                    Reply::Never => std::future::pending().await,
-                }
-            }
+            let script = Arc::clone(&answering);
+            async move { script.answer(read(request).await).await }
         };
         let router = Router::new().fallback(handler);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
@@ -95,24 +162,23 @@ impl Scripted {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
             axum::serve(listener, router).await
         });
-        Self {
-            runtime: Some(runtime),
-            config: McpServerConfig::http(name, format!("{origin}/mcp")),
-            origin,
-            seen,
-        }
+        let config = McpServerConfig::http(name, format!("{origin}/mcp"));
+        Self { runtime: Some(runtime), config, origin, script }
     }
 
-    /// How many requests arrived, without those for a stream that stays open.
-    pub(crate) fn answered(&self) -> u64 {
-        let seen = self.seen.lock().expect("no panic");
-        seen.iter().filter(|request| request.verb != Method::GET || request.path != "/mcp").count() as u64
+    /// A well-behaved server with these tools.
+    pub(crate) fn with_tools(name: &str, tools: impl IntoIterator<Item = Value>) -> Self {
+        let server = Self::start(name, |_, _| Reply::Well);
+        server.set_tools(tools);
+        server
     }
+}
 
-    /// The requests with this method that arrived.
-    pub(crate) fn seen(&self, method: &str) -> Vec<Request> {
-        let seen = self.seen.lock().expect("no panic");
-        seen.iter().filter(|request| request.method() == method).cloned().collect()
+impl Deref for Scripted {
+    type Target = Script;
+
+    fn deref(&self) -> &Script {
+        &self.script
     }
 }
 
@@ -125,23 +191,7 @@ impl Drop for Scripted {
 async fn read(request: HttpRequest) -> Request {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
-    let message = serde_json::from_slice(&body).unwrap_or_default();
-    let body = String::from_utf8_lossy(&body).into_owned();
-    let path = parts.uri.path().to_owned();
-    Request { verb: parts.method, path, headers: parts.headers, message, body, at: Instant::now() }
-}
-
-fn well(request: &Request) -> Response {
-    match request.method() {
-        "initialize" => initialized(request, "2025-11-25", Some("s1")),
-        "server/discover" => StatusCode::BAD_REQUEST.into_response(),
-        "tools/list" => reply(request, json!({"tools": [tool("pay")]})),
-        "tools/call" => reply(request, text("done")),
-        "ping" => reply(request, json!({})),
-        "GET" => StatusCode::METHOD_NOT_ALLOWED.into_response(),
-        "DELETE" => StatusCode::OK.into_response(),
-        _ => StatusCode::ACCEPTED.into_response(),
-    }
+    Request::new(parts, &body)
 }
 
 /// Answers as a server of the stateless era, except for what `None` leaves to the test.
@@ -175,7 +225,11 @@ pub(crate) fn text(text: &str) -> Value {
 }
 
 pub(crate) fn tool(name: &str) -> Value {
-    json!({"name": name, "inputSchema": {"type": "object"}})
+    described(name, "")
+}
+
+pub(crate) fn described(name: &str, description: &str) -> Value {
+    json!({"name": name, "description": description, "inputSchema": {"type": "object"}})
 }
 
 pub(crate) fn json_body(body: impl Into<Body>) -> Response {
@@ -196,13 +250,4 @@ pub(crate) fn events() -> (mpsc::UnboundedSender<String>, Response) {
 /// One event that holds a message.
 pub(crate) fn event(message: &Value) -> String {
     format!("data: {message}\n\n")
-}
-
-/// Waits until `holds`, with a deadline that only a broken promise reaches.
-pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(30), "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }

@@ -1,9 +1,7 @@
 """A server made with the official Python SDK: `server.py stdio`, or `server.py http PORT`."""
 
 import os
-import subprocess
 import sys
-import time
 
 import anyio
 from mcp.server import MCPServer
@@ -54,18 +52,6 @@ def large(bytes: int) -> str:
 def environment() -> list[str]:
     """Lists the names of the variables that the server sees."""
     return sorted(os.environ)
-
-
-@server.tool()
-def fork() -> int:
-    """Starts a process that outlives this one, and returns its id."""
-    return subprocess.Popen(["sleep", "600"]).pid
-
-
-@server.tool()
-def exit(code: int) -> None:
-    """Ends the server at once."""
-    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use arshai::Outcome;
 use arshai::mcp::McpCall;
+use axum::http::StatusCode;
+use axum::response::IntoResponse as _;
 use serde_json::json;
 
-use crate::scripted::{Reply, Scripted, event, events, stateless, until};
-use crate::support::{connected_with, runtime_with, soon};
+use crate::scripted::{Reply, Scripted, event, events, stateless};
+use crate::support::{connected_with, runtime_with, soon, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listening_takes_no_connection_from_calls_and_outlasts_their_timeout() {
@@ -88,6 +90,26 @@ async fn a_subscription_of_the_stateless_era_outlasts_the_timeout_of_calls_and_i
     open.lock().expect("no panic").clear();
     until("it is subscribed again", || server.seen("subscriptions/listen").len() == 2).await;
     until("what changed in between is seen", || server.seen("tools/list").len() == lists + 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_listening_stream_that_is_refused_at_first_is_opened_later() {
+    let open = Arc::new(Mutex::new(Vec::new()));
+    let senders = Arc::clone(&open);
+    let server = Scripted::start("server", move |request, before| match request.method() {
+        "GET" if before < 2 => Reply::Now(StatusCode::SERVICE_UNAVAILABLE.into_response()),
+        "GET" => {
+            let (sender, response) = events();
+            senders.lock().expect("no panic").push(sender);
+            Reply::Now(response)
+        }
+        _ => Reply::Well,
+    });
+    let (_runtime, _manager) = connected_with([server.config.clone()], |_| {}).await;
+    until("it is open", || !open.lock().expect("no panic").is_empty()).await;
+    let changed = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+    open.lock().expect("no panic")[0].send(event(&changed)).expect("it is open");
+    until("the list is fetched again", || server.seen("tools/list").len() == 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -100,7 +100,8 @@ impl HttpSession {
         }
         let mut text = Vec::new();
         while let Some(chunk) = body.chunk().await? {
-            text.extend_from_slice(&chunk);
+            // Lines may end in CR LF; within a message it is escaped.
+            text.extend(chunk.iter().filter(|byte| **byte != b'\r'));
             while let Some(end) = text.windows(2).position(|pair| pair == b"\n\n") {
                 let event: Vec<u8> = text.drain(..end + 2).collect();
                 if let Some(answer) = answer(&event, id) {

@@ -67,9 +67,9 @@ impl LegacyServer {
         mcp: &McpConfig,
     ) -> Self {
         Self {
+            deny_private_addresses: config.deny_private_addresses.unwrap_or(mcp.deny_private_addresses),
             config,
             http,
-            deny_private_addresses: mcp.deny_private_addresses,
             guards: mcp.guards.clone(),
             inherited: Arc::new(mcp.inherited_env.clone()),
             state: Mutex::default(),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::config::{McpServerConfig, McpToolChanges};
-use crate::mcp::{McpGuardUsage, McpGuards, McpTool, McpToolChange, ToolNames};
+use crate::mcp::{McpClientHandler, McpGuardUsage, McpGuards, McpTool, McpToolChange, ToolNames};
+use crate::support::catch_panic;
 use crate::{Error, ErrorKind, LimitUsage, Result};
 
 /// Definitions of tools that are no longer listed and yet remembered, so that they cannot change by being away.
@@ -16,6 +17,8 @@ const MAX_ABSENT: usize = 1_000;
 pub(super) struct Catalog {
     config: McpServerConfig,
     changes: McpToolChanges,
+    /// Is told of changed tools.
+    handler: Option<Arc<dyn McpClientHandler>>,
     names: Arc<Mutex<ToolNames>>,
     guards: Mutex<McpGuards>,
     usage: Mutex<McpGuardUsage>,
@@ -36,10 +39,12 @@ impl Catalog {
         changes: McpToolChanges,
         guards: McpGuards,
         names: Arc<Mutex<ToolNames>>,
+        handler: Option<Arc<dyn McpClientHandler>>,
     ) -> Self {
         Self {
             changes: config.tool_changes.unwrap_or(changes),
             config: config.clone(),
+            handler,
             names,
             guards: Mutex::new(guards),
             usage: Mutex::default(),
@@ -77,16 +82,17 @@ impl Catalog {
         }
         names.forget_absent(server, prefix, &tools);
         drop(names);
-        self.compare(&tools);
+        self.compare(&tools).iter().for_each(|change| self.report(change));
         tools.retain(|tool| !self.is_refused(&tool.original_name));
         tools.into()
     }
 
-    /// Compares fingerprints with those that were accepted, and reports each that is another one.
-    fn compare(&self, tools: &[McpTool]) {
+    /// Compares fingerprints with those that were accepted; returns the changes that are new.
+    fn compare(&self, tools: &[McpTool]) -> Vec<McpToolChange> {
         if self.changes == McpToolChanges::Ignore {
-            return;
+            return Vec::new();
         }
+        let mut new = Vec::new();
         let mut definitions = self.definitions.lock();
         for tool in tools {
             let pinned = self.config.pins.get(&tool.original_name).unwrap_or(&tool.fingerprint);
@@ -101,17 +107,29 @@ impl Catalog {
             let before =
                 definitions.changed.insert(tool.original_name.clone(), (change.clone(), tool.clone()));
             if before.is_none_or(|(before, _)| before != change) {
-                tracing::warn!(
-                    mcp.server = self.config.name,
-                    tool = change.tool,
-                    accepted = change.accepted,
-                    fingerprint = change.fingerprint,
-                    refused = is_refused,
-                    "the definition of a tool has changed"
-                );
+                new.push(change);
             }
         }
         definitions.forget_absent(tools);
+        new
+    }
+
+    /// Logs a change and tells the application, which may accept it.
+    fn report(&self, change: &McpToolChange) {
+        let McpToolChange { tool, accepted, fingerprint, refused, .. } = change;
+        let server = self.config.name.as_str();
+        tracing::warn!(
+            mcp.server = server,
+            tool,
+            accepted,
+            fingerprint,
+            refused,
+            "the definition of a tool has changed"
+        );
+        let Some(handler) = &self.handler else { return };
+        if let Err(panic) = catch_panic(|| handler.tool_changed(server, change)) {
+            tracing::error!(mcp.server = server, panic, "the application's handler of a changed tool failed");
+        }
     }
 
     fn is_refused(&self, tool: &str) -> bool {
@@ -189,7 +207,7 @@ mod tests {
     fn catalog(changes: McpToolChanges, pins: &[(&str, &str)]) -> Catalog {
         let mut config = McpServerConfig::http("s", "https://s");
         config.pins = pins.iter().map(|(tool, pin)| ((*tool).to_owned(), (*pin).to_owned())).collect();
-        Catalog::new(&config, changes, McpGuards::default(), Arc::default())
+        Catalog::new(&config, changes, McpGuards::default(), Arc::default(), None)
     }
 
     fn names(tools: &[McpTool]) -> Vec<&str> {

@@ -154,6 +154,35 @@ impl TransportClient {
         response.body = HttpBody::new(response.body.take_until(closed.clone().cancelled_owned()));
         Ok(response)
     }
+
+    /// Opens the stream that a session listens on, or resumes one, not too often.
+    async fn open_stream(
+        &self,
+        uri: &str,
+        parts: RequestParts,
+        last_event_id: Option<String>,
+    ) -> Result<BoxStream<'static, Result<Sse, SseError>>, HttpError> {
+        let paced = self.0.resumes.pace(last_event_id.clone()).await;
+        let mut request = parts.into_request(Method::GET, uri, Bytes::new())?;
+        if let Some(id) = last_event_id {
+            request.headers_mut().insert(LAST_EVENT_ID, header_value(&id)?);
+        }
+        let sent = self.send(&self.0.settings.streams, request, None).await;
+        self.0.session.send_modify(|session| session.is_listening = true);
+        let response = sent?;
+        check_authorization(&response)?;
+        match response.status {
+            StatusCode::METHOD_NOT_ALLOWED => Err(StreamableHttpError::ServerDoesNotSupportSse),
+            StatusCode::NOT_FOUND => Err(StreamableHttpError::SessionExpired),
+            status if !status.is_success() => Err(status_error(&response).into()),
+            _ if is_media_type(&response.headers, EVENT_STREAM) => {
+                let client = self.clone();
+                let events = event_stream(response.body, self.0.settings.max_bytes);
+                Ok(events.inspect(move |event| client.0.resumes.observe(&paced, event)).boxed())
+            }
+            _ => Err(StreamableHttpError::UnexpectedContentType(content_type(&response.headers))),
+        }
+    }
 }
 
 fn with_token(
@@ -282,26 +311,31 @@ impl StreamableHttpClient for TransportClient {
         token: Option<String>,
         headers: HashMap<HeaderName, HeaderValue>,
     ) -> Result<BoxStream<'static, Result<Sse, SseError>>, HttpError> {
-        let paced = self.0.resumes.pace(last_event_id.clone()).await;
-        let parts = RequestParts { session_id, token, headers };
-        let mut request = parts.into_request(Method::GET, &uri, Bytes::new())?;
-        if let Some(id) = last_event_id {
-            request.headers_mut().insert(LAST_EVENT_ID, header_value(&id)?);
-        }
-        let sent = self.send(&self.0.settings.streams, request, None).await;
-        self.0.session.send_modify(|session| session.is_listening = true);
-        let response = sent?;
-        check_authorization(&response)?;
-        match response.status {
-            StatusCode::METHOD_NOT_ALLOWED => Err(StreamableHttpError::ServerDoesNotSupportSse),
-            StatusCode::NOT_FOUND => Err(StreamableHttpError::SessionExpired),
-            status if !status.is_success() => Err(status_error(&response).into()),
-            _ if is_media_type(&response.headers, EVENT_STREAM) => {
-                let client = self.clone();
-                let events = event_stream(response.body, self.0.settings.max_bytes);
-                Ok(events.inspect(move |event| client.0.resumes.observe(&paced, event)).boxed())
+        loop {
+            let parts = RequestParts {
+                session_id: session_id.clone(),
+                token: token.clone(),
+                headers: headers.clone(),
+            };
+            match self.open_stream(&uri, parts, last_event_id.clone()).await {
+                // rmcp resumes a stream that was open, and gives one up that never was: it would miss every change.
+                Err(error) if last_event_id.is_none() && is_passing(&error) => {
+                    tracing::debug!(%error, "listening failed; trying again");
+                }
+                opened_or_refused => return opened_or_refused,
             }
-            _ => Err(StreamableHttpError::UnexpectedContentType(content_type(&response.headers))),
         }
+    }
+}
+
+/// Whether the same request may succeed later.
+fn is_passing(error: &HttpError) -> bool {
+    match error {
+        StreamableHttpError::HttpStatus(status) => matches!(status.status, 429 | 502..=504),
+        StreamableHttpError::Client(error) => matches!(
+            error.kind(),
+            ErrorKind::Timeout | ErrorKind::Capacity | ErrorKind::Unavailable | ErrorKind::Transport
+        ),
+        _ => false,
     }
 }

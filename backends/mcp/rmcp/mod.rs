@@ -42,7 +42,7 @@ use crate::mcp::{
 use crate::support::opaque_debug;
 use crate::{
     BuildContext, CloseReport, Component, ComponentRegistrar, Deadline, Error, ErrorKind, Health, LimitUsage,
-    Result, ShutdownPhase,
+    Result, ShutdownPhase, unsupported_limit_error,
 };
 use catalog::Catalog;
 use connector::Connector;
@@ -50,6 +50,7 @@ use http_client::HttpSettings;
 use server::Server;
 
 const COMPONENT: &str = "mcp";
+const OFFERED: &str = "mcp.max_offered_bytes";
 
 /// Many MCP servers under one supervisor; see [`McpServerManager`] for what it promises.
 ///
@@ -66,6 +67,8 @@ pub struct RmcpServerManager {
     registrar: ComponentRegistrar,
     closed: CancellationToken,
     streams: Option<Arc<dyn HttpTransport>>,
+    /// Size of the definitions of all tools, and how much of it is offered without a search.
+    offered: Mutex<LimitUsage>,
 }
 
 impl RmcpServerManager {
@@ -99,6 +102,13 @@ impl RmcpServerManager {
             registrar: context.registrar(),
             closed: CancellationToken::new(),
             streams,
+            offered: Mutex::new(LimitUsage::new(
+                OFFERED,
+                "bytes",
+                0,
+                0,
+                Some(config.max_offered_bytes as u64),
+            )),
             config,
         };
         let configs = manager.config.servers.iter().filter(|_| manager.config.enabled);
@@ -113,7 +123,8 @@ impl RmcpServerManager {
     /// A server that is not connected yet.
     fn build(&self, config: McpServerConfig) -> Result<Arc<Server>> {
         let guards = self.config.guards.with_overrides(&config.guards);
-        let catalog = Catalog::new(&config, self.config.tool_changes, guards, Arc::clone(&self.names));
+        let (names, handler) = (Arc::clone(&self.names), self.connector.handler.clone());
+        let catalog = Catalog::new(&config, self.config.tool_changes, guards, names, handler);
         let (connector, timeout) = (self.connector.clone(), self.config.connection_timeout);
         Ok(Arc::new(Server::new(config, connector, timeout, catalog, &self.credentials)?))
     }
@@ -121,6 +132,15 @@ impl RmcpServerManager {
     /// Attempts to connect that are waited for.
     fn attempts(&self, config: &McpServerConfig) -> u64 {
         u64::from(config.max_retries.unwrap_or(self.config.default_max_retries)).max(1)
+    }
+
+    /// The peak is that of the moments when it was asked for.
+    fn offered_usage(&self) -> LimitUsage {
+        let used = self.get_all_available_tools().iter().map(|tool| tool.definition_bytes() as u64).sum();
+        let mut offered = self.offered.lock();
+        offered.used = used;
+        offered.peak = offered.peak.max(used);
+        offered.clone()
     }
 
     fn current(&self) -> Arc<[Arc<Server>]> {
@@ -201,7 +221,9 @@ impl McpServerManager for RmcpServerManager {
     }
 
     fn tool_budget(&self) -> ToolBudget {
-        ToolBudget::new(self.config.max_offered_bytes, self.config.always_offer.clone())
+        let max =
+            self.offered.lock().limit.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+        ToolBudget::new(max, self.config.always_offer.clone())
     }
 
     async fn begin_authorization(
@@ -237,7 +259,19 @@ impl Component for RmcpServerManager {
     }
 
     fn limits(&self) -> Vec<LimitUsage> {
-        self.streams.iter().filter_map(|streams| streams::usage(&**streams)).collect()
+        let streams = self.streams.iter().filter_map(|streams| streams::usage(&**streams));
+        streams.chain([self.offered_usage()]).collect()
+    }
+
+    fn set_limit(&self, key: &str, max: u64) -> Result<()> {
+        match (key, &self.streams) {
+            (OFFERED, _) => {
+                self.offered.lock().limit = Some(max);
+                Ok(())
+            }
+            (streams::MAX_STREAMS, Some(streams)) => streams::set_max(&**streams, max),
+            _ => Err(unsupported_limit_error(COMPONENT, key)),
+        }
     }
 
     fn counters(&self) -> Value {

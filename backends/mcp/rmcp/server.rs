@@ -28,6 +28,9 @@ use crate::{
 /// Keys of `_meta` that the protocol sets: a call must not claim another revision or another call's progress.
 const RESERVED_META: [&str; 2] = ["progressToken", "io.modelcontextprotocol/"];
 
+/// How long after its deadline a call may take to notify the server.
+const NOTIFYING: Duration = Duration::from_millis(50);
+
 /// A server of the configuration. The supervisor task holds it and ends with `stop`.
 pub(super) struct Server {
     pub(super) config: McpServerConfig,
@@ -64,6 +67,8 @@ impl Server {
         let stop = CancellationToken::new();
         if let Some(http) = &mut connector.http {
             http.call_timeout = config.timeout;
+            http.deny_private_addresses =
+                config.deny_private_addresses.unwrap_or(http.deny_private_addresses);
             http.authorization = authorization(&config, http, credentials, &stop)?;
         }
         Ok(Self {
@@ -205,8 +210,8 @@ impl Server {
     pub(super) async fn call_tool(&self, call: McpCall, admission: Admission) -> Result<McpToolResult> {
         let Admission { connection, headers, deadline, _permit } = admission;
         tracing::Span::current().record("mcp.protocol.version", connection.protocol_version());
-        // rmcp ends the call at the deadline and notifies the server; this limit is for a connection that hangs.
-        let hard = Deadline::after(deadline.remaining() + Duration::from_millis(50));
+        // rmcp ends the call at the deadline and notifies the server, unless the connection hangs.
+        let hard = Deadline::after(deadline.remaining() + NOTIFYING);
         let called = connection.call_tool(call, headers, deadline, &self.catalog);
         let result = hard.run("mcp", "calling the tool", called).await.and_then(|result| result);
         if let Err(error) = &result {

@@ -11,6 +11,7 @@ use crate::{BuildContext, LimitUsage, Result};
 /// A stream without any event is opened anew after this time: its server may be gone.
 const MAX_SILENCE: Duration = Duration::from_secs(600);
 const CONNECTIONS: &str = "pool.max_connections";
+pub(super) const MAX_STREAMS: &str = "mcp.max_streams";
 
 /// A transport with `mcp.max_streams` connections and no timeout in total. `None` where the runtime's transport was
 /// passed by value: that one carries the streams too, within its own limits.
@@ -33,6 +34,10 @@ pub(super) fn transport(context: &BuildContext) -> Result<Option<Arc<dyn HttpTra
 /// How many streams are open.
 pub(super) fn usage(streams: &dyn HttpTransport) -> Option<LimitUsage> {
     let mut usage = streams.limits().into_iter().find(|usage| usage.key == CONNECTIONS)?;
-    usage.key = "mcp.max_streams";
+    usage.key = MAX_STREAMS;
     Some(usage)
+}
+
+pub(super) fn set_max(streams: &dyn HttpTransport, max: u64) -> Result<()> {
+    streams.set_limit(CONNECTIONS, max)
 }

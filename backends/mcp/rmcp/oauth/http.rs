@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::LOCATION;
+use http::header::{CONTENT_TYPE, LOCATION};
 use http::{StatusCode, Uri};
 use parking_lot::Mutex;
 use rmcp::transport::auth::{
@@ -91,6 +91,16 @@ impl OAuthHttp {
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         Ok(response)
+    }
+
+    /// Posts a form and returns the answer, of whatever status.
+    pub(super) async fn post_form(&self, uri: &str, form: String) -> Result<http::Response<Vec<u8>>> {
+        let request = http::Request::post(uri)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(form.into_bytes())
+            .map_err(|_| self.error(ErrorKind::Protocol, "invalid token endpoint"))?;
+        let response = self.send(&request, self.deadline).await?;
+        self.read(response).await
     }
 
     fn error(&self, kind: ErrorKind, message: impl Into<std::borrow::Cow<'static, str>>) -> Error {

@@ -3,6 +3,7 @@
 //! Every request goes over the runtime's [`HttpTransport`]: rmcp takes an HTTP client of ours. (Its cargo feature still
 //! compiles reqwest, without TLS; nothing is sent through it.)
 
+mod assertion;
 mod http;
 mod store;
 
@@ -156,6 +157,7 @@ impl Inner {
                 };
                 self.exchange(&config, challenge).await?;
             }
+            McpAuth::PrivateKeyJwt { .. } => self.exchange_assertion(challenge).await?,
             _ => match stored {
                 Some(stored) if self.refresh(&stored).await? => {}
                 _ => return Ok(None),
@@ -225,6 +227,11 @@ impl Inner {
         let session = AuthorizationSession::new(manager, request).await;
         let session = session.map_err(|(_, error)| self.auth_error(error, &http))?;
         let url = session.get_authorization_url().to_owned();
+        // It is opened in a browser: no script, file or program.
+        if !["https://", "http://"].iter().any(|scheme| url.starts_with(scheme)) {
+            let message = "the authorization server's page for users is none of http or https";
+            return Err(self.error(ErrorKind::Authentication, message).not_sent());
+        }
         *pending = Some(Pending { session, http });
         Ok(url)
     }

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use rmcp::transport::auth::{AuthError, CredentialStore, StoredCredentials};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::Result;
 use crate::mcp::McpCredentialStore;
+use crate::{Error, ErrorKind, Result};
 
 /// A token is renewed when it expires within this time, or half its life if that is shorter.
 const RENEW_BEFORE_SECS: u64 = 30;
@@ -73,6 +73,15 @@ impl Credentials {
         Ok(stored)
     }
 
+    /// Keeps them, in the application's store too.
+    pub(super) async fn keep(&self, credentials: StoredCredentials) -> Result<()> {
+        let text = serde_json::to_string(&credentials).map_err(|error| {
+            Error::new(ErrorKind::Internal, format!("mcp:{}", self.server), error.to_string())
+        })?;
+        *self.cached.lock() = Some(Stored::new(credentials));
+        self.store.save(&self.server, text.into()).await
+    }
+
     pub(super) async fn remove(&self) -> Result<()> {
         self.cached.lock().take();
         self.store.clear(&self.server).await
@@ -87,10 +96,7 @@ impl CredentialStore for Credentials {
     }
 
     async fn save(&self, credentials: StoredCredentials) -> Result<(), AuthError> {
-        let text = serde_json::to_string(&credentials)
-            .map_err(|error| AuthError::CredentialStoreError(error.to_string()))?;
-        *self.cached.lock() = Some(Stored::new(credentials));
-        self.store.save(&self.server, text.into()).await.map_err(store_error)
+        self.keep(credentials).await.map_err(store_error)
     }
 
     async fn clear(&self) -> Result<(), AuthError> {
