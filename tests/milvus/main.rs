@@ -1,6 +1,7 @@
 //! Vectors in Milvus, against real servers: the small engine and the full server.
 
 mod contract;
+mod deadlines;
 mod faults;
 mod filters;
 mod full;
