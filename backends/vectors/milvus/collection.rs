@@ -5,9 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
 use milvus::proto::milvus::{FlushRequest, GetFlushStateRequest, MutationResult};
-use tokio::task::JoinError;
+use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::COMPONENT;
@@ -164,12 +163,7 @@ impl Collection for MilvusCollection {
         options: BulkInsertOptions<'_>,
     ) -> BulkInsertReport {
         let limits = BatchLimits::new(self.connection().settings.batch_size, BULK_CONCURRENCY);
-        // In tasks: batches are checked and encoded beside each other and beside the reading of the stream.
-        let insert = |batch| {
-            let collection = self.clone();
-            let insertion = tokio::spawn(async move { collection.insert_entities(batch).await });
-            AbortOnDropHandle::new(insertion).map(|joined| joined.unwrap_or_else(|cause| Err(lost_task(cause))))
-        };
+        let insert = |batch| self.insert_in_task(batch);
         insert_in_batches(entities, options, limits, insert, || self.flush()).await
     }
 
@@ -283,6 +277,19 @@ impl Collection for MilvusCollection {
 }
 
 impl MilvusCollection {
+    /// Inserts in a task: the batches of a bulk insert are checked and encoded beside each other, and beside the reading of
+    /// the stream.
+    async fn insert_in_task(&self, entities: Vec<Entity>) -> Result<Vec<String>> {
+        let collection = self.clone();
+        let insertion = async move { collection.insert_entities(entities).await };
+        let Ok(runtime) = Handle::try_current() else { return insertion.await };
+        let inserted = AbortOnDropHandle::new(runtime.spawn(insertion)).await;
+        inserted.unwrap_or_else(|cause| {
+            let message = "task of an insert ended early";
+            Err(Error::new(ErrorKind::Internal, COMPONENT, message).with_source(cause))
+        })
+    }
+
     /// The number of entities that match, by a query of the level `Strong`.
     async fn count(&self, expression: &str, deadline: Deadline) -> Result<u64> {
         count(&self.read(&requests::count(&self.schema.config, expression), deadline).await?)
@@ -301,10 +308,6 @@ impl MilvusCollection {
         let take = |(i, score): (usize, f32)| hits[i].take().map(|hit| Hit::new(hit.id, score, hit.fields));
         Ok(ranked.into_iter().skip(request.offset).filter_map(take).collect())
     }
-}
-
-fn lost_task(cause: JoinError) -> Error {
-    Error::new(ErrorKind::Internal, COMPONENT, "task of an insert ended early").with_source(cause)
 }
 
 /// Whether a filter names ids and nothing else.
