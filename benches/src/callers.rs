@@ -69,8 +69,8 @@ impl Tails {
     ///
     /// # Panics
     /// When `ours` was never measured.
-    pub fn record(self, bench: &mut Bench, case: &str, ours: &str) {
-        let tails = self.0.into_inner().into_iter();
+    pub fn record(&self, bench: &mut Bench, case: &str, ours: &str) {
+        let tails = self.0.take().into_iter();
         let mut peers: BTreeMap<_, _> =
             tails.map(|(name, rounds)| (name.to_owned(), median(rounds))).collect();
         let ours = peers.remove(ours).expect("ours was measured");

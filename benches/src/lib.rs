@@ -104,6 +104,14 @@ impl Bench {
         self.rows.push(Row { case: case.to_owned(), unit, better, ours, peers, targets: Vec::new() });
     }
 
+    /// Adds a peer to the last row that was measured apart from it: one that takes too long for as many rounds.
+    pub fn peer(&mut self, name: &str, figure: f64) {
+        if let Some(row) = self.rows.last_mut() {
+            println!("  {:<34} {:>12} {name} {} (ours is {:.2} x)", row.case, "", show(figure), row.ours / figure);
+            row.peers.insert(name.to_owned(), figure);
+        }
+    }
+
     /// Says what the last row should reach: `ours` at most (or at least) `factor` times `peer`. May be called
     /// once per peer.
     pub fn target(&mut self, peer: &str, factor: f64) {
@@ -162,6 +170,30 @@ fn machine() -> Machine {
         cores: std::thread::available_parallelism().map_or(1, usize::from),
         cpu: field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".into()),
         memory_gib: kib.unwrap_or(0) / (1 << 20),
+    }
+}
+
+/// Waits until the machine has little to do, at most 30 seconds: after an insert, a server builds indexes and frees what
+/// was dropped, which the next contender would pay for.
+///
+/// # Panics
+/// Where there is no `/proc/stat`.
+pub fn settle() {
+    const BUSY: f64 = 0.2;
+    let ticks = || {
+        let text = std::fs::read_to_string("/proc/stat").expect("a Linux machine");
+        let line = text.lines().next().unwrap_or_default();
+        let ticks: Vec<f64> = line.split_whitespace().skip(1).filter_map(|n| n.parse().ok()).collect();
+        // User, nice, system, idle, waiting for a disk and so on.
+        (ticks[3] + ticks[4], ticks.iter().take(8).sum::<f64>())
+    };
+    for _ in 0..60 {
+        let before = ticks();
+        std::thread::sleep(Duration::from_millis(500));
+        let after = ticks();
+        if (after.0 - before.0) / (after.1 - before.1) > 1.0 - BUSY {
+            return;
+        }
     }
 }
 

@@ -179,6 +179,10 @@ sections! {
         tls: bool = false;
         /// Certificates (PEM) trusted for TLS instead of the system's.
         ca_file: Option<String> = None, example: "/etc/ssl/milvus-ca.pem";
+        /// Client certificate chain (PEM), for servers that require one.
+        client_cert: Option<String> = None, example: "/etc/ssl/client.pem";
+        /// Private key (PEM) of the client certificate.
+        client_key: Option<String> = None, example: "/etc/ssl/client.key";
         /// Timeout for connecting, within that of the request that needs the connection.
         connect_timeout: Duration = Duration::from_secs(30), unit: "s";
         /// Timeout of a request, connecting and retries included.

@@ -243,6 +243,7 @@ impl<'a> Batches<'a> {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
     use crate::error::{Error, ErrorKind};
@@ -309,6 +310,26 @@ mod tests {
         let all = written.len() as u64;
         written.dedup();
         assert_eq!((written.len() as u64, all), (report.written_count(), report.written_count()));
+    }
+
+    #[tokio::test]
+    async fn a_million_streamed_entities_are_held_five_batches_at_a_time() {
+        let (read, written, most) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        let stream = (0..1_000_000).map(|_| {
+            let held = read.fetch_add(1, Ordering::Relaxed) + 1 - written.load(Ordering::Relaxed);
+            most.fetch_max(held, Ordering::Relaxed);
+            Entity::default()
+        });
+        let insert = |batch: Vec<Entity>| async {
+            tokio::task::yield_now().await;
+            written.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            Ok(vec![String::new(); batch.len()])
+        };
+        let (options, limits) = (BulkInsertOptions::default().with_ids(false), BatchLimits::new(1_000, 4));
+        let report =
+            insert_in_batches(entity_stream(stream), options, limits, insert, || async { Ok(()) }).await;
+        assert_eq!((report.written_count(), report.written.len(), report.ids().count()), (1_000_000, 1, 0));
+        assert!((1_000..=5_000).contains(&most.into_inner()), "batches of 1 000, four in progress and one read");
     }
 
     #[tokio::test]

@@ -49,7 +49,7 @@ impl Entity {
         self
     }
 
-    /// An estimate of its size in bytes, for sizing batches: vectors, strings and 16 bytes per JSON value. It stops
+    /// An estimate of its size in bytes, for sizing batches: vectors, strings as JSON and 16 bytes per JSON value. It stops
     /// counting at `limit`, so that its cost is bounded.
     #[must_use]
     pub fn approximate_bytes(&self, limit: usize) -> usize {
@@ -68,7 +68,7 @@ fn add_bytes(value: &Value, limit: usize, bytes: &mut usize) {
     }
     *bytes += 16;
     match value {
-        Value::String(string) => *bytes += string.len(),
+        Value::String(string) => *bytes += escaped_len(string),
         Value::Array(items) => items.iter().for_each(|item| add_bytes(item, limit, bytes)),
         Value::Object(fields) => {
             for (name, value) in fields {
@@ -78,4 +78,14 @@ fn add_bytes(value: &Value, limit: usize, bytes: &mut usize) {
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+}
+
+/// The length of a string within JSON, where a control character takes up to six bytes.
+fn escaped_len(string: &str) -> usize {
+    let len = |byte| match byte {
+        0..=0x1f => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    };
+    string.bytes().map(len).sum()
 }

@@ -103,13 +103,6 @@ impl SearchRequest {
             consistency: Consistency::default(),
         }
     }
-
-    /// Sets the number of best hits to skip.
-    #[must_use]
-    pub fn with_offset(mut self, offset: usize) -> Self {
-        self.offset = offset;
-        self
-    }
 }
 
 /// A search by a dense and a sparse vector together.
@@ -126,8 +119,10 @@ pub struct HybridSearchRequest {
     pub filter: Option<Filter>,
     /// Fields of the hits; all but vectors if unset.
     pub output_fields: Option<Vec<String>>,
-    /// Maximum number of hits, and of candidates from each vector. Default: 3, as in Python.
+    /// Maximum number of hits. Each vector contributes its best `offset + limit`. Default: 3, as in Python.
     pub limit: usize,
+    /// Number of best hits to skip. Default: 0.
+    pub offset: usize,
     /// Which writes it sees.
     pub consistency: Consistency,
 }
@@ -143,6 +138,7 @@ impl HybridSearchRequest {
             filter: None,
             output_fields: None,
             limit: DEFAULT_LIMIT,
+            offset: 0,
             consistency: Consistency::default(),
         }
     }
@@ -184,13 +180,6 @@ impl QueryRequest {
         self.limit = Some(limit);
         self
     }
-
-    /// Sets the number of entities to skip.
-    #[must_use]
-    pub fn with_offset(mut self, offset: usize) -> Self {
-        self.offset = offset;
-        self
-    }
 }
 
 /// Setters that requests have in common.
@@ -201,6 +190,13 @@ macro_rules! setters {
             #[must_use]
             pub fn with_output_fields(mut self, fields: impl IntoIterator<Item = impl Into<String>>) -> Self {
                 self.output_fields = Some(fields.into_iter().map(Into::into).collect());
+                self
+            }
+
+            /// Sets the number of hits to skip.
+            #[must_use]
+            pub fn with_offset(mut self, offset: usize) -> Self {
+                self.offset = offset;
                 self
             }
 

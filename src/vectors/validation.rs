@@ -255,7 +255,7 @@ pub fn check_search(config: &CollectionConfig, request: &SearchRequest) -> Resul
     check_fields(config, request.filter.as_ref(), request.output_fields.as_deref())
 }
 
-/// Checks a hybrid search: both vectors, ranker, limit, filter and output fields.
+/// Checks a hybrid search: both vectors, ranker, limits, filter and output fields.
 ///
 /// # Errors
 /// `InvalidInput` saying what is wrong.
@@ -277,7 +277,7 @@ pub fn check_hybrid_search(config: &CollectionConfig, request: &HybridSearchRequ
             }
         }
     }
-    check_limit(request.limit, 0)?;
+    check_limit(request.limit, request.offset)?;
     check_fields(config, request.filter.as_ref(), request.output_fields.as_deref())
 }
 

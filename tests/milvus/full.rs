@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use arshai::vectors::{
-    BulkInsertOptions, CollectionConfig, Filter, SearchRequest, VectorStore, entity_stream,
+    BulkInsertOptions, CollectionConfig, Entity, Filter, SearchRequest, VectorStore, entity_stream,
 };
 use arshai::{Component, Deadline, ErrorKind, Outcome};
 use arshai_test_support::MilvusServer;
@@ -88,4 +88,42 @@ async fn token_database_and_certificates_are_the_configurations() {
     let collection = pages(&store).await;
     collection.insert_entities(entities(0..3)).await.expect("inserted");
     assert_eq!(numbers(&*collection).await, [0, 1, 2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_wants_a_client_certificate_gets_it_or_the_error_says_so() {
+    let server = MilvusServer::builder().mutual_tls().start();
+    let (certificate, key) = server.client_certificate();
+    let mut config = config(&server);
+    config.milvus.host = "localhost".into();
+    config.milvus.tls = true;
+    config.milvus.ca_file = Some(server.ca_file().display().to_string());
+    let anonymous = store(config.clone());
+    let error = anonymous.list_collections().await.expect_err("no certificate");
+    assert!(error.to_string().contains("milvus.client_cert"), "it says what to do: {error:?}");
+    assert!(!error.is_retryable(), "{error:?}");
+    (config.milvus.client_cert, config.milvus.client_key) =
+        (Some(certificate.display().to_string()), Some(key.display().to_string()));
+    let with_other_key = store({
+        let mut config = config.clone();
+        config.milvus.client_key = Some(server.ca_file().with_file_name("server.key").display().to_string());
+        config
+    });
+    let error = with_other_key.list_collections().await.expect_err("the key of another certificate");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Config, Outcome::NotSent), "{error:?}");
+    assert!(error.message().contains("milvus.client_key"), "{error:?}");
+    let store = store(config);
+    pages(&store).await.insert_entities(entities(0..3)).await.expect("inserted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_insert_below_the_limit_is_answered_and_one_above_it_is_not_sent() {
+    let server = MilvusServer::full();
+    let store = store(config(&server));
+    let collection = pages(&store).await;
+    let large = |number: u64| Entity::new("x".repeat(64_000), vec![number as f32; 4]);
+    let error = collection.insert_entities((0..1_000).map(large).collect()).await.expect_err("64 MB");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::TooLarge, Outcome::NotSent), "{error}");
+    assert_eq!(collection.insert_entities((0..500).map(large).collect()).await.expect("32 MB").len(), 500);
+    assert_eq!(collection.get_collection_stats().await.expect("counted").num_entities, 500);
 }

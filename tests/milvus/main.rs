@@ -1,6 +1,8 @@
 //! Vectors in Milvus, against real servers: the small engine and the full server.
 
 mod contract;
+mod deadlines;
+mod edges;
 mod faults;
 mod filters;
 mod full;

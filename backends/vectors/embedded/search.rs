@@ -62,7 +62,8 @@ pub(super) fn hybrid_search(
     stop: &CancellationToken,
 ) -> Result<Vec<Hit>> {
     prepare(config.metric, &mut request.dense);
-    let (mut dense_best, mut sparse_best) = (TopK::new(request.limit), TopK::new(request.limit));
+    let candidates = request.offset + request.limit;
+    let (mut dense_best, mut sparse_best) = (TopK::new(candidates), TopK::new(candidates));
     snapshot.scan(config.dense_dim, request.filter.as_ref(), stop, |position, row, dense| {
         dense_best.push(nearness(config.metric, dense, &request.dense), position);
         push_sparse(&mut sparse_best, row, &request.sparse, position);
@@ -70,8 +71,8 @@ pub(super) fn hybrid_search(
     })?;
     let dense = dense_best.into_scores(config.metric);
     let sparse = sparse_best.into_scores(Metric::InnerProduct);
-    let merged = request.ranker.merge(config.metric, dense, sparse, request.limit);
-    collect_hits(snapshot, config, merged.into_iter(), request.output_fields.as_deref(), stop)
+    let merged = request.ranker.merge(config.metric, dense, sparse, candidates).into_iter().skip(request.offset);
+    collect_hits(snapshot, config, merged, request.output_fields.as_deref(), stop)
 }
 
 /// The rows that match, in the order of their ids.

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use milvus::proto::milvus::{FlushRequest, GetFlushStateRequest, MutationResult};
-use prost::Message;
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::COMPONENT;
 use super::catalog::{Catalog, Live};
-use super::columns::columns;
 use super::connection::Connection;
-use super::engine::Engine;
+use super::insert::EncodedInsert;
 use super::requests::{self, Selection};
 use super::rows::{count, id_strings, query_hits, search_hits};
 use super::rpc::Rpc;
@@ -31,16 +31,16 @@ const BULK_CONCURRENCY: usize = 4;
 const POLL: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 /// A handle to a collection of a [`MilvusStore`](super::MilvusStore).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct MilvusCollection {
     catalog: Arc<Catalog>,
-    schema: Schema,
+    schema: Arc<Schema>,
     live: Arc<Live>,
 }
 
 impl MilvusCollection {
     pub(super) fn new(catalog: Arc<Catalog>, schema: Schema, live: Arc<Live>) -> Self {
-        Self { catalog, schema, live }
+        Self { catalog, schema: Arc::new(schema), live }
     }
 
     fn name(&self) -> &str {
@@ -96,13 +96,15 @@ impl MilvusCollection {
         Ok(result)
     }
 
-    fn selection(
+    /// What a search or query asks of the entities, in the words of the engine.
+    async fn selection(
         &self,
-        engine: Engine,
         filter: Option<&Filter>,
         output_fields: Option<&[String]>,
         consistency: Consistency,
+        deadline: Deadline,
     ) -> Result<Selection> {
+        let engine = self.connection().engine(deadline).await?;
         let guarantee = self.live.guarantee(consistency);
         Selection::new(&self.schema.config, engine, filter, output_fields, guarantee)
     }
@@ -134,15 +136,13 @@ impl Collection for MilvusCollection {
         let config = &self.schema.config;
         let entities = validation::check_entities(config, entities)?;
         self.schema.check_strings(&entities)?;
-        let rows = entities.len();
-        if rows == 0 {
+        if entities.is_empty() {
             return Ok(Vec::new());
         }
         let deadline = self.connection().deadline();
         let engine = self.connection().engine(deadline).await?;
-        let columns = columns(config, entities, self.connection().settings.python_floats);
-        let request = requests::insert(config, columns, rows);
-        let (bytes, max) = (request.encoded_len(), engine.max_insert_bytes());
+        let request = EncodedInsert::new(config, entities, self.connection().settings.python_floats);
+        let (bytes, max) = (request.bytes.len(), engine.max_insert_bytes());
         if bytes > max {
             let message =
                 format!("insert of {bytes} bytes exceeds the limit of {max}; use bulk_insert_optimized");
@@ -150,8 +150,8 @@ impl Collection for MilvusCollection {
         }
         let result = self.write(&request, deadline).await?;
         let ids = id_strings(result.i_ds)?;
-        if ids.len() != rows || !result.err_index.is_empty() {
-            let message = format!("malformed response: {} ids for {rows} entities", ids.len());
+        if ids.len() != request.rows || !result.err_index.is_empty() {
+            let message = format!("malformed response: {} ids for {} entities", ids.len(), request.rows);
             return Err(Error::new(ErrorKind::Protocol, COMPONENT, message));
         }
         Ok(ids)
@@ -163,7 +163,7 @@ impl Collection for MilvusCollection {
         options: BulkInsertOptions<'_>,
     ) -> BulkInsertReport {
         let limits = BatchLimits::new(self.connection().settings.batch_size, BULK_CONCURRENCY);
-        let insert = |batch| self.insert_entities(batch);
+        let insert = |batch| self.insert_in_task(batch);
         insert_in_batches(entities, options, limits, insert, || self.flush()).await
     }
 
@@ -178,9 +178,8 @@ impl Collection for MilvusCollection {
             return Ok(vec![Vec::new(); is_sent.len()]);
         }
         let deadline = self.connection().deadline();
-        let engine = self.connection().engine(deadline).await?;
-        let selection =
-            self.selection(engine, request.filter.as_ref(), output_fields, request.consistency)?;
+        let filter = request.filter.as_ref();
+        let selection = self.selection(filter, output_fields, request.consistency, deadline).await?;
         let selection = Selection { limit: request.limit, offset: request.offset, ..selection };
         let message = requests::search(config, &vectors, selection);
         let answer = self.read(&message, deadline).await?;
@@ -201,10 +200,9 @@ impl Collection for MilvusCollection {
         self.catalog.searches.fetch_add(1, Ordering::Relaxed);
         let output_fields = request.output_fields.as_deref();
         let deadline = self.connection().deadline();
-        let engine = self.connection().engine(deadline).await?;
-        let selection =
-            self.selection(engine, request.filter.as_ref(), output_fields, request.consistency)?;
-        let selection = Selection { limit: request.limit, ..selection };
+        let filter = request.filter.as_ref();
+        let selection = self.selection(filter, output_fields, request.consistency, deadline).await?;
+        let selection = Selection { limit: request.limit, offset: request.offset, ..selection };
         let vectors = [request.dense.into(), request.sparse.into()];
         let message = requests::hybrid_search(config, &vectors, request.ranker, &selection);
         let answer = self.read(&message, deadline).await?;
@@ -217,9 +215,8 @@ impl Collection for MilvusCollection {
         let limit = validation::check_query(config, &request)?;
         let output_fields = request.output_fields.as_deref();
         let deadline = self.connection().deadline();
-        let engine = self.connection().engine(deadline).await?;
-        let mut selection =
-            self.selection(engine, Some(&request.filter), output_fields, request.consistency)?;
+        let filter = Some(&request.filter);
+        let mut selection = self.selection(filter, output_fields, request.consistency, deadline).await?;
         (selection.limit, selection.offset) = (limit, request.offset);
         if !selection.output_fields.contains(&config.pk_field) {
             selection.output_fields.push(config.pk_field.clone());
@@ -280,6 +277,19 @@ impl Collection for MilvusCollection {
 }
 
 impl MilvusCollection {
+    /// Inserts in a task: the batches of a bulk insert are checked and encoded beside each other, and beside the reading of
+    /// the stream.
+    async fn insert_in_task(&self, entities: Vec<Entity>) -> Result<Vec<String>> {
+        let collection = self.clone();
+        let insertion = async move { collection.insert_entities(entities).await };
+        let Ok(runtime) = Handle::try_current() else { return insertion.await };
+        let inserted = AbortOnDropHandle::new(runtime.spawn(insertion)).await;
+        inserted.unwrap_or_else(|cause| {
+            let message = "task of an insert ended early";
+            Err(Error::new(ErrorKind::Internal, COMPONENT, message).with_source(cause))
+        })
+    }
+
     /// The number of entities that match, by a query of the level `Strong`.
     async fn count(&self, expression: &str, deadline: Deadline) -> Result<u64> {
         count(&self.read(&requests::count(&self.schema.config, expression), deadline).await?)
@@ -287,15 +297,16 @@ impl MilvusCollection {
 
     /// A hybrid search whose sparse vector finds nothing: the dense hits, scored by the ranker.
     async fn rank_dense_alone(&self, request: HybridSearchRequest) -> Result<Vec<Hit>> {
+        let candidates = request.offset + request.limit;
         let mut search =
-            SearchRequest::new(request.dense).with_limit(request.limit).with_consistency(request.consistency);
+            SearchRequest::new(request.dense).with_limit(candidates).with_consistency(request.consistency);
         (search.filter, search.output_fields) = (request.filter, request.output_fields);
         let hits = self.search_by_vector(search).await?.into_iter().next().unwrap_or_default();
         let scored = hits.iter().enumerate().map(|(i, hit)| (i, hit.score)).collect();
-        let ranked = request.ranker.merge(self.schema.config.metric, scored, Vec::new(), request.limit);
+        let ranked = request.ranker.merge(self.schema.config.metric, scored, Vec::new(), candidates);
         let mut hits: Vec<Option<Hit>> = hits.into_iter().map(Some).collect();
         let take = |(i, score): (usize, f32)| hits[i].take().map(|hit| Hit::new(hit.id, score, hit.fields));
-        Ok(ranked.into_iter().filter_map(take).collect())
+        Ok(ranked.into_iter().skip(request.offset).filter_map(take).collect())
     }
 }
 

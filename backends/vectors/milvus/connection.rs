@@ -5,25 +5,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use milvus::proto::milvus::GetVersionRequest;
-use milvus::proto::milvus::milvus_service_client::MilvusServiceClient;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
 use tracing::Instrument;
 
 use super::COMPONENT;
+use super::client::Client;
 use super::engine::Engine;
 use super::rpc::{Effect, Rpc};
-use super::settings::{Headers, Settings};
+use super::settings::Settings;
 use crate::support::opaque_debug;
 use crate::support::{Backoff, OwnedPermit, ResizableSemaphore};
 use crate::{CloseReport, Deadline, Error, ErrorKind, Outcome, Result};
-
-/// The client that the SDK generates. Its own `ClientV2` retries UNKNOWN, has a fixed limit of 4 MiB for responses and
-/// keeps its caches in statics.
-pub(super) type Client = MilvusServiceClient<InterceptedService<Channel, Headers>>;
 
 const MAX_ATTEMPTS: u32 = 3;
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
@@ -156,15 +150,7 @@ impl Connection {
         if let Some(session) = &*session {
             return Ok(session.clone());
         }
-        if tokio::runtime::Handle::try_current().is_err() {
-            let message = "no tokio runtime: requests to Milvus need a runtime context";
-            return Err(Error::new(ErrorKind::Unsupported, COMPONENT, message).not_sent());
-        }
-        // Connects with its first request, and again after it broke.
-        let channel = self.settings.endpoint()?.connect_lazy();
-        let client = Client::new(InterceptedService::new(channel, self.settings.headers()))
-            .max_decoding_message_size(self.settings.max_response_bytes)
-            .max_encoding_message_size(usize::MAX);
+        let client = Client::connect_lazy(&self.settings)?;
         let generation = self.generation.fetch_add(1, Ordering::Relaxed);
         Ok(session.insert(Session { client, engine: Arc::default(), generation }).clone())
     }

@@ -42,6 +42,8 @@ impl Engine {
     pub(super) fn dialect(self) -> MilvusDialect {
         match self {
             Self::Lite => MilvusDialect::LITE,
+            _ if self >= Self::Server(2, 6) => MilvusDialect::STANDALONE_2_6,
+            _ if self >= Self::Server(2, 4) => MilvusDialect::STANDALONE_2_4,
             Self::Server(..) => MilvusDialect::STANDALONE,
         }
     }
@@ -106,5 +108,22 @@ mod tests {
             assert_eq!(Engine::parse(version).has_sparse(), has_sparse, "{version}");
         }
         assert!(Engine::Lite.has_sparse());
+    }
+
+    #[test]
+    fn a_version_gets_the_filters_that_it_evaluates() {
+        for (version, dialect) in [
+            ("2.2.16", MilvusDialect::STANDALONE),
+            ("v2.3.5", MilvusDialect::STANDALONE),
+            ("v2.4.0-rc.1", MilvusDialect::STANDALONE_2_4),
+            ("2.5.26", MilvusDialect::STANDALONE_2_4),
+            ("2.6.0", MilvusDialect::STANDALONE_2_6),
+            ("3.0.1", MilvusDialect::STANDALONE_2_6),
+            ("2.6-20250217-80671131-amd64", MilvusDialect::STANDALONE_2_6),
+            ("master-20250211-85c9f92f-amd64", MilvusDialect::STANDALONE_2_6),
+        ] {
+            assert_eq!(Engine::parse(version).dialect(), dialect, "{version}");
+        }
+        assert_eq!(Engine::Lite.dialect(), MilvusDialect::LITE);
     }
 }

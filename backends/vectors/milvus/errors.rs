@@ -12,28 +12,41 @@ const MAX_REASON_BYTES: usize = 300;
 
 /// The error of a call that failed below Milvus: the connection, gRPC or HTTP/2.
 pub(super) fn from_grpc(status: &Status) -> Error {
+    from_connection(status).unwrap_or_else(|| from_code(status))
+}
+
+/// The error of the connection, where it is one: then the status has a cause.
+fn from_connection(status: &Status) -> Option<Error> {
     let causes = || std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    let root = causes().last()?.to_string();
+    let error = |kind, message: &'static str| {
+        Error::new(kind, COMPONENT, message).with_context("cause", truncated(&root, MAX_REASON_BYTES))
+    };
+    if causes().any(|cause| cause.is::<ConnectError>()) {
+        return Some(error(ErrorKind::Unavailable, "failed to connect to Milvus").not_sent());
+    }
+    // With TLS 1.3 it arrives after the request was sent, which the server then has not read.
+    if root.contains("CertificateRequired") {
+        let message = "Milvus requires a client certificate; set milvus.client_cert and milvus.client_key";
+        let error = error(ErrorKind::Transport, message).with_outcome(Outcome::Rejected);
+        return Some(error.with_retryable(false));
+    }
+    if status.code() == Code::DeadlineExceeded || causes().any(|cause| cause.is::<TimeoutExpired>()) {
+        return Some(error(ErrorKind::Timeout, "timed out: waiting for the response"));
+    }
+    Some(error(ErrorKind::Transport, "connection to Milvus lost"))
+}
+
+/// The error that the server or gRPC answered with.
+fn from_code(status: &Status) -> Error {
     let error = |kind, message: &'static str| {
         Error::new(kind, COMPONENT, message)
             .with_context("server", truncated(status.message(), MAX_REASON_BYTES))
     };
-    if let Some(cause) = causes().find(|cause| cause.is::<ConnectError>()) {
-        let mut text = cause.to_string();
-        if let Some(inner) = std::iter::successors(cause.source(), |cause| cause.source()).last() {
-            text = format!("{text}: {inner}");
-        }
-        return Error::new(ErrorKind::Unavailable, COMPONENT, "failed to connect to Milvus")
-            .with_context("cause", truncated(&text, MAX_REASON_BYTES))
-            .not_sent();
-    }
-    let is_expired = causes().any(|cause| cause.is::<TimeoutExpired>());
-    let is_local = causes().next().is_some();
     match status.code() {
-        _ if is_expired => error(ErrorKind::Timeout, "timed out: waiting for the response"),
         Code::DeadlineExceeded => error(ErrorKind::Timeout, "timed out: waiting for the response"),
-        Code::Cancelled if !is_local => error(ErrorKind::Timeout, "timed out: Milvus cancelled the request"),
+        Code::Cancelled => error(ErrorKind::Timeout, "timed out: Milvus cancelled the request"),
         Code::Unavailable => error(ErrorKind::Transport, "connection to Milvus lost"),
-        _ if is_local => error(ErrorKind::Transport, "connection to Milvus lost"),
         Code::OutOfRange if status.message().contains("message length too large") => Error::new(
             ErrorKind::TooLarge,
             COMPONENT,

@@ -19,9 +19,8 @@ use milvus::proto::milvus::{
 use parking_lot::Mutex;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
-use tonic::service::interceptor::InterceptedService;
 
-use super::connection::Client;
+use super::client::Client;
 use super::engine::Engine;
 use super::legacy_collection::LegacyCollection;
 use super::rpc::Rpc;
@@ -64,7 +63,7 @@ impl LegacyMilvusStore {
     /// A store with the settings of a runtime's configuration. Connects to nothing yet.
     ///
     /// # Errors
-    /// `Config` for an invalid host, database or token.
+    /// `Config` for an invalid host, database, token or pair of client certificate and key.
     pub fn from_context(context: &BuildContext) -> Result<Self> {
         let shared = Shared {
             settings: Settings::new(&context.config)?,
@@ -107,14 +106,7 @@ impl Shared {
         if let Some(client) = &*client {
             return Ok(client.clone());
         }
-        if tokio::runtime::Handle::try_current().is_err() {
-            let message = "no tokio runtime: requests to Milvus need a runtime context";
-            return Err(Error::new(ErrorKind::Unsupported, COMPONENT, message).not_sent());
-        }
-        let channel = self.settings.endpoint()?.connect_lazy();
-        let new = Client::new(InterceptedService::new(channel, self.settings.headers()))
-            .max_decoding_message_size(self.settings.max_response_bytes);
-        Ok(client.insert(new).clone())
+        Ok(client.insert(Client::connect_lazy(&self.settings)?).clone())
     }
 
     pub(super) async fn engine(&self) -> Result<Engine> {

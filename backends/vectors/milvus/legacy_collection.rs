@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::columns::columns;
-use super::engine::Engine;
+use super::insert::EncodedInsert;
 use super::legacy::Shared;
 use super::requests::{self, Guarantee, Selection};
 use super::rows::{count, id_strings, query_hits, search_hits};
@@ -42,20 +41,18 @@ impl LegacyCollection {
     }
 
     async fn insert_batch(&self, batch: Vec<Entity>) -> Result<Vec<String>> {
-        let config = &self.schema.config;
-        let rows = batch.len();
-        let columns = columns(config, batch, self.shared.settings.python_floats);
-        let result = self.shared.call(&requests::insert(config, columns, rows)).await?;
+        let request = EncodedInsert::new(&self.schema.config, batch, self.shared.settings.python_floats);
+        let result = self.shared.call(&request).await?;
         id_strings(result.i_ds)
     }
 
-    fn selection(
+    async fn selection(
         &self,
-        engine: Engine,
         filter: Option<&Filter>,
         output_fields: Option<&[String]>,
         consistency: Consistency,
     ) -> Result<Selection> {
+        let engine = self.shared.engine().await?;
         // Another handle may have written last; only the server knows.
         let consistency = if consistency == Consistency::Session { Consistency::Strong } else { consistency };
         let guarantee = Guarantee::new(consistency, 0);
@@ -109,7 +106,6 @@ impl Collection for LegacyCollection {
         let config = &self.schema.config;
         validation::check_search(config, &request)?;
         self.shared.searches.fetch_add(1, Ordering::Relaxed);
-        let engine = self.shared.engine().await?;
         let output_fields = request.output_fields.as_deref();
         let queries: Vec<QueryVectors> = match request.query_vectors {
             QueryVectors::Dense(vectors) => vectors.into_iter().map(QueryVectors::from).collect(),
@@ -121,8 +117,8 @@ impl Collection for LegacyCollection {
                 hits.push(Vec::new());
                 continue;
             }
-            let selection =
-                self.selection(engine, request.filter.as_ref(), output_fields, request.consistency)?;
+            let filter = request.filter.as_ref();
+            let selection = self.selection(filter, output_fields, request.consistency).await?;
             let selection = Selection { limit: request.limit, offset: request.offset, ..selection };
             let answer = self.shared.call(&requests::search(config, &query, selection)).await?;
             hits.push(search_hits(config, answer, output_fields)?.into_iter().next().unwrap_or_default());
@@ -135,11 +131,10 @@ impl Collection for LegacyCollection {
         let config = &self.schema.config;
         validation::check_hybrid_search(config, &request)?;
         self.shared.searches.fetch_add(1, Ordering::Relaxed);
-        let engine = self.shared.engine().await?;
         let output_fields = request.output_fields.as_deref();
-        let selection =
-            self.selection(engine, request.filter.as_ref(), output_fields, request.consistency)?;
-        let selection = Selection { limit: request.limit, ..selection };
+        let filter = request.filter.as_ref();
+        let selection = self.selection(filter, output_fields, request.consistency).await?;
+        let selection = Selection { limit: request.limit, offset: request.offset, ..selection };
         let vectors = [request.dense.into(), request.sparse.into()];
         let message = requests::hybrid_search(config, &vectors, request.ranker, &selection);
         let answer = self.shared.call(&message).await?;
@@ -150,10 +145,9 @@ impl Collection for LegacyCollection {
         self.check_usable()?;
         let config = &self.schema.config;
         let limit = validation::check_query(config, &request)?;
-        let engine = self.shared.engine().await?;
         let output_fields = request.output_fields.as_deref();
-        let mut selection =
-            self.selection(engine, Some(&request.filter), output_fields, request.consistency)?;
+        let filter = Some(&request.filter);
+        let mut selection = self.selection(filter, output_fields, request.consistency).await?;
         (selection.limit, selection.offset) = (limit, request.offset);
         if !selection.output_fields.contains(&config.pk_field) {
             selection.output_fields.push(config.pk_field.clone());

@@ -1,11 +1,13 @@
 //! Vectors in Milvus.
 
 mod catalog;
+mod client;
 mod collection;
 mod columns;
 mod connection;
 mod engine;
 mod errors;
+mod insert;
 mod legacy;
 mod legacy_collection;
 mod python_floats;
@@ -14,6 +16,7 @@ mod rows;
 mod rpc;
 mod schema;
 mod settings;
+mod tls;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -76,7 +79,7 @@ impl MilvusStore {
     /// A store with the settings of a runtime's configuration. Connects to nothing yet.
     ///
     /// # Errors
-    /// `Config` for an invalid host, database or token.
+    /// `Config` for an invalid host, database, token or pair of client certificate and key.
     pub fn from_context(context: &BuildContext) -> Result<Self> {
         let stop = CancellationToken::new();
         let connection = Connection::new(Settings::new(&context.config)?);

@@ -4,8 +4,7 @@ use milvus::proto::common::{
     ConsistencyLevel, DslType, KeyValuePair, PlaceholderGroup, PlaceholderType, PlaceholderValue,
 };
 use milvus::proto::milvus::search_request::SearchInput;
-use milvus::proto::milvus::{DeleteRequest, HybridSearchRequest, InsertRequest, QueryRequest, SearchRequest};
-use milvus::proto::schema::FieldData;
+use milvus::proto::milvus::{DeleteRequest, HybridSearchRequest, QueryRequest, SearchRequest};
 use prost::Message;
 use serde_json::json;
 
@@ -33,15 +32,6 @@ impl Guarantee {
             _ => (ConsistencyLevel::Session, last_write.max(1)),
         };
         Self { level, timestamp }
-    }
-}
-
-pub(super) fn insert(config: &CollectionConfig, columns: Vec<FieldData>, rows: usize) -> InsertRequest {
-    InsertRequest {
-        collection_name: config.collection_name.clone(),
-        fields_data: columns,
-        num_rows: u32::try_from(rows).unwrap_or(u32::MAX),
-        ..InsertRequest::default()
     }
 }
 
@@ -127,7 +117,7 @@ pub(super) fn hybrid_search(
         let part = Selection {
             expression: selection.expression.clone(),
             output_fields: Vec::new(),
-            limit: selection.limit,
+            limit: selection.offset + selection.limit,
             offset: 0,
             guarantee: selection.guarantee,
         };
@@ -136,7 +126,7 @@ pub(super) fn hybrid_search(
     HybridSearchRequest {
         collection_name: config.collection_name.clone(),
         requests: vectors.iter().map(part).collect(),
-        rank_params: rank_params(ranker, selection.limit),
+        rank_params: rank_params(ranker, selection),
         output_fields: selection.output_fields.clone(),
         guarantee_timestamp: selection.guarantee.timestamp,
         consistency_level: selection.guarantee.level.into(),
@@ -145,7 +135,7 @@ pub(super) fn hybrid_search(
 }
 
 /// With `norm_score`, as pymilvus asks for it: scores of different metrics are normalised before they are weighted.
-fn rank_params(ranker: Ranker, limit: usize) -> Vec<KeyValuePair> {
+fn rank_params(ranker: Ranker, selection: &Selection) -> Vec<KeyValuePair> {
     let (strategy, params) = if let Ranker::ReciprocalRank { k } = ranker {
         ("rrf", json!({"k": k}))
     } else {
@@ -156,9 +146,9 @@ fn rank_params(ranker: Ranker, limit: usize) -> Vec<KeyValuePair> {
     vec![
         pair("strategy", strategy),
         pair("params", params),
-        pair("limit", limit),
+        pair("limit", selection.limit),
         pair("round_decimal", -1),
-        pair("offset", 0),
+        pair("offset", selection.offset),
     ]
 }
 

@@ -45,17 +45,15 @@ pub(super) fn query_hits(
     answer: QueryResults,
     output_fields: Option<&[String]>,
 ) -> Result<Vec<Hit>> {
-    let is_id = |field: &FieldData| field.field_name == config.pk_field;
     let keeps_id = output_fields.is_none_or(|fields| fields.contains(&config.pk_field));
-    let Some(ids) = answer.fields_data.iter().find(|field| is_id(field)) else {
+    let ids = answer.fields_data.iter().find(|field| field.field_name == config.pk_field);
+    let number = match ids {
+        Some(ids) => values_len(ids),
         // Without entities, some versions answer without fields.
-        return if answer.fields_data.iter().all(|field| values_len(field) == 0) {
-            Ok(Vec::new())
-        } else {
-            Err(malformed("ids are missing"))
-        };
+        None if answer.fields_data.iter().all(|field| values_len(field) == 0) => 0,
+        None => return Err(malformed("ids are missing")),
     };
-    let rows = rows(answer.fields_data.clone(), values_len(ids))?;
+    let rows = rows(answer.fields_data, number)?;
     let mut hits = Vec::with_capacity(rows.len());
     for mut fields in rows {
         let id = match fields.get_mut(&config.pk_field) {

@@ -6,8 +6,9 @@ use milvus::proto::common::Status as MilvusStatus;
 use milvus::proto::milvus::*;
 use tonic::{Request, Response, Status};
 
-use super::connection::Client;
+use super::client::Client;
 use super::errors::{from_grpc, from_milvus};
+use super::insert::EncodedInsert;
 use crate::{Deadline, Result};
 
 /// What a request does, which decides whether it may be repeated and whether closing the store aborts it.
@@ -22,7 +23,7 @@ pub(super) enum Effect {
 }
 
 /// A request of Milvus.
-pub(super) trait Rpc: Clone + Send + Sync {
+pub(super) trait Rpc: Send + Sync {
     type Reply: Send;
     /// Its name in errors.
     const STEP: &'static str;
@@ -58,8 +59,9 @@ macro_rules! rpcs {
             const STEP: &'static str = $step;
             const EFFECT: Effect = Effect::$effect;
 
-            async fn send(&self, mut client: Client, deadline: Deadline) -> Result<$Reply> {
-                checked(client.$method(timed(self.clone(), deadline)).await, |$reply: &$Reply| $status)
+            async fn send(&self, client: Client, deadline: Deadline) -> Result<$Reply> {
+                let answer = client.generated().$method(timed(self.clone(), deadline)).await;
+                checked(answer, |$reply: &$Reply| $status)
             }
         }
     )+};
@@ -79,9 +81,19 @@ rpcs! {
     GetLoadStateRequest => get_load_state -> GetLoadStateResponse, None, "asking whether the collection is loaded", |reply| reply.status.as_ref();
     FlushRequest => flush -> FlushResponse, Idempotent, "flush", |reply| reply.status.as_ref();
     GetFlushStateRequest => get_flush_state -> GetFlushStateResponse, Idempotent, "asking whether the collection is flushed", |reply| reply.status.as_ref();
-    InsertRequest => insert -> MutationResult, Once, "insert", |reply| reply.status.as_ref();
     DeleteRequest => delete -> MutationResult, Once, "delete", |reply| reply.status.as_ref();
     SearchRequest => search -> SearchResults, None, "search", |reply| reply.status.as_ref();
     HybridSearchRequest => hybrid_search -> SearchResults, None, "hybrid search", |reply| reply.status.as_ref();
     QueryRequest => query -> QueryResults, None, "query", |reply| reply.status.as_ref();
+}
+
+impl Rpc for EncodedInsert {
+    type Reply = MutationResult;
+    const STEP: &'static str = "insert";
+    const EFFECT: Effect = Effect::Once;
+
+    async fn send(&self, client: Client, deadline: Deadline) -> Result<MutationResult> {
+        let request = timed(self.bytes.clone(), deadline);
+        checked(client.send_encoded(EncodedInsert::PATH, request).await, |reply| reply.status.as_ref())
+    }
 }

@@ -7,10 +7,11 @@ use base64::prelude::BASE64_STANDARD;
 use secrecy::ExposeSecret;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic::transport::Endpoint;
 use tonic::{Request, Status};
 
 use super::COMPONENT;
+use super::tls::Tls;
 use crate::support::opaque_debug;
 use crate::{Config, Error, ErrorKind, Result};
 
@@ -20,8 +21,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(super) struct Settings {
     endpoint: Endpoint,
-    tls: bool,
-    ca_file: Option<String>,
+    tls: Option<Tls>,
     headers: Headers,
     pub(super) request_timeout: Duration,
     pub(super) load_timeout: Duration,
@@ -33,7 +33,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// # Errors
-    /// [`ErrorKind::Config`] for an invalid host, database or token. A token is never echoed.
+    /// [`ErrorKind::Config`] for an invalid host, database, token or pair of certificate and key. A token is never echoed.
     pub(super) fn new(config: &Config) -> Result<Self> {
         let milvus = &config.milvus;
         let scheme = if milvus.tls { "https" } else { "http" };
@@ -56,8 +56,7 @@ impl Settings {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT);
         Ok(Self {
             endpoint,
-            tls: milvus.tls,
-            ca_file: milvus.ca_file.clone(),
+            tls: Tls::new(milvus)?,
             headers: Headers::new(config)?,
             request_timeout: milvus.request_timeout,
             load_timeout: milvus.load_timeout,
@@ -72,32 +71,15 @@ impl Settings {
         self.headers.clone()
     }
 
-    /// The endpoint, with the certificates that it trusts.
+    /// The endpoint, with its certificates.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for certificates that cannot be read.
+    /// [`ErrorKind::Config`] for certificates that cannot be used.
     pub(super) fn endpoint(&self) -> Result<Endpoint> {
-        if !self.tls {
-            return Ok(self.endpoint.clone());
+        match &self.tls {
+            Some(tls) => tls.apply(self.endpoint.clone()),
+            None => Ok(self.endpoint.clone()),
         }
-        let bad_certificates = |cause: Box<dyn std::error::Error + Send + Sync>| {
-            let message = match &self.ca_file {
-                Some(path) => format!("no readable PEM certificates in milvus.ca_file = {path:?}"),
-                None => "no root certificates found; set milvus.ca_file to a PEM file".to_owned(),
-            };
-            Error::new(ErrorKind::Config, COMPONENT, message).with_source(cause).not_sent()
-        };
-        let tls = match &self.ca_file {
-            Some(path) => {
-                let pem = std::fs::read(path).map_err(|cause| bad_certificates(cause.into()))?;
-                if !pem.windows(27).any(|part| part == b"-----BEGIN CERTIFICATE-----") {
-                    return Err(bad_certificates("no certificate in it".into()));
-                }
-                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
-            }
-            None => ClientTlsConfig::new().with_native_roots(),
-        };
-        self.endpoint.clone().tls_config(tls).map_err(|cause| bad_certificates(cause.into()))
     }
 }
 
@@ -167,17 +149,5 @@ mod tests {
         let header = request.metadata().get("authorization").expect("a token");
         assert_eq!(header.to_str().expect("ascii"), "cm9vdDpodW50ZXIy");
         assert!(!format!("{request:?}").contains("cm9vdDpodW50ZXIy"));
-    }
-
-    #[test]
-    fn a_file_without_certificates_is_rejected() {
-        for path in ["/dev/null", "/nonexistent.pem"] {
-            let settings = settings(|milvus| {
-                milvus.tls = true;
-                milvus.ca_file = Some(path.into());
-            });
-            let error = settings.expect("read when it connects").endpoint().expect_err(path);
-            assert_eq!(error.kind(), ErrorKind::Config);
-        }
     }
 }

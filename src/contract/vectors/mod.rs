@@ -93,6 +93,8 @@ pub async fn suite(make: impl AsyncFn(Setup) -> Arc<dyn VectorStore>) {
         sparse::a_sparse_search_finds_common_dimensions(&*store().await).await;
         sparse::weighted_hybrid_scores_are_normalised(&*store().await).await;
         sparse::reciprocal_ranks_are_fused(&*store().await).await;
+        sparse::an_offset_skips_the_best_hits_of_a_hybrid_search(&*store().await).await;
+        sparse::the_order_in_which_dimensions_are_given_means_nothing(&*store().await).await;
         sparse::invalid_sparse_vectors_are_rejected(&*store().await).await;
     } else {
         sparse::without_sparse_vectors_hybrid_collections_are_unsupported(&*store().await).await;

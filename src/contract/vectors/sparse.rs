@@ -67,6 +67,44 @@ pub(super) async fn reciprocal_ranks_are_fused(store: &dyn VectorStore) {
     assert_near(hits[1].score, 1.0 / 61.0);
 }
 
+pub(super) async fn an_offset_skips_the_best_hits_of_a_hybrid_search(store: &dyn VectorStore) {
+    let collection = create(store, &pages().hybrid()).await;
+    let entities = (0..20).map(|number: u32| {
+        let weights = sparse(&[(number % 3, 1.0 + number as f32)]);
+        Entity::new(format!("page {number}"), unit(0, 20.0 - number as f32)).with_sparse(weights)
+    });
+    insert(&*collection, entities.collect()).await;
+    for sparse_vector in [sparse(&[(1, 1.0), (2, 0.5)]), SparseVector::new()] {
+        let request = || HybridSearchRequest::new(unit(0, 1.0), sparse_vector.clone());
+        let all = collection.hybrid_search(request().with_limit(8)).await.expect("a valid search");
+        let rest = request().with_limit(5).with_offset(3);
+        let rest = collection.hybrid_search(rest).await.expect("a valid search");
+        assert_eq!(all.len(), 8);
+        assert_eq!(texts(&rest), texts(&all[3..]), "the first ones are skipped, whatever follows");
+        let none = collection.hybrid_search(request().with_offset(100)).await.expect("a valid search");
+        assert!(none.is_empty(), "nothing follows the last hit");
+    }
+    let beyond = HybridSearchRequest::new(unit(0, 1.0), sparse(&[(1, 1.0)])).with_limit(16_384).with_offset(1);
+    rejected(collection.hybrid_search(beyond).await, "limit and offset together are limited");
+}
+
+pub(super) async fn the_order_in_which_dimensions_are_given_means_nothing(store: &dyn VectorStore) {
+    let collection = create(store, &pages().hybrid()).await;
+    let pairs = [(900_000, 1.0), (3, 2.0), (70_000, 4.0), (0, 8.0)];
+    let from_json: Entity = serde_json::from_value(serde_json::json!({
+        "fields": {"content": "read"}, "dense": unit(0, 1.0), "sparse": {"900000": 1.0, "3": 2.0, "70000": 4.0, "0": 8.0},
+    }))
+    .expect("an entity");
+    insert(&*collection, vec![Entity::new("made", unit(0, 1.0)).with_sparse(sparse(&pairs)), from_json]).await;
+    for (dimension, weight) in pairs {
+        let hits = search(&*collection, SearchRequest::new(sparse(&[(dimension, 1.0)]))).await;
+        assert_eq!(hits.len(), 2, "both are found by dimension {dimension}");
+        hits.iter().for_each(|hit| assert_near(hit.score, weight));
+    }
+    let hits = search(&*collection, SearchRequest::new(sparse(&[(70_000, 1.0), (0, 1.0)]))).await;
+    hits.iter().for_each(|hit| assert_near(hit.score, 12.0));
+}
+
 pub(super) async fn invalid_sparse_vectors_are_rejected(store: &dyn VectorStore) {
     let collection = create(store, &pages().hybrid()).await;
     rejected(collection.insert_entity(entity(1)).await, "a hybrid collection needs sparse vectors");

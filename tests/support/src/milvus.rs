@@ -46,6 +46,7 @@ enum Engine {
 pub struct MilvusServerBuilder {
     settings: Vec<String>,
     tls: bool,
+    wants_client_certificate: bool,
 }
 
 impl MilvusServerBuilder {
@@ -58,6 +59,12 @@ impl MilvusServerBuilder {
     pub fn tls(mut self) -> Self {
         self.tls = true;
         self
+    }
+
+    /// Speaks TLS only, and with nobody but clients that have a certificate of its authority.
+    pub fn mutual_tls(mut self) -> Self {
+        self.wants_client_certificate = true;
+        self.tls()
     }
 
     /// Any setting: a name of the package, or a path in the configuration file, such as `log.level`.
@@ -76,7 +83,8 @@ impl MilvusServerBuilder {
         let certificates = self.tls.then(|| Certificates::make(folder.path()));
         let mut settings = vec!["log.level=warn".to_owned()];
         if let Some(made) = &certificates {
-            settings.push("tls_mode=1".to_owned());
+            settings.push(format!("tls_mode={}", if self.wants_client_certificate { 2 } else { 1 }));
+            settings.push(format!("ca_pem_path={}", made.authority.display()));
             settings.push(format!("server_pem_path={}", made.certificate.display()));
             settings.push(format!("server_key_path={}", made.key.display()));
         }
@@ -134,6 +142,16 @@ impl MilvusServer {
     /// If the server does not speak TLS.
     pub fn ca_file(&self) -> &Path {
         &self.certificates.as_ref().expect("the server was built with tls()").authority
+    }
+
+    /// A certificate of the authority for a client, and its key.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not speak TLS.
+    pub fn client_certificate(&self) -> (&Path, &Path) {
+        let made = self.certificates.as_ref().expect("the server was built with tls()");
+        (&made.client_certificate, &made.client_key)
     }
 
     /// Ends it politely (SIGTERM), and returns when it is gone. Connecting is refused until [`restart`](Self::restart).

@@ -257,7 +257,7 @@ impl RedisServer {
             None => {
                 let _ = writeln!(text, "port {port}");
             }
-            Some(Certificates { authority, certificate, key }) => {
+            Some(Certificates { authority, certificate, key, .. }) => {
                 let _ = writeln!(text, "port 0\ntls-port {port}\ntls-auth-clients no");
                 let _ = writeln!(text, "tls-ca-cert-file \"{}\"", authority.display());
                 let _ = writeln!(text, "tls-cert-file \"{}\"", certificate.display());

@@ -2,16 +2,16 @@
 
 use serde_json::{Map, Number, Value};
 
-use super::super::{ArithmeticOp, evaluate};
+use super::super::evaluate;
 use super::{Column, CompareOp, Expr, FieldPath, Operand, Printed, Printer};
 use crate::error::Result;
 use crate::vectors::FieldType;
 
 /// Floats up to this are exact as integers, and integers up to this as floats.
-const EXACT: f64 = 9_007_199_254_740_992.0;
+pub(super) const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A side of a comparison, calculated as far as it does not depend on the row.
-enum Side<'a> {
+pub(super) enum Side<'a> {
     Missing,
     Literal(Value),
     Operand(&'a Operand),
@@ -51,7 +51,7 @@ impl Printer<'_> {
         }
     }
 
-    fn side<'a>(&self, operand: &'a Operand) -> Result<Side<'a>> {
+    pub(super) fn side<'a>(&self, operand: &'a Operand) -> Result<Side<'a>> {
         let mut paths = Vec::new();
         operand.collect_paths(&mut paths);
         if paths.is_empty() {
@@ -80,30 +80,7 @@ impl Printer<'_> {
         match left {
             Operand::Field(path) => self.compare_field(op, path, right, negated),
             Operand::ArrayLength(path) => self.compare_length(op, path, right, negated),
-            Operand::Arithmetic { op: arithmetic, left, right: operand } => {
-                let is_equal = match op {
-                    CompareOp::Equal => true,
-                    CompareOp::NotEqual => false,
-                    _ => return Err(self.unsupported("an order of calculated values")),
-                };
-                let (path, operand) = match (&**left, &**operand) {
-                    (Operand::Field(path), operand) => (path, operand),
-                    (operand, Operand::Field(path))
-                        if matches!(arithmetic, ArithmeticOp::Add | ArithmeticOp::Multiply) =>
-                    {
-                        (path, operand)
-                    }
-                    _ => return Err(self.unsupported("this calculation")),
-                };
-                let Side::Literal(operand) = self.side(operand)? else {
-                    return Err(self.unsupported("calculations with several fields or steps"));
-                };
-                let (Value::Number(operand), Value::Number(right)) = (&operand, right) else {
-                    return Ok(Printed::Constant(!is_equal));
-                };
-                self.compare_arithmetic(is_equal, path, *arithmetic, operand, right)
-            }
-            _ => Err(self.unsupported("this calculation")),
+            calculation => self.compare_calculation(op, calculation, right),
         }
     }
 
@@ -157,6 +134,7 @@ impl Printer<'_> {
     }
 
     fn compare_json(&self, op: CompareOp, path: &FieldPath, right: &Value, negated: bool) -> Result<Printed> {
+        self.check_json_negation(negated || op == CompareOp::NotEqual)?;
         let is_order = !matches!(op, CompareOp::Equal | CompareOp::NotEqual);
         if !right.is_array() {
             return self.negated_if(negated, self.comparison(path, op, &self.literal(right)?)?);
@@ -200,7 +178,7 @@ impl Printer<'_> {
         match self.column(path)? {
             Column::Missing | Column::Scalar(_) => return Ok(incomparable(op, negated)),
             Column::Json => return Err(self.whole_json(path)),
-            Column::JsonPath => {}
+            Column::JsonPath => self.check_json_negation(op == CompareOp::NotEqual)?,
         }
         let Value::Number(right) = right else { return Ok(incomparable(op, negated)) };
         if !matches!(op, CompareOp::Equal | CompareOp::NotEqual) {
@@ -216,92 +194,7 @@ impl Printer<'_> {
         }
     }
 
-    fn compare_arithmetic(
-        &self,
-        is_equal: bool,
-        path: &FieldPath,
-        arithmetic: ArithmeticOp,
-        operand: &Number,
-        right: &Number,
-    ) -> Result<Printed> {
-        match self.column(path)? {
-            Column::JsonPath => self.compare_json_arithmetic(is_equal, path, arithmetic, operand, right),
-            Column::Scalar(FieldType::Int64) => {
-                self.compare_integer_arithmetic(is_equal, path, arithmetic, operand, right)
-            }
-            // It is calculated in 32 bits there.
-            Column::Scalar(FieldType::Float) => Err(self.unsupported("calculations with a float field")),
-            Column::Json => Err(self.whole_json(path)),
-            Column::Missing | Column::Scalar(_) => Ok(Printed::Constant(!is_equal)),
-        }
-    }
-
-    /// Solved for the field, since servers overflow silently.
-    fn compare_integer_arithmetic(
-        &self,
-        is_equal: bool,
-        path: &FieldPath,
-        arithmetic: ArithmeticOp,
-        operand: &Number,
-        right: &Number,
-    ) -> Result<Printed> {
-        let op = if is_equal { CompareOp::Equal } else { CompareOp::NotEqual };
-        let Some(operand) = operand.as_i64() else {
-            return Err(self.unsupported("calculations with an integer field and a float"));
-        };
-        if arithmetic == ArithmeticOp::Divide {
-            return Err(self.unsupported("divisions of an integer field"));
-        }
-        let Some(right) = whole(right) else { return Ok(Printed::Constant(!is_equal)) };
-        let solution = match arithmetic {
-            ArithmeticOp::Add => right.checked_sub(operand),
-            ArithmeticOp::Subtract => right.checked_add(operand),
-            ArithmeticOp::Multiply if operand == 0 => return Ok(Printed::Constant((right == 0) == is_equal)),
-            ArithmeticOp::Multiply => {
-                right.checked_div(operand).filter(|solution| solution.checked_mul(operand) == Some(right))
-            }
-            ArithmeticOp::Remainder if self.dialect.remainder && operand.unsigned_abs() > 1 => {
-                let (path, symbol) = (self.path(path)?, op.symbol());
-                return Ok(Printed::leaf(format!("({path} % {operand} {symbol} {right})")));
-            }
-            _ => return Err(self.unsupported("this calculation with an integer field")),
-        };
-        match solution {
-            Some(i64::MIN) => Err(self.unsupported("the number -2^63")),
-            Some(solution) => self.comparison(path, op, &solution.to_string()),
-            None => Ok(Printed::Constant(!is_equal)),
-        }
-    }
-
-    /// In floats, since servers calculate whole numbers otherwise; exact below 2^52.
-    fn compare_json_arithmetic(
-        &self,
-        is_equal: bool,
-        path: &FieldPath,
-        arithmetic: ArithmeticOp,
-        operand: &Number,
-        right: &Number,
-    ) -> Result<Printed> {
-        let float = |number: &Number| {
-            let float = number.as_f64().filter(|float| !number.is_i64() || float.abs() < EXACT / 2.0);
-            float.ok_or_else(|| self.unsupported("calculations with integers beyond 2^52"))
-        };
-        let (operand, right) = (float(operand)?, float(right)?);
-        if !self.dialect.json_arithmetic {
-            return Err(self.unsupported("calculations with JSON"));
-        }
-        if !matches!(
-            arithmetic,
-            ArithmeticOp::Add | ArithmeticOp::Subtract | ArithmeticOp::Multiply | ArithmeticOp::Divide
-        ) {
-            return Err(self.unsupported("this calculation with JSON"));
-        }
-        let (path, symbol) = (self.path(path)?, arithmetic.symbol());
-        let op = if is_equal { "==" } else { "!=" };
-        Ok(Printed::leaf(format!("({path} {symbol} {operand:?} {op} {right:?})")))
-    }
-
-    fn comparison(&self, path: &FieldPath, op: CompareOp, literal: &str) -> Result<Printed> {
+    pub(super) fn comparison(&self, path: &FieldPath, op: CompareOp, literal: &str) -> Result<Printed> {
         Ok(Printed::leaf(format!("({} {} {literal})", self.path(path)?, op.symbol())))
     }
 }
@@ -311,7 +204,7 @@ fn incomparable(op: CompareOp, negated: bool) -> Printed {
     Printed::Constant((op == CompareOp::NotEqual) != negated)
 }
 
-fn whole(number: &Number) -> Option<i64> {
+pub(super) fn whole(number: &Number) -> Option<i64> {
     let float = |float: f64| (float.fract() == 0.0 && float.abs() < EXACT).then_some(float as i64);
     number.as_i64().or_else(|| number.as_f64().and_then(float))
 }

@@ -133,6 +133,7 @@ impl Printer<'_> {
             Pattern::Wildcards { .. } => {
                 let pattern = self.literal(&self.pattern(&pattern)?.into())?;
                 let text = format!("({} like {pattern})", self.path(path)?);
+                self.check_json_negation(negated && !is_string)?;
                 self.negated_if(negated, Printed::leaf(text))
             }
         }
@@ -140,21 +141,20 @@ impl Printer<'_> {
 
     /// The pattern as it is sent. There are no escapes there.
     fn pattern(&self, pattern: &Pattern) -> Result<String> {
-        let Pattern::Wildcards { text, escaped, is_prefix } = pattern else { return Ok(String::new()) };
-        let unescapable = |c: &char| match c {
-            // Where only prefixes are known, an underscore is itself.
-            '_' => self.dialect.like_anywhere,
-            _ => true,
+        let Pattern::Wildcards { text, escaped, has_single, is_prefix } = pattern else {
+            return Ok(String::new());
         };
-        if escaped.iter().any(unescapable) {
+        if escaped.iter().any(|c| *c != '_' || !self.dialect.like_literal_underscore) {
             return Err(self.unsupported("escaped characters in a `like` pattern"));
         }
-        if !is_prefix && (!self.dialect.like_anywhere || text.ends_with('_')) {
-            return Err(self.unsupported(if self.dialect.like_anywhere {
-                "a `like` pattern that ends with an underscore"
-            } else {
-                "a `like` pattern other than a prefix"
-            }));
+        if *has_single && !self.dialect.like_single {
+            return Err(self.unsupported("an underscore in a `like` pattern"));
+        }
+        if *has_single && text.ends_with('_') {
+            return Err(self.unsupported("a `like` pattern that ends with an underscore"));
+        }
+        if !is_prefix && !self.dialect.like_anywhere {
+            return Err(self.unsupported("a `like` pattern other than a prefix"));
         }
         Ok(text.clone())
     }
@@ -170,6 +170,8 @@ enum Pattern {
         /// The characters, of which some may have been escaped.
         text: String,
         escaped: Vec<char>,
+        /// Whether an `_` stands for one character.
+        has_single: bool,
         /// Whether the only wildcard is a `%` at the end.
         is_prefix: bool,
     },
@@ -205,8 +207,9 @@ impl Pattern {
             "" => Self::Exact(text),
             "%" if text == "%" => Self::Anything,
             _ => {
+                let has_single = wildcards.contains('_');
                 let is_prefix = wildcards == "%" && after_percent;
-                Self::Wildcards { text, escaped, is_prefix }
+                Self::Wildcards { text, escaped, has_single, is_prefix }
             }
         }
     }

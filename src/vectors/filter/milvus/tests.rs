@@ -197,6 +197,42 @@ fn what_only_the_full_server_evaluates_is_an_error_for_the_small_one() {
 }
 
 #[test]
+fn newer_servers_get_patterns_of_percents_and_no_literal_underscores() {
+    for dialect in [MilvusDialect::STANDALONE_2_4, MilvusDialect::STANDALONE_2_6] {
+        assert_eq!(printed("content like '%a%b'", &dialect).expect("anywhere"), r#"(content like "%a%b")"#);
+        rejected(&dialect, &["content like 'a_c'", "content like 'a\\_c%'", "content like '5\\%%'"]);
+    }
+}
+
+#[test]
+fn a_negated_condition_on_json_is_an_error_where_it_is_neither_true_nor_false_for_a_missing_path() {
+    let dialect = MilvusDialect::STANDALONE_2_6;
+    let negated = [
+        "metadata['v'] != 7",
+        "not (metadata['v'] == 7)",
+        "metadata['v'] not in [7]",
+        "metadata['v'] + 1 != 8",
+        "metadata['v'] != [1]",
+        "array_length(metadata['v']) != 2",
+        "not (metadata['v'] < 7)",
+        "not (metadata['v'] like 'a%')",
+        "not (metadata['v'] like '%')",
+        "not json_contains(metadata['v'], 1)",
+        "page == 7 and not (page == 8 or metadata['v'] == 7)",
+    ];
+    rejected(&dialect, &negated);
+    for text in negated {
+        printed(text, &MilvusDialect::STANDALONE_2_4).expect(text);
+    }
+    for text in
+        ["not (metadata['v'] != 7)", "not exists metadata['v']", "page != 7 and page not in [8]", "not draft"]
+    {
+        let same = printed(text, &MilvusDialect::STANDALONE).expect(text);
+        assert_eq!(printed(text, &dialect).expect(text), same);
+    }
+}
+
+#[test]
 fn many_conditions_are_few_levels_and_too_many_levels_are_an_error() {
     let many = vec!["page == 1"; 3_000].join(" or ");
     printed(&many, &MilvusDialect::LITE).expect("a balanced tree");
