@@ -121,7 +121,10 @@ fn bulk_and_open(bench: &mut Bench, folder: &Path, runtime: &Runtime, vectors: &
         memory.push(rate(began));
     }
     let median = arshai_benches::median;
-    let peers = [("bare file, synced as often".to_owned(), median(bare)), ("ours in memory".to_owned(), median(memory))];
+    let peers = [
+        ("bare file, synced as often".to_owned(), median(bare)),
+        ("ours in memory".to_owned(), median(memory)),
+    ];
     bench.record("disk_bulk_insert_50kx384", "rows/s", Better::Higher, median(bulk), peers.into());
     let peers = [("reading the file".to_owned(), median(read))];
     bench.record("disk_open_50kx384", "rows/s", Better::Higher, median(opened), peers.into());

@@ -78,7 +78,8 @@ async fn search(collection: &dyn Collection, query: &[f32], filter: Option<&Filt
     let mut request = SearchRequest::new(query.to_vec()).with_limit(LIMIT);
     request.filter = filter.cloned();
     let hits = collection.search_by_vector(request).await.expect("found");
-    let number = |hit: &arshai::vectors::Hit| hit.fields["metadata"]["number"].as_u64().expect("a number") as usize;
+    let number =
+        |hit: &arshai::vectors::Hit| hit.fields["metadata"]["number"].as_u64().expect("a number") as usize;
     hits[0].iter().map(number).collect()
 }
 
@@ -93,7 +94,10 @@ fn searches(bench: &mut Bench, vectors: &[Vec<f32>]) {
     let collections = [("flat", &one), ("partitioned", &all)];
     for (case, store) in collections {
         let collection = runtime.block_on(fill(store, vectors));
-        for (case, filter) in [(format!("{case}_100kx384"), None), (format!("{case}_filter_1pct_100kx384"), Some(data::one_percent()))] {
+        for (case, filter) in [
+            (format!("{case}_100kx384"), None),
+            (format!("{case}_filter_1pct_100kx384"), Some(data::one_percent())),
+        ] {
             let is_match = |number| filter.is_none() || data::is_one_percent(number);
             let ours = |query: &Vec<f32>| runtime.block_on(search(&*collection, query, filter.as_ref()));
             let simsimd = |query: &Vec<f32>| brute_force(vectors, query, simsimd_dot, is_match);
@@ -129,9 +133,7 @@ fn inserts(bench: &mut Bench, vectors: &[Vec<f32>]) {
     let contenders: Vec<Contender<'_>> = vec![
         (
             "ours",
-            Box::new(|| {
-                rate(&|| drop(runtime.block_on(fill(&EmbeddedStore::new(MAX_BYTES), vectors))))
-            }),
+            Box::new(|| rate(&|| drop(runtime.block_on(fill(&EmbeddedStore::new(MAX_BYTES), vectors))))),
         ),
         (
             "Vec of vectors and JSON maps",
@@ -144,7 +146,10 @@ fn inserts(bench: &mut Bench, vectors: &[Vec<f32>]) {
     bench.compare("bulk_insert_20kx384", "rows/s", Better::Higher, contenders);
     let began = Instant::now();
     drop(std::hint::black_box(Graph::new(vectors, 100)));
-    println!("  (a graph of the same rows: {:.0} rows/s on all cores)", vectors.len() as f64 / began.elapsed().as_secs_f64());
+    println!(
+        "  (a graph of the same rows: {:.0} rows/s on all cores)",
+        vectors.len() as f64 / began.elapsed().as_secs_f64()
+    );
 }
 
 /// Bytes of the process per row with a text and metadata.
@@ -217,7 +222,9 @@ fn filters(bench: &mut Bench) {
         // The same in Rust, for the two that are one line of it.
         let by_hand: Option<fn(&serde_json::Map<String, serde_json::Value>) -> bool> = match name {
             "compare" => Some(|row| row["metadata"]["percent"].as_i64() == Some(7)),
-            "like" => Some(|row| row["content"].as_str().is_some_and(|text| text.contains("sentence that was lost"))),
+            "like" => Some(|row| {
+                row["content"].as_str().is_some_and(|text| text.contains("sentence that was lost"))
+            }),
             _ => None,
         };
         let mut contenders: Vec<Contender<'_>> = vec![("ours", Box::new(evaluate))];

@@ -79,7 +79,8 @@ impl Graph {
 
 /// How many of the true best rows were found, from 0 to 1.
 pub(crate) fn recall(found: &[Vec<usize>], truth: &[Vec<usize>]) -> f64 {
-    let hits = |(found, truth): (&Vec<usize>, &Vec<usize>)| truth.iter().filter(|n| found.contains(n)).count();
+    let hits =
+        |(found, truth): (&Vec<usize>, &Vec<usize>)| truth.iter().filter(|n| found.contains(n)).count();
     let all: usize = truth.iter().map(Vec::len).sum();
     found.iter().zip(truth).map(hits).sum::<usize>() as f64 / all as f64
 }

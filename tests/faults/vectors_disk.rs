@@ -140,7 +140,8 @@ async fn child_that_inserts() {
     let store = store(folder.as_ref());
     let collection = open(&store).await;
     for batch in 0_u64.. {
-        let ids = collection.insert_entities((0..batch % 4 + 1).map(entity).collect()).await.expect("inserted");
+        let ids =
+            collection.insert_entities((0..batch % 4 + 1).map(entity).collect()).await.expect("inserted");
         let acknowledged: String = ids.iter().map(|id| format!("acknowledged {id}\n")).collect();
         std::io::stdout().write_all(acknowledged.as_bytes()).expect("the parent reads");
         if batch % 50 == 49 {
@@ -166,7 +167,8 @@ async fn every_acknowledged_insert_survives_a_killed_process() {
         let mut child = child("child_that_inserts", folder.path()).spawn().expect("started");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
         let mut note = |line: String| {
-            let id = |event| line.split_once(event).map(|(_, id)| id.to_owned()).filter(|id| id.len() == ID_BYTES);
+            let id =
+                |event| line.split_once(event).map(|(_, id)| id.to_owned()).filter(|id| id.len() == ID_BYTES);
             deleted.extend(id("deleted "));
             acknowledged.extend(id("acknowledged "));
         };
@@ -181,7 +183,10 @@ async fn every_acknowledged_insert_survives_a_killed_process() {
         assert_eq!(lost, 0, "{damage:?}");
         let there: BTreeSet<_> = hits.into_iter().map(|hit| hit.id).collect();
         let missing: Vec<_> = acknowledged.difference(&there).filter(|id| !deleted.contains(*id)).collect();
-        assert!(missing.len() <= 1, "only the row of a delete that was not acknowledged may be gone: {missing:?}");
+        assert!(
+            missing.len() <= 1,
+            "only the row of a delete that was not acknowledged may be gone: {missing:?}"
+        );
         assert!(there.is_disjoint(&deleted), "deleted rows stay deleted");
         assert!(there.len() > 90, "the child inserted");
     }

@@ -150,7 +150,8 @@ async fn work_that_is_small_by_one_measure_and_large_by_another_blocks_no_thread
     let nested = (0..40).map(|_| format!("({})", conditions(40))).collect::<Vec<_>>().join(" or ");
     let query = QueryRequest::new(filter(&nested));
     timed("nested conditions", collection.query_by_expr(query)).await.expect("found");
-    let lists = vec!["json_contains_all(metadata['list'], [99, 98, 97, 96, 95, 94, 93, 92])"; 60].join(" and ");
+    let lists =
+        vec!["json_contains_all(metadata['list'], [99, 98, 97, 96, 95, 94, 93, 92])"; 60].join(" and ");
     let query = QueryRequest::new(filter(&lists));
     timed("lists", collection.query_by_expr(query)).await.expect("found");
 }

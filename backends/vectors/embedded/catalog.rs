@@ -128,7 +128,10 @@ impl Catalog {
     }
 
     /// The collection of this name; creates it if there is none. It continues if the future is dropped.
-    pub(super) async fn get_or_create(this: &Arc<Self>, config: &CollectionConfig) -> Result<EmbeddedCollection> {
+    pub(super) async fn get_or_create(
+        this: &Arc<Self>,
+        config: &CollectionConfig,
+    ) -> Result<EmbeddedCollection> {
         Self::open(this).await?;
         let Some(disk) = &this.disk else { return this.create(config) };
         if let Some(existing) = this.existing(config)? {
@@ -229,6 +232,9 @@ impl Catalog {
 impl fmt::Debug for Catalog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.disk.as_ref().map(|disk| &disk.path);
-        f.debug_struct("Catalog").field("budget", &self.shared.budget).field("path", &path).finish_non_exhaustive()
+        f.debug_struct("Catalog")
+            .field("budget", &self.shared.budget)
+            .field("path", &path)
+            .finish_non_exhaustive()
     }
 }

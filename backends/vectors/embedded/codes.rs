@@ -147,7 +147,10 @@ mod tests {
             for metric in [Metric::InnerProduct, Metric::L2] {
                 let max = QueryCodes::new(metric, &q).expect("long enough").max_nearness(&codes, 0);
                 let exact = nearness(metric, &x, &q);
-                assert!(max.is_nan() || f64::from(exact) <= max, "{metric:?} {dim} {length}: {exact} is above {max}");
+                assert!(
+                    max.is_nan() || f64::from(exact) <= max,
+                    "{metric:?} {dim} {length}: {exact} is above {max}"
+                );
                 let same = QueryCodes::new(metric, &x).expect("long enough").max_nearness(&codes, 0);
                 assert!(same.is_nan() || f64::from(nearness(metric, &x, &x)) <= same, "{metric:?} of itself");
             }

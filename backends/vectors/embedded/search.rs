@@ -37,9 +37,10 @@ impl Search<'_> {
             QueryVectors::Dense(queries) => {
                 (self.config.metric, self.scan(queries, &[], filter.as_ref(), limit + offset)?.dense)
             }
-            QueryVectors::Sparse(queries) => {
-                (Metric::InnerProduct, self.scan(Vec::new(), &queries, filter.as_ref(), limit + offset)?.sparse)
-            }
+            QueryVectors::Sparse(queries) => (
+                Metric::InnerProduct,
+                self.scan(Vec::new(), &queries, filter.as_ref(), limit + offset)?.sparse,
+            ),
         };
         let hits = best.into_iter().map(|best| {
             let found = best.into_scores(metric).into_iter().skip(offset);
@@ -53,7 +54,8 @@ impl Search<'_> {
         let HybridSearchRequest { dense, sparse, ranker, filter, output_fields, limit, .. } = request;
         let metric = self.config.metric;
         let best = self.scan(vec![dense], &[sparse], filter.as_ref(), limit)?;
-        let scores = |best: Vec<TopK>, metric| best.into_iter().flat_map(move |best| best.into_scores(metric));
+        let scores =
+            |best: Vec<TopK>, metric| best.into_iter().flat_map(move |best| best.into_scores(metric));
         let dense = scores(best.dense, metric).collect();
         let sparse = scores(best.sparse, Metric::InnerProduct).collect();
         let merged = ranker.merge(metric, dense, sparse, limit);
@@ -82,7 +84,8 @@ impl Search<'_> {
         filter: Option<&Filter>,
         k: usize,
     ) -> Result<Best> {
-        let dense: Vec<_> = dense.into_iter().map(|query| DenseQuery::new(self.config.metric, query)).collect();
+        let dense: Vec<_> =
+            dense.into_iter().map(|query| DenseQuery::new(self.config.metric, query)).collect();
         let scan = |segments: Range<usize>| {
             let mut best = Best::new(dense.len(), sparse.len(), k);
             for position in segments {
@@ -192,7 +195,10 @@ impl DenseQuery {
     /// Whether the codes of a row say that it is not among the best.
     fn is_excluded(&self, segment: &Segment, row: usize, best: &TopK) -> bool {
         best.is_full()
-            && self.codes.as_ref().is_some_and(|codes| best.excludes(codes.max_nearness(segment.codes(), row)))
+            && self
+                .codes
+                .as_ref()
+                .is_some_and(|codes| best.excludes(codes.max_nearness(segment.codes(), row)))
     }
 
     fn nearness(&self, segment: &Segment, row: usize) -> f32 {

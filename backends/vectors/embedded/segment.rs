@@ -91,7 +91,8 @@ impl Segment {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        let heap = self.rows.capacity() * size_of::<Arc<Row>>() + self.dense.capacity() * 4 + self.codes.bytes();
+        let heap =
+            self.rows.capacity() * size_of::<Arc<Row>>() + self.dense.capacity() * 4 + self.codes.bytes();
         let index = self.sparse.as_ref().map_or(0, SparseIndex::bytes);
         (size_of::<Self>() + 16 + heap + index) as u64 + self.row_bytes
     }

@@ -14,7 +14,8 @@ pub(super) struct SparseIndex {
 impl SparseIndex {
     /// The index of rows of dimensions and weights.
     pub(super) fn new<'a>(rows: impl Iterator<Item = &'a [(u32, f32)]>) -> Self {
-        let entries = rows.zip(0_u32..).flat_map(|(row, n)| row.iter().map(move |(d, weight)| (*d, n, *weight)));
+        let entries =
+            rows.zip(0_u32..).flat_map(|(row, n)| row.iter().map(move |(d, weight)| (*d, n, *weight)));
         let mut entries: Vec<(u32, u32, f32)> = entries.collect();
         entries.sort_unstable_by_key(|(dimension, row, _)| (*dimension, *row));
         let (mut dimensions, mut ends) = (Vec::new(), Vec::new());

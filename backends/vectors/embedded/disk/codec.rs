@@ -69,7 +69,8 @@ fn encode_row(config: &CollectionConfig, row: &Row, dense: &[f32], bytes: &mut V
         bytes.extend_from_slice(&dimension.to_le_bytes());
         bytes.extend_from_slice(&weight.to_le_bytes());
     }
-    let values: Vec<&Value> = stored_fields(config).map(|name| row.fields.get(name).unwrap_or(&Value::Null)).collect();
+    let values: Vec<&Value> =
+        stored_fields(config).map(|name| row.fields.get(name).unwrap_or(&Value::Null)).collect();
     let at = bytes.len();
     bytes.extend_from_slice(&[0; 4]);
     values.serialize(&mut rmp_serde::Serializer::new(&mut *bytes).with_struct_map()).map_err(encode_error)?;

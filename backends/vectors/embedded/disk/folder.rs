@@ -18,7 +18,7 @@ pub(in super::super) struct Folder {
     /// Whether a write is acknowledged only once it is on the disk.
     pub(super) sync: bool,
     next_file: AtomicU64,
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
@@ -54,7 +54,7 @@ impl Folder {
         }
         files.sort();
         let next_file = AtomicU64::new(last + 1);
-        let folder = Self { path: path.to_owned(), sync, next_file, _lock: lock };
+        let folder = Self { path: path.to_owned(), sync, next_file, lock };
         Ok((Arc::new(folder), files.into_iter().map(|(_, file)| file).collect()))
     }
 
@@ -66,6 +66,13 @@ impl Folder {
     /// Makes creations, renames and removals in the folder durable.
     pub(super) fn sync_entries(&self) -> io::Result<()> {
         if cfg!(unix) { File::open(&self.path)?.sync_all() } else { Ok(()) }
+    }
+}
+
+/// A process that is being started still has the file, so that closing it alone may not unlock it yet.
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs4::FileExt::unlock(&self.lock);
     }
 }
 

@@ -61,7 +61,8 @@ impl Log {
     /// unless the error's outcome is `Unknown`; after that all writes are refused.
     pub(in super::super) fn append(&mut self, mut record: Record) -> Result<()> {
         if let Some(reason) = self.failed {
-            let message = format!("{} refuses writes until the store is opened again: {reason}", self.path.display());
+            let message =
+                format!("{} refuses writes until the store is opened again: {reason}", self.path.display());
             return Err(Error::new(ErrorKind::Unavailable, "vectors.embedded", message)
                 .with_retryable(false)
                 .not_sent());
@@ -103,7 +104,11 @@ impl Log {
     ///
     /// # Errors
     /// As [`create`](Self::create). The old file stays in use.
-    pub(in super::super) fn compact(&mut self, collection: &CollectionRecord, snapshot: &Snapshot) -> Result<()> {
+    pub(in super::super) fn compact(
+        &mut self,
+        collection: &CollectionRecord,
+        snapshot: &Snapshot,
+    ) -> Result<()> {
         self.file = write_snapshot(&self.path, collection, snapshot)?;
         self.failed = None;
         // Until then, a crash of the system may bring the old file back.

@@ -52,7 +52,9 @@ impl Scan {
         let payload = reader.payload(offset, &header)?;
         match (payload, header.kind) {
             (Some(payload), RecordKind::Delete) => self.deleted.extend(decode_delete(&payload)),
-            (Some(payload), _) => self.collection = CollectionRecord::decode(&payload).or(self.collection.take()),
+            (Some(payload), _) => {
+                self.collection = CollectionRecord::decode(&payload).or(self.collection.take())
+            }
             (None, kind) => {
                 self.damaged_bytes += header.record_bytes();
                 self.lost_deletions += if kind == RecordKind::Delete { header.rows.into() } else { 0 };
