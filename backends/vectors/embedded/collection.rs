@@ -13,7 +13,7 @@ use super::disk::{CollectionRecord, Log, Record, delete_record, insert_record};
 use super::row::Row;
 use super::search::Search;
 use super::shared::{IdSequence, Shared};
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, check_running};
 use super::work::{self, Work};
 use crate::support::string_heap_bytes;
 use crate::vectors::{
@@ -148,6 +148,8 @@ impl EmbeddedCollection {
             let current = self.0.snapshot.read();
             work.is_some_and(|work| work.is_small(&current)).then(|| Arc::clone(&current))
         };
+        // Looked at after the snapshot was taken: that of a dropped collection is empty.
+        self.check_open()?;
         if let Some(snapshot) = small {
             return job(&Search { snapshot: &snapshot, config: &self.0.config, partitions: 1, stop: &stop });
         }
@@ -155,6 +157,7 @@ impl EmbeddedCollection {
         let job = move || {
             // Taken here, so that a snapshot that nobody else holds any more is freed here.
             let snapshot = Arc::clone(&inner.snapshot.read());
+            check_running(&stop)?;
             let helpers = inner.shared.helpers(work.map_or(0, |work| work.partitions(&snapshot) - 1));
             let partitions = 1 + helpers.len();
             job(&Search { snapshot: &snapshot, config: &inner.config, partitions, stop: &stop })
