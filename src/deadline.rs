@@ -8,11 +8,10 @@ use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The moment by which a piece of work must have ended.
+/// The moment by which an operation must have ended.
 ///
-/// A deadline is passed down, never restarted: waiting for a slot, connecting, retrying, running tools
-/// and reading memory all spend the same one. It follows tokio's clock, so a test that pauses tokio's
-/// time pauses deadlines too.
+/// A deadline is passed down and never restarted: waiting for a permit, connecting, retrying, running tools and reading
+/// memory all spend the same one. It follows tokio's clock, so a test that pauses tokio's time pauses deadlines too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(Instant);
 
@@ -21,6 +20,12 @@ impl Deadline {
     #[must_use]
     pub fn after(timeout: Duration) -> Self {
         Self::since(Instant::now(), timeout)
+    }
+
+    /// A deadline `seconds` from now.
+    #[must_use]
+    pub fn after_secs(seconds: u64) -> Self {
+        Self::after(Duration::from_secs(seconds))
     }
 
     /// A deadline `timeout` after `began`, which several deadlines can share. Cut as in [`after`](Self::after).

@@ -93,7 +93,23 @@ pub enum Outcome {
 
 /// The error type of the crate.
 ///
-/// Secrets (keys, passwords, credentials in URLs) never appear in it: they are redacted before an error is built.
+/// Match on its [kind](Self::kind), never on its message:
+///
+/// ```
+/// use arshai::{Error, ErrorKind};
+///
+/// fn status(error: &Error) -> u16 {
+///     match error.kind() {
+///         ErrorKind::InvalidInput | ErrorKind::TooLarge => 400,
+///         ErrorKind::RateLimited | ErrorKind::Capacity => 429,
+///         ErrorKind::Timeout => 504,
+///         _ if error.is_retryable() => 503,
+///         _ => 500,
+///     }
+/// }
+/// ```
+///
+/// Secrets (keys, passwords, credentials in URLs) never appear in an error.
 pub struct Error(Box<Inner>);
 
 struct Inner {

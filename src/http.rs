@@ -9,7 +9,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use serde::Serialize;
 
@@ -17,6 +16,8 @@ use crate::component::Component;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 
+pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+pub use bytes::Bytes;
 pub use hosts::{HostPatterns, is_loopback};
 
 /// Sends requests over a bounded number of connections.
@@ -62,7 +63,7 @@ pub trait HttpTransport: Component {
 /// # Errors
 /// [`ErrorKind::InvalidInput`], not repeating credentials that the URL holds; [`ErrorKind::Config`] for an entry of
 /// `insecure_hosts` that is not a host.
-pub fn checked_origin(component: &'static str, uri: &http::Uri, insecure_hosts: &[String]) -> Result<String> {
+pub fn checked_origin(component: &'static str, uri: &Uri, insecure_hosts: &[String]) -> Result<String> {
     let invalid = |message: String| Err(Error::new(ErrorKind::InvalidInput, component, message).not_sent());
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return invalid("URL without scheme or host; expected e.g. https://host/path".into());
@@ -125,7 +126,7 @@ fn is_private_v6(address: Ipv6Addr) -> bool {
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`].
-pub fn check_public_host(component: &'static str, uri: &http::Uri) -> Result<()> {
+pub fn check_public_host(component: &'static str, uri: &Uri) -> Result<()> {
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let name = host.trim_end_matches('.').to_ascii_lowercase();
     let is_local = name == "localhost" || name.ends_with(".localhost");
@@ -158,7 +159,7 @@ fn private_address_error(component: &'static str) -> Error {
 /// A request: method, URL, headers and a complete body, with an optional deadline.
 pub struct HttpRequest {
     /// Method, URL, headers and body.
-    pub request: http::Request<Bytes>,
+    pub request: Request<Bytes>,
     /// Deadline of the call, body included; in addition to the transport's total timeout.
     pub deadline: Option<Deadline>,
     /// Whether it must not reach a [private address](is_private_address): for URLs that come from others.
@@ -168,8 +169,35 @@ pub struct HttpRequest {
 impl HttpRequest {
     /// A request without a deadline.
     #[must_use]
-    pub fn new(request: http::Request<Bytes>) -> Self {
+    pub fn new(request: Request<Bytes>) -> Self {
         Self { request, deadline: None, deny_private_addresses: false }
+    }
+
+    /// A `GET` of `url`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if it is not a URL.
+    pub fn get(url: &str) -> Result<Self> {
+        Self::build(Method::GET, url, Bytes::new())
+    }
+
+    /// A `POST` of `body` as JSON to `url`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if `url` is not a URL or `body` cannot be serialised.
+    pub fn post_json(url: &str, body: &impl Serialize) -> Result<Self> {
+        let body = serde_json::to_vec(body).map_err(|cause| invalid_request("body is not JSON", cause))?;
+        let mut request = Self::build(Method::POST, url, body.into())?;
+        let json = HeaderValue::from_static("application/json");
+        request.request.headers_mut().insert(header::CONTENT_TYPE, json);
+        Ok(request)
+    }
+
+    fn build(method: Method, url: &str, body: Bytes) -> Result<Self> {
+        let request = Request::builder().method(method).uri(url).body(body);
+        request
+            .map(Self::new)
+            .map_err(|cause| invalid_request("invalid URL; expected e.g. https://host/path", cause))
     }
 
     /// Sets the deadline.
@@ -187,6 +215,10 @@ impl HttpRequest {
     }
 }
 
+fn invalid_request(message: &'static str, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(ErrorKind::InvalidInput, "http", message).with_source(cause).not_sent()
+}
+
 /// Shows the method, host and path; never the query, headers or body.
 impl fmt::Debug for HttpRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -199,9 +231,9 @@ impl fmt::Debug for HttpRequest {
 #[derive(Debug)]
 pub struct HttpResponse {
     /// The status.
-    pub status: http::StatusCode,
+    pub status: StatusCode,
     /// The headers.
-    pub headers: http::HeaderMap,
+    pub headers: HeaderMap,
     /// The body.
     pub body: HttpBody,
 }
@@ -293,8 +325,6 @@ pub struct HttpStats {
 
 #[cfg(test)]
 mod tests {
-    use http::Uri;
-
     use super::*;
 
     fn origin(url: &'static str) -> Result<String> {

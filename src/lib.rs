@@ -1,48 +1,112 @@
-//! A runtime core for LLM services with a hard limit on every resource: every store has a byte limit, every pool a
-//! maximum size, every wait a deadline, every background task a permit; each limit is visible, adjustable at run time
-//! and reversible with one flag.
+//! A runtime for LLM services: models, tools, conversation memory, MCP and vector search, with a hard limit on every
+//! resource they use.
+//!
+//! # A chat with a tool
+//!
+#![cfg_attr(feature = "contract", doc = "```")]
+#![cfg_attr(not(feature = "contract"), doc = "```ignore")]
+//! use arshai::agent::{AgentEvent, AgentInput};
+//! use arshai::tasks::Function;
+//! use arshai::{Arshai, Result};
+//! # use arshai::{Config, contract::doubles::ScriptedLlm, json, llm::{ChatResponse, ToolCall}};
+//!
+//! #[derive(serde::Deserialize, schemars::JsonSchema)]
+//! struct City {
+//!     name: String,
+//! }
+//!
+//! async fn weather(city: City) -> Result<String> {
+//!     Ok(format!("14 °C and rain in {}", city.name))
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<()> {
+//! # /*
+//!     let runtime = Arshai::from_env()?; // OPENAI_API_KEY and the ARSHAI_* variables
+//!     let model = runtime.openai("gpt-4o-mini")?;
+//! # */
+//! #   let runtime = Arshai::builder(Config::default()).build()?;
+//! #   let call = ToolCall::new("1", "weather", json!({"name": "Oslo"}).to_string());
+//! #   let answers = [ChatResponse::from_tool_calls(vec![call]), ChatResponse::from_text("Yes: it is raining.")];
+//! #   let model = std::sync::Arc::new(ScriptedLlm::new(answers.map(Ok)));
+//!     let weather = Function::typed("weather", weather).with_description("The weather in a city");
+//!     let agent = runtime.chat_agent(model, "Be brief.").with_functions([weather]);
+//!
+//!     let mut turn = agent.stream(AgentInput::new("Do I need an umbrella in Oslo?").in_conversation("c-1"));
+//!     while let Some(event) = turn.next().await? {
+//!         match event {
+//!             AgentEvent::ToolStarted { name, .. } => println!("[{name}]"),
+//!             AgentEvent::Text(text) => print!("{text}"),
+//! #           AgentEvent::Finished(output) => assert_eq!(output.text, "Yes: it is raining."),
+//!             _ => {}
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! ```
 //!
 //! # For applications
 //!
-//! [`Config::load`] reads the `ARSHAI_*` variables; [`Arshai::builder`] builds a runtime with one backend of each kind:
-//! [`memory`](Arshai::memory), [`tasks`](Arshai::tasks), [`http`](Arshai::http) and [`vectors`](Arshai::vectors).
-//! [`agent::ChatAgent`] combines them with a model from [`llm::HttpClientFactory`] and answers messages, whole or as a
-//! stream. [`stats`](Arshai::stats) reports every limit, [`set_limits`](Arshai::set_limits) changes them,
-//! [`shutdown`](Arshai::shutdown) drains the runtime within a deadline. `examples/quickstart` shows all of it.
+//! [`Config::load`] reads the `ARSHAI_*` variables, and [`Arshai::builder`] builds a runtime with one backend of each
+//! kind: [`memory`](Arshai::memory), [`tasks`](Arshai::tasks), [`http`](Arshai::http), [`vectors`](Arshai::vectors) and
+//! [`mcp`](Arshai::mcp). [`Arshai::from_env`] does both.
 //!
-//! ```
-//! use arshai::{Arshai, Config, Deadline, Limits, memory::MemoryInput};
+//! | to | use |
+//! |---|---|
+//! | call a model | [`Arshai::openai`] and its siblings, an [`llm::LlmClient`] |
+//! | answer messages with tools and memory | [`Arshai::chat_agent`], an [`agent::ChatAgent`] |
+//! | write a tool | [`tasks::Function`] |
+//! | search documents | [`vectors::VectorStore`] and [`vectors::Collection`] |
+//! | use the tools of MCP servers | [`mcp::McpServerManager`] |
+//! | see every limit and how close it is | [`Arshai::stats`] |
+//! | change limits at run time | [`Arshai::set_limits`] |
+//! | stop within a deadline | [`Arshai::shutdown`] |
 //!
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> arshai::Result<()> {
-//! let runtime = Arshai::builder(Config::default()).build()?;
-//! let input = MemoryInput::working_memory("conversation-1").with_data("prefers short answers");
-//! runtime.memory().store(input.clone()).await?;
-//! runtime.set_limits(Limits::unchanged().max_entries(5_000))?;
-//! println!("{}", runtime.stats());
-//! runtime.shutdown(Deadline::after(std::time::Duration::from_secs(5))).await;
-//! # Ok(()) }
-//! ```
-//!
-//! There is no global state: two runtimes with different settings can live in one process. Errors are one type,
-//! [`Error`], with a [kind](ErrorKind), an [outcome](Outcome) and the server's `Retry-After`. The crate emits `tracing`
-//! spans and events and installs no subscriber.
+//! There is no global state: two runtimes with different settings can live in one process. All errors are of one type,
+//! [`Error`], with a [kind](ErrorKind), an [outcome](Outcome) and the delay that a server asked for. The crate emits
+//! `tracing` spans and events and installs no subscriber.
 //!
 //! # For backend authors
 //!
 //! Implement a backend trait ([`memory::MemoryManager`], [`tasks::TaskExecutor`], [`http::HttpTransport`],
 //! [`vectors::VectorStore`], [`pool::ConnectionPool`]), whose documentation is its contract, and [`Component`], which
-//! gives it statistics, health, limits and shutdown. Register it in a [`Registry`] under a name and pass the registry to
-//! the builder. The cargo feature `contract` has a test suite for each contract, and test doubles. [`support`] has the
-//! building blocks of the built-in backends.
+//! gives it statistics, health, limits and shutdown. Register it under a name, and select it by that name:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use arshai::backends::memory::InMemoryManager;
+//! use arshai::{Arshai, Config, Registry};
+//!
+//! let mut registry = Registry::builtin();
+//! registry.memory.register("mine", |context| Ok(Arc::new(InMemoryManager::from_context(context)?)));
+//!
+//! let mut config = Config::default();
+//! config.memory.backend = "mine".into(); // or ARSHAI_MEMORY_BACKEND=mine
+//! let runtime = Arshai::builder(config).registry(registry).build()?;
+//! # Ok::<_, arshai::Error>(())
+//! ```
+//!
+//! The cargo feature `contract` has a test suite for each contract, and test doubles. [`support`] has the building blocks
+//! of the built-in backends. The guide `docs/backends.md` is a complete backend; `tests/third_party` in the repository has
+//! one for each trait.
+//!
+//! # The source
+//!
+//! `src/` has the traits, the configuration and the runtime, `backends/` every implementation, which uses only public
+//! items of `src/`.
 //!
 //! # Cargo features
 //!
-//! - `ureq` (default): HTTP over ureq.
+//! - `ureq` (default): HTTP over ureq, a thread for each connection in use.
 //! - `embedded` (default): the in-process vector store.
-//! - `redis`: a pooled Redis client, and conversation memory in Redis (`memory.backend = "redis"`); includes `mobc`.
+//! - `hyper`: HTTP over hyper, a task for each connection (`http.backend = "hyper"`).
+//! - `redis`: a Redis client, and conversation memory in Redis (`memory.backend = "redis"`); includes `mobc`.
 //! - `redis-tls`: TLS for it (`rediss://`).
 //! - `mobc`: connection pools over mobc (`pool.backend = "mobc"`).
 //! - `mcp`: MCP servers, over HTTP and as child processes.
+//! - `mcp-oauth`: OAuth for them.
+//! - `milvus`: vectors in Milvus (`vectors.backend = "milvus"`).
 //! - `contract`: contract suites and test doubles.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -72,6 +136,8 @@ pub mod vectors;
 #[path = "../backends/mod.rs"]
 pub mod backends;
 
+/// Implements the crate's async traits; from the crate `async-trait`.
+pub use async_trait::async_trait;
 #[doc(inline)]
 pub use backends::tasks::FunctionOrchestrator;
 pub use clock::{Clock, ManualClock, SystemClock};
@@ -84,23 +150,31 @@ pub use registry::{BuildContext, Registry};
 pub use runtime::{
     Arshai, ArshaiBuilder, ComponentStats, Limits, RuntimeHealth, RuntimeStats, ShutdownReport,
 };
+/// JSON values, for arguments and metadata; from the crate `serde_json`.
+pub use serde_json::{Value, json};
 
-/// Compiles and runs the README's example.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+/// Compiles the programs of the README and the guides, and runs those that need no server.
+#[cfg(all(doctest, feature = "contract", feature = "hyper", feature = "mcp", feature = "redis"))]
+mod pages {
+    macro_rules! pages {
+        ($($name:ident: $file:literal,)+) => {
+            $(#[doc = include_str!(concat!("../", $file))] struct $name;)+
+        };
+    }
 
-/// Compiles the examples of the guide to models.
-#[cfg(all(doctest, feature = "ureq"))]
-#[doc = include_str!("../docs/models.md")]
-struct Models;
-
-/// Compiles the examples of the guide to vectors.
-#[cfg(doctest)]
-#[doc = include_str!("../docs/vectors.md")]
-struct Vectors;
-
-/// Compiles the example of the guide to MCP.
-#[cfg(all(doctest, feature = "mcp"))]
-#[doc = include_str!("../docs/mcp.md")]
-struct Mcp;
+    pages! {
+        Readme: "README.md",
+        Backends: "docs/backends.md",
+        Configuration: "docs/configuration.md",
+        Filters: "docs/filters.md",
+        Http: "docs/http.md",
+        Mcp: "docs/mcp.md",
+        Memory: "docs/memory.md",
+        Models: "docs/models.md",
+        Pools: "docs/pools.md",
+        Python: "docs/python.md",
+        Redis: "docs/redis.md",
+        Tools: "docs/tools.md",
+        Vectors: "docs/vectors.md",
+    }
+}

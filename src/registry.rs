@@ -192,10 +192,14 @@ impl<T: ?Sized> BackendRegistry<T> {
             names => format!("available: {}", names.join(", ")),
         };
         let mut message = format!("{} = {name:?} is not available; {available}", self.key);
-        if let Some(hint) = self.unavailable.get(name) {
-            message.push_str(&format!("; {name:?} {hint}"));
-        } else if let Some(closest) = closest_match(name, names.iter().map(ToString::to_string)) {
-            message.push_str(&format!("; did you mean {closest:?}?"));
+        let known = names.iter().chain(self.unavailable.keys()).map(ToString::to_string);
+        if let Some(closest) = closest_match(name, known) {
+            if closest != name {
+                message.push_str(&format!("; did you mean {closest:?}?"));
+            }
+            if let Some(hint) = self.unavailable.get(closest.as_str()) {
+                message.push_str(&format!("; {closest:?} {hint}"));
+            }
         }
         Error::new(ErrorKind::UnknownBackend, "registry", message)
     }
@@ -277,6 +281,11 @@ mod tests {
         let context = BuildContext::new(Config::default());
         let error = Registry::builtin().memory.build("in_memroy", &context).expect_err("misspelt");
         assert!(error.message().ends_with("did you mean \"in_memory\"?"), "{error}");
+        let mut registry = Registry::empty();
+        registry.memory.register_unavailable("redis", "redis");
+        let error = registry.memory.build("reids", &context).expect_err("misspelt and not compiled in");
+        let expected = "did you mean \"redis\"?; \"redis\" needs the cargo feature \"redis\" of arshai";
+        assert!(error.message().ends_with(expected), "{error}");
     }
 
     #[test]

@@ -20,27 +20,47 @@ pub(super) const COMPONENT: &str = "agent.chat";
 
 /// Answers messages with a model that may use tools, and keeps the conversation in memory.
 ///
-/// A turn reads the conversation, calls the model with it, runs the tools that the model asks for through the executor
-/// and calls it again with their results, at most `max_turns` times. Every tool call is answered by exactly one tool
-/// message, failures included, so that the model can react to errors. Call ids are unique within one response: of two
-/// calls with one id only the first is run.
+/// A turn loads the conversation, calls the model with it, runs the tools that the model asks for and calls the model again
+/// with their results, at most `max_turns` times. Every tool call is answered by exactly one tool message, failures
+/// included, so that the model can react to errors. Call ids are unique within one response: of two calls with the same id,
+/// only the first is run.
+///
+/// ```no_run
+/// use arshai::agent::{Agent, AgentInput};
+/// use arshai::tasks::Function;
+/// use arshai::{Arshai, Result, Value, json};
+///
+/// async fn clock(_: Value) -> Result<Value> {
+///     Ok(json!("12:30"))
+/// }
+///
+/// # async fn example() -> Result<()> {
+/// let runtime = Arshai::from_env()?;
+/// let agent = runtime
+///     .chat_agent(runtime.openai("gpt-4o-mini")?, "Be brief.")
+///     .with_functions([Function::new("clock", clock).with_description("The time")]);
+/// let answer = agent.process(AgentInput::new("What time is it?").in_conversation("c-1")).await?;
+/// println!("{}", answer.text);
+/// # Ok(()) }
+/// ```
 ///
 /// # Memory
-/// The conversation is kept as it was: earlier turns go to the model as messages, tool calls and results included. In
-/// the memory's text they are lines of JSON under the heading `### MESSAGES:`, after notes that a
-/// [`WorkingMemoryAgent`](super::WorkingMemoryAgent) or a Python service may keep there, which precede the conversation.
-/// Attachments are kept by name or URL only.
+/// The conversation is kept as messages: earlier turns are sent to the model as they were, tool calls and results included.
+/// In the memory entry they are lines of JSON under the heading `### MESSAGES:`. Notes before that heading, which a
+/// [`WorkingMemoryAgent`](super::WorkingMemoryAgent) or a Python service may keep there, are sent before the conversation.
+/// Of attachments, only name or URL are kept.
 ///
-/// A turn is written when it begins, after each round of tools and when it ends. One that fails, is dropped, or whose
-/// process ends keeps what was said up to there, marked as unfinished; of an answer that was streaming when the turn was
-/// dropped, nothing. Two turns of one conversation at once are merged in the order in which they began. An entry that is
-/// deleted meanwhile stays deleted.
+/// A turn is saved when it begins, after each round of tools, and when it ends. If it fails, is dropped, or the process
+/// ends, what was said until then is kept and marked as unfinished, except for an answer that was still streaming.
+/// Concurrent turns of one conversation are merged in the order in which they began. An entry that is deleted meanwhile
+/// stays deleted.
 ///
-/// One deadline spans the turn: model, tools and memory spend it; a turn that fails takes at most 5 s more to be
-/// written. A memory failure does not lose the answer; it is logged and returned in [`AgentOutput::memory_error`].
+/// # Deadline and cancellation
+/// One deadline spans the turn: model, tools and memory all spend it. A turn that fails may take up to 5 s longer to be
+/// saved. A memory failure does not lose the answer: it is logged and returned in [`AgentOutput::memory_error`].
 ///
-/// Dropping the future of [`process`](Agent::process) cancels the model call and the running tools. Background tasks
-/// that were started run on. Cloning is cheap, except for the system prompt.
+/// Dropping the future of [`process`](Agent::process) cancels the model call and the running tools. Background tasks that
+/// were started continue. Cloning is cheap, except for the system prompt.
 #[derive(Clone)]
 pub struct ChatAgent {
     pub(super) llm: Arc<dyn LlmClient>,
@@ -119,24 +139,24 @@ impl ChatAgent {
         self
     }
 
-    /// Offers the model these functions (Python: `regular_functions`).
+    /// Offers the model these functions (Python: `regular_functions`): an array, a `Vec` or a [`Functions`].
     #[must_use]
-    pub fn with_functions(mut self, functions: Functions) -> Self {
-        self.functions = functions;
+    pub fn with_functions(mut self, functions: impl Into<Functions>) -> Self {
+        self.functions = functions.into();
         self
     }
 
     /// Offers the model these functions to start in the background. A regular function of the same name takes
     /// precedence.
     #[must_use]
-    pub fn with_background_tasks(mut self, tasks: Functions) -> Self {
-        self.background_tasks = tasks;
+    pub fn with_background_tasks(mut self, tasks: impl Into<Functions>) -> Self {
+        self.background_tasks = tasks.into();
         self
     }
 
-    /// Offers the model what `provider` has at the start of each turn, for example the tools of MCP servers. Functions
-    /// and background tasks of this agent take precedence over those of the same name, and earlier providers over later
-    /// ones.
+    /// Offers the model the functions that `provider` has at the start of each turn, for example the tools of MCP servers.
+    /// Functions and background tasks of this agent take precedence over those of the same name, and earlier providers
+    /// over later ones.
     #[must_use]
     pub fn with_function_provider(mut self, provider: impl FunctionProvider + 'static) -> Self {
         self.providers.push(Arc::new(provider));
@@ -165,8 +185,8 @@ impl ChatAgent {
         self
     }
 
-    /// Sets the maximum number of bytes of a conversation in memory; the oldest turns are removed first, as a whole.
-    /// The newest one is cut at its longest texts if it alone is longer. Default: 64 KiB.
+    /// Sets the maximum number of bytes of a conversation in memory. The oldest turns are removed first, each as a whole;
+    /// if the newest one alone is larger, its longest texts are cut. Default: 64 KiB.
     #[must_use]
     pub fn with_max_memory_bytes(mut self, max: usize) -> Self {
         self.memory_budget.max = max;
@@ -174,7 +194,8 @@ impl ChatAgent {
         self
     }
 
-    /// Sets the maximum number of tokens of a conversation in memory, as `count` counts them in a turn as JSON.
+    /// Sets the maximum number of tokens of a conversation in memory. `count` returns the number of tokens of a turn, which
+    /// it gets as JSON.
     #[must_use]
     pub fn with_max_memory_tokens(
         mut self,
@@ -186,9 +207,9 @@ impl ChatAgent {
         self
     }
 
-    /// Condenses turns that no longer fit into memory: `condense` gets the summary so far and the messages, and returns
-    /// the new summary, which precedes the conversation from then on. It runs within the turn and its deadline. When it
-    /// fails, the turns are lost, with a warning.
+    /// Summarises turns that no longer fit into memory: `condense` gets the summary so far and the messages, and returns
+    /// the new summary, which is sent before the conversation from then on. It runs within the turn and its deadline. If it
+    /// fails, those turns are removed, with a warning.
     #[must_use]
     pub fn with_condenser<F, Fut>(mut self, condense: F) -> Self
     where
@@ -207,17 +228,17 @@ impl ChatAgent {
         self
     }
 
-    /// Sets the maximum number of bytes of a tool's result that the model is shown. A longer one is cut at its middle with
-    /// a mark; the model is then offered the function `read_tool_result`, which reads it part by part, and
-    /// [`AgentOutput::tool_results`] has the whole. Default: 64 KiB.
+    /// Sets the maximum number of bytes of a tool's result that the model sees. The middle of a longer one is replaced by a
+    /// mark; the model can then read all of it, part by part, with the function `read_tool_result`, and
+    /// [`AgentOutput::tool_results`] has the complete result. Default: 64 KiB.
     #[must_use]
     pub fn with_max_result_bytes(mut self, max: usize) -> Self {
         self.max_result_bytes = max;
         self
     }
 
-    /// Sets which attachments of tool results the model is shown; it reads a description of the others. Default: those
-    /// that [its client takes](LlmClient::modalities).
+    /// Sets which attachments of tool results are sent to the model; the others are described in words. Default: those
+    /// that [its client accepts](LlmClient::modalities).
     #[must_use]
     pub fn with_modalities(mut self, modalities: Modalities) -> Self {
         self.modalities = Some(modalities);
@@ -231,7 +252,8 @@ impl ChatAgent {
     /// fails, running foreground calls are cancelled and listed in the error's context `tools_started`.
     ///
     /// Nothing happens until the stream is read, and reading drives it: a slow reader delays the model, but neither
-    /// running tools nor the deadline. Dropping it is dropping the future of [`process`](Agent::process).
+    /// running tools nor the deadline. Dropping the stream has the effect of dropping the future of
+    /// [`process`](Agent::process).
     pub fn stream(&self, input: AgentInput) -> AgentStream {
         let agent = self.clone();
         let span = tracing::info_span!("invoke_agent", gen_ai.operation.name = "invoke_agent");

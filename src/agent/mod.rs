@@ -1,7 +1,7 @@
 //! Agents, which answer a user's messages.
 //!
-//! [`ChatAgent`] runs the whole loop of a turn: memory, model, tools, memory. [`WorkingMemoryAgent`] lets a model
-//! rewrite a conversation's working memory. For anything else, implement [`Agent`].
+//! [`ChatAgent`] runs a whole turn: it loads memory, calls the model, runs the tools it asks for, and saves memory.
+//! [`WorkingMemoryAgent`] lets a model rewrite a conversation's working memory. For anything else, implement [`Agent`].
 
 mod chat;
 mod conversation_memory;
@@ -75,10 +75,10 @@ impl fmt::Debug for AgentInput {
     }
 }
 
-/// Answers messages (Python: `IAgent`). The developer decides the type of the answer.
+/// Answers messages (Python: `IAgent`), with an answer of any type.
 ///
-/// Dropping the future of [`process`](Self::process) cancels the work in progress; stored memory and started background
-/// tasks remain.
+/// Dropping the future of [`process`](Self::process) cancels the work in progress. What was stored in memory stays, and
+/// background tasks that were started continue.
 #[doc(alias = "IAgent")]
 #[async_trait]
 pub trait Agent: Send + Sync {

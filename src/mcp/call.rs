@@ -61,6 +61,13 @@ impl McpCall {
         self
     }
 
+    /// Adds an argument.
+    #[must_use]
+    pub fn with_argument(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.arguments.insert(name.into(), value.into());
+        self
+    }
+
     /// Sets the deadline.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Deadline) -> Self {

@@ -1,4 +1,4 @@
-//! Conversation memory: the text a service keeps for each conversation between turns.
+//! Conversation memory: the text that a service keeps for each conversation between turns.
 //!
 //! [`MemoryManager`] is the backend trait. A conversation has at most one entry of each [`MemoryType`], under the key
 //! `memory:<TYPE>:<conversation_id>`, the key that Python arshai uses.
@@ -17,6 +17,20 @@ pub use stats::{EvictionListener, MemoryStats, RemovalCause, RemovalCounts, Remo
 
 /// Stores the memory of conversations (Python: `IMemoryManager`).
 ///
+/// ```
+/// use arshai::memory::MemoryInput;
+/// use arshai::{Arshai, Config};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> arshai::Result<()> {
+/// let runtime = Arshai::builder(Config::default()).build()?;
+/// let conversation = MemoryInput::working_memory("conversation-1");
+/// runtime.memory().store(conversation.clone().with_data("The user prefers short answers.")).await?;
+/// for memory in runtime.memory().retrieve(&conversation).await? {
+///     println!("{}", memory.as_str());
+/// }
+/// # Ok(()) }
+/// ```
+///
 /// # Contract
 /// - **Key.** One entry per conversation and [`MemoryType`]; entries never affect each other's contents.
 /// - **Input.** Every operation first validates its [`MemoryInput`] and returns an error, before changing anything, for
@@ -26,7 +40,7 @@ pub use stats::{EvictionListener, MemoryStats, RemovalCause, RemovalCounts, Remo
 ///   without data it is an error. An entry larger than the backend's byte limit is rejected with
 ///   [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge); it evicts nothing, and an existing entry under that key stays.
 /// - **An acknowledged write is readable**: making room never evicts the entry being written.
-/// - **Retrieve** returns zero or one entry, always complete, never an expired one, whether or not it was cleaned up.
+/// - **Retrieve** returns zero or one entry, always complete, and never an expired one, even if it was not cleaned up yet.
 /// - **Update** replaces the text of an existing entry and keeps its metadata; for a missing entry it logs a warning and
 ///   changes nothing. It cannot restore an entry that was deleted concurrently.
 /// - **Compare and set** is atomic: of several concurrent calls with the same `expected`, one is
@@ -36,7 +50,8 @@ pub use stats::{EvictionListener, MemoryStats, RemovalCause, RemovalCounts, Remo
 /// - **Cancellation.** Dropping a future leaves the operation either complete or not started.
 /// - **Expiry.** An entry expires when its TTL has passed since `store` (or since the last change, where
 ///   [`MemoryCapabilities::update_renews_ttl`] says so).
-/// - **Eviction** to hold a limit removes expired entries, then the least recently used ones; reading and writing are uses.
+/// - **Eviction** to keep a limit removes expired entries first, then the least recently used ones; reading and writing are
+///   uses.
 /// - **Limits** hold after every operation, unless [`MemoryCapabilities::bounded`] is false.
 ///   [`Component::limits`] shows them.
 /// - **Close.** After [`Component::close`] every operation fails with [`ErrorKind::Closed`](crate::ErrorKind::Closed).
@@ -85,8 +100,8 @@ pub trait MemoryManager: Component {
     /// As for [`retrieve`](Self::retrieve).
     async fn delete(&self, input: &MemoryInput) -> Result<()>;
 
-    /// Returns once every acknowledged write is as durable, and as visible to other processes, as the backend makes it.
-    /// Where acknowledged writes already are, as in process and in Redis, it does nothing.
+    /// Returns once every acknowledged write is as durable, and as visible to other processes, as the backend makes it. Does
+    /// nothing in backends whose acknowledged writes already are, such as the in-process store and Redis.
     ///
     /// # Errors
     /// The backend's, when writes could not be made durable.

@@ -16,7 +16,7 @@ use crate::registry::{BackendRegistry, BuildContext, Registry};
 use crate::tasks::{BackgroundFailure, TaskExecutor};
 use crate::vectors::VectorStore;
 
-/// Builds an [`Arshai`]. Backends are chosen by name from the configuration, or passed by value.
+/// Builds an [`Arshai`]. Backends are selected by name in the configuration, or passed by value.
 #[must_use]
 pub struct ArshaiBuilder {
     config: Config,
@@ -41,7 +41,7 @@ impl ArshaiBuilder {
         }
     }
 
-    /// Chooses backends from this registry; start from [`Registry::builtin`] to add to the built-in ones.
+    /// Selects backends from this registry. Start from [`Registry::builtin`] to add to the built-in ones.
     pub fn registry(mut self, registry: Registry) -> Self {
         self.context = self.context.with_registry(registry);
         self
@@ -104,7 +104,7 @@ impl ArshaiBuilder {
         self
     }
 
-    /// Answers what MCP servers ask of the application: input of the user, an answer of a language model, folders.
+    /// Answers requests of MCP servers for input from the user, a response of a language model, or folders.
     pub fn mcp_handler(mut self, handler: Arc<dyn McpClientHandler>) -> Self {
         self.context.mcp_handler = Some(handler);
         self
@@ -113,9 +113,9 @@ impl ArshaiBuilder {
     /// Builds the runtime. Connects and starts nothing.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for invalid values, also those that code wrote into fields;
-    /// [`ErrorKind::UnknownBackend`](crate::ErrorKind::UnknownBackend) for a name that is not registered, listing the registered ones; errors from the
-    /// backends' factories.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for invalid values, including those that code assigned to fields;
+    /// [`ErrorKind::UnknownBackend`](crate::ErrorKind::UnknownBackend) for a name that is not registered, listing the
+    /// registered ones; errors from the backends' factories.
     pub fn build(self) -> Result<Arshai> {
         let Self { mut config, mut context, memory, tasks, http, vectors, mcp } = self;
         config.validate()?;

@@ -35,21 +35,21 @@ use crate::vectors::VectorStore;
 /// Time allowed for closing beyond the deadline of a shutdown.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A runtime core: conversation memory, task execution, HTTP and vectors under one configuration.
+/// A runtime: conversation memory, task execution, HTTP, vectors and MCP servers under one configuration.
 ///
 /// Cloning returns another handle to the same runtime. Two runtimes share nothing.
 ///
-/// Building one touches no network and no disk, and starts no thread. When the last handle is dropped, background
-/// tasks are aborted, and threads and connections end within a second; [`shutdown`] drains them first.
+/// Building a runtime touches neither network nor disk and starts no thread. When the last handle is dropped, background
+/// tasks are aborted, and threads and connections end within a second; [`shutdown`] lets them finish first.
 ///
 /// ```
 /// use arshai::{Arshai, Config, memory::MemoryInput};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> arshai::Result<()> {
 /// let runtime = Arshai::builder(Config::default()).build()?;
-/// let input = MemoryInput::working_memory("conversation-1").with_data("likes short answers");
+/// let input = MemoryInput::working_memory("conversation-1").with_data("The user prefers short answers.");
 /// runtime.memory().store(input.clone()).await?;
-/// assert_eq!(runtime.memory().retrieve(&input).await?[0].as_str(), "likes short answers");
+/// assert_eq!(runtime.memory().retrieve(&input).await?[0].as_str(), "The user prefers short answers.");
 /// # Ok(()) }
 /// ```
 ///
@@ -174,7 +174,8 @@ impl Arshai {
         self.client_factory()?.genai(model)
     }
 
-    /// The context that its backends were built from, for parts that are added to the running runtime.
+    /// The context that its backends were built from. Use it to build further components and
+    /// [register](BuildContext::register) them.
     #[must_use]
     pub fn context(&self) -> &BuildContext {
         &self.0.context
@@ -213,13 +214,13 @@ impl Arshai {
 
     /// Changes limits at run time, atomically: if one is rejected, none is changed.
     ///
-    /// A limit of several components, such as `pool.max_connections`, changes in all of them. Lowering takes effect
-    /// immediately for new work. Entries above a new limit are evicted in order before it returns; running tasks and
-    /// connections above one run to their end.
+    /// A limit of several components, such as `pool.max_connections`, changes in all of them. A lower limit takes effect
+    /// immediately for new work. Entries above it are evicted in order before this method returns; running tasks and
+    /// connections in use are not interrupted.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for a limit of zero that would stop all work, [`ErrorKind::Unsupported`] where no
-    /// component has the limit, or one is unbounded, perhaps because of a rollback flag.
+    /// [`ErrorKind::InvalidInput`] for a limit of zero that would stop all work, [`ErrorKind::Unsupported`] if no
+    /// component has the limit or one of them is unlimited, for example because of a rollback flag.
     pub fn set_limits(&self, limits: Limits) -> Result<()> {
         let components = self.0.context.components().all();
         let changes = limits.changes(&components)?;
@@ -235,9 +236,9 @@ impl Arshai {
 
     /// Stops accepting work, waits for running work until `deadline`, aborts the rest and reports.
     ///
-    /// Components close from the inside out, by [`ShutdownPhase`](crate::ShutdownPhase): tasks drain while memory, HTTP
-    /// and connections still work. It returns by the deadline plus at most a second for closing. Dropping the future
-    /// leaves the runtime closed to new tasks; what runs ends when the last handle is dropped.
+    /// Components close in the order of their [`ShutdownPhase`](crate::ShutdownPhase): running tasks can use memory, HTTP
+    /// and connections until they end. It returns by the deadline plus at most a second for closing. Dropping the future
+    /// leaves the runtime closed to new tasks; running work ends when the last handle is dropped.
     pub async fn shutdown(&self, deadline: Deadline) -> ShutdownReport {
         let mut remaining = self.0.context.components().all();
         remaining.sort_by_key(|component| component.shutdown_phase());

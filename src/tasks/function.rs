@@ -17,7 +17,7 @@ use crate::support::truncated;
 /// The future of an async function's call.
 pub type FunctionFuture = Pin<Box<dyn Future<Output = Result<FunctionOutput, FunctionError>> + Send>>;
 
-/// An error of a function; the model sees its message.
+/// An error of a function. The model sees its message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionError {
     message: String,
@@ -76,7 +76,31 @@ impl fmt::Debug for FunctionBody {
     }
 }
 
-/// A function that a model may call: a name, a description, the schema of its arguments, and its body.
+/// A function that a model may call: a name, a description, the JSON schema of its arguments, and a body.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use arshai::tasks::{Function, FunctionError};
+///
+/// #[derive(serde::Deserialize, schemars::JsonSchema)]
+/// struct Order {
+///     /// The number on the invoice.
+///     number: u32,
+/// }
+///
+/// async fn status(order: Order) -> Result<String, FunctionError> {
+///     match order.number {
+///         17 => Ok("shipped".to_owned()),
+///         number => Err(FunctionError::new(format!("there is no order {number}"))),
+///     }
+/// }
+///
+/// let function = Function::typed("order_status", status)
+///     .with_description("The status of an order")
+///     .with_timeout(Duration::from_secs(10));
+/// assert_eq!(function.parameters()["properties"]["number"]["description"], "The number on the invoice.");
+/// ```
 ///
 /// Cloning is cheap: clones share everything.
 #[derive(Clone)]

@@ -94,6 +94,18 @@ impl fmt::Debug for Functions {
     }
 }
 
+impl<const N: usize> From<[Function; N]> for Functions {
+    fn from(functions: [Function; N]) -> Self {
+        functions.into_iter().collect()
+    }
+}
+
+impl From<Vec<Function>> for Functions {
+    fn from(functions: Vec<Function>) -> Self {
+        functions.into_iter().collect()
+    }
+}
+
 impl FromIterator<Function> for Functions {
     fn from_iter<I: IntoIterator<Item = Function>>(functions: I) -> Self {
         functions.into_iter().fold(Self::new(), Self::with)

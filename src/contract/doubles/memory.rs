@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use async_trait::async_trait;
-use serde_json::Value;
 
 use crate::memory::{CasOutcome, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, WorkingMemory};
 use crate::{CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase};
@@ -138,36 +137,7 @@ impl CountingMemory {
     }
 }
 
-#[async_trait]
-impl Component for CountingMemory {
-    fn name(&self) -> Cow<'_, str> {
-        self.inner.name()
-    }
-
-    fn shutdown_phase(&self) -> ShutdownPhase {
-        self.inner.shutdown_phase()
-    }
-
-    fn limits(&self) -> Vec<LimitUsage> {
-        self.inner.limits()
-    }
-
-    fn counters(&self) -> Value {
-        self.inner.counters()
-    }
-
-    async fn health(&self, deadline: Deadline) -> Health {
-        self.inner.health(deadline).await
-    }
-
-    fn set_limit(&self, key: &str, max: u64) -> Result<()> {
-        self.inner.set_limit(key, max)
-    }
-
-    async fn close(&self, deadline: Deadline) -> CloseReport {
-        self.inner.close(deadline).await
-    }
-}
+delegate_component!(CountingMemory);
 
 #[async_trait]
 impl MemoryManager for CountingMemory {

@@ -14,8 +14,8 @@ use crate::wait::until;
 
 const START: Duration = Duration::from_secs(30);
 
-/// The npm package `@copilotkit/aimock` in a process of its own, answering from `tests/models/answers.json`; killed
-/// on drop. It knows nothing of arshai: what it sends is what other clients are tested with.
+/// The npm package `@copilotkit/aimock` in a process of its own, with scripted answers; killed on drop. It knows nothing of
+/// arshai: what it sends is what other clients are tested with.
 #[derive(Debug)]
 pub struct ModelServer {
     port: ReservedPort,
@@ -24,12 +24,17 @@ pub struct ModelServer {
 }
 
 impl ModelServer {
-    /// Starts the server and returns when it listens.
+    /// Starts the server with the answers of `tests/models/answers.json`, as [`start_with`](Self::start_with) does.
+    pub fn start() -> Self {
+        Self::start_with("tests/models/answers.json")
+    }
+
+    /// Starts the server with the answers of a file of the repository, and returns when it listens.
     ///
     /// # Panics
     ///
     /// With what it wrote, if the package is not installed or does not come up.
-    pub fn start() -> Self {
+    pub fn start_with(answers: &str) -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let program = root.join("target/node/node_modules/.bin/llmock");
         assert!(program.exists(), "{program:?} is missing; `bash tests/all.sh` installs it");
@@ -39,7 +44,7 @@ impl ModelServer {
             Command::new("node")
                 .arg(program)
                 .args(["--strict", "--port", &port.number().to_string(), "--fixtures"])
-                .arg(root.join("tests/models/answers.json"))
+                .arg(root.join(answers))
                 .stdin(Stdio::null())
                 .stdout(log.try_clone().expect("a file can be shared"))
                 .stderr(log),
