@@ -464,3 +464,41 @@ fn crc32(bytes: &[u8]) -> u32 {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
     })
 }
+
+#[tokio::test]
+async fn damage_in_one_place_never_costs_a_whole_collection() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = store(folder.path());
+    let collection = open(&first).await;
+    for batch in 0..20 {
+        let entities = (batch * 50..batch * 50 + 50).map(entity).collect();
+        collection.insert_entities(entities).await.expect("inserted");
+    }
+    close(first).await;
+    let file = only_file(folder.path());
+    let mut bytes = fs::read(&file).expect("readable");
+    bytes[..8_192].fill(0);
+    fs::write(&file, &bytes).expect("written");
+    let (kept, damage) = read_back(folder.path()).await;
+    assert!(kept.len() >= 900, "{} rows, {damage:?}", kept.len());
+    assert_eq!(damage[0].lost_entities as usize + kept.len(), 1_000);
+}
+
+#[tokio::test]
+async fn collections_hold_no_files_open() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = EmbeddedStore::new(256 << 20).with_path(folder.path(), false);
+    let open_here = || {
+        let files = fs::read_dir("/proc/self/fd").expect("a Linux machine");
+        let paths = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        paths.filter(|path| path.starts_with(folder.path())).count()
+    };
+    for number in 0..50 {
+        let config = CollectionConfig::new(format!("c{number}"), 3);
+        let collection = store.get_or_create_collection(&config).await.expect("created");
+        collection.insert_entity(Entity::new("text", vec![1.0; 3])).await.expect("inserted");
+    }
+    assert_eq!(open_here(), 1, "the lock");
+    close(store).await;
+    assert_eq!(open_here(), 0);
+}

@@ -75,8 +75,10 @@ impl EmbeddedStore {
     /// The same store, empty, with its collections in a folder, which is created if necessary. With `sync`, writes also
     /// survive a crash of the system or a power failure; without it, only that of the process.
     ///
+    /// It is free again once the store is closed, or it and its collections are dropped.
+    ///
     /// The first operation, [`connect`](VectorStore::connect) or `health` opens the folder. It fails with `Unavailable`
-    /// while another store has it open and where it cannot be read or written, with `Capacity` when its collections do not
+    /// while another store, or a collection of one, has it open and where it cannot be read or written, with `Capacity` when its collections do not
     /// fit into memory, and with `Unsupported` for files of a later version. The next operation tries again.
     #[must_use]
     pub fn with_path(self, path: impl Into<PathBuf>, sync: bool) -> Self {

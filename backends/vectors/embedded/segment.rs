@@ -16,7 +16,11 @@ pub(super) struct Segment {
     /// Of a segment that no more rows are added to.
     sparse: Option<SparseIndex>,
     row_bytes: u64,
+    sparse_entries: usize,
 }
+
+/// Entries of sparse vectors in a full segment: few enough to index them within an insert.
+const MAX_SPARSE_ENTRIES: usize = 16 * 1024;
 
 impl Segment {
     pub(super) fn with_capacity(rows: usize, dim: usize) -> Self {
@@ -41,8 +45,14 @@ impl Segment {
 
     fn push_row(&mut self, row: Arc<Row>, dense: &[f32]) {
         self.row_bytes += row.bytes;
+        self.sparse_entries += row.sparse.len();
         self.rows.push(row);
         self.dense.extend_from_slice(dense);
+    }
+
+    /// Whether no more rows should be added, of which there are at most `max_rows`.
+    pub(super) fn is_full(&self, max_rows: usize) -> bool {
+        self.rows.len() >= max_rows || self.sparse_entries >= MAX_SPARSE_ENTRIES
     }
 
     /// Gives unused memory back. One that is `full` gets its index of sparse vectors.
@@ -50,7 +60,7 @@ impl Segment {
         self.rows.shrink_to_fit();
         self.dense.shrink_to_fit();
         self.codes.shrink_to_fit();
-        if full && self.rows.iter().any(|row| !row.sparse.is_empty()) {
+        if full && self.sparse_entries > 0 {
             self.sparse = Some(SparseIndex::new(self.rows.iter().map(|row| &*row.sparse)));
         }
     }

@@ -191,11 +191,11 @@ impl SnapshotBuilder {
     }
 
     fn open_segment(&mut self) {
-        if self.open.len() == self.segment_rows {
+        if self.open.is_full(self.segment_rows) {
             self.close_segment();
         }
         if self.open.len() == 0 {
-            let last = self.segments.pop_if(|last| last.len() < self.segment_rows);
+            let last = self.segments.pop_if(|last| !last.is_full(self.segment_rows));
             let rows = last.as_ref().map_or(0, |last| last.len());
             let capacity = (rows + self.expected.max(1)).min(self.segment_rows);
             self.open = Segment::with_capacity(capacity, self.dim);
@@ -211,7 +211,7 @@ impl SnapshotBuilder {
             return;
         }
         let mut segment = std::mem::take(&mut self.open);
-        segment.close(segment.len() == self.segment_rows);
+        segment.close(segment.is_full(self.segment_rows));
         self.segments.push(Arc::new(segment));
     }
 

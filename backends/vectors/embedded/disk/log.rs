@@ -15,20 +15,26 @@ use crate::{Error, ErrorKind, Outcome, Result};
 
 /// A file with fewer deleted rows is not written anew.
 const MIN_DEAD_ROWS: u64 = 1_000;
+/// The configuration is written again when a file has twice this length, and whenever it doubles, so that damage in one
+/// place never costs the whole collection.
+const MIN_COPY_BYTES: u64 = 32 * 1024;
 
+/// The file is opened for each write, so that collections hold no file descriptors.
 #[derive(Debug)]
 pub(in super::super) struct Log {
     folder: Arc<Folder>,
     path: PathBuf,
-    file: LogFile,
+    collection: CollectionRecord,
+    written: Written,
+    /// Length at which the configuration is written once more.
+    next_copy: u64,
     /// Why writes are refused: an earlier one failed and may be in the file or not.
     failed: Option<&'static str>,
 }
 
-/// The open file, and what is in it.
+/// What is in a file.
 #[derive(Debug)]
-pub(super) struct LogFile {
-    pub(super) file: File,
+pub(super) struct Written {
     pub(super) file_id: u64,
     pub(super) len: u64,
     /// Rows in all inserts, deleted and lost ones included.
@@ -36,8 +42,14 @@ pub(super) struct LogFile {
 }
 
 impl Log {
-    pub(super) fn new(folder: Arc<Folder>, path: PathBuf, file: LogFile) -> Self {
-        Self { folder, path, file, failed: None }
+    pub(super) fn new(
+        folder: Arc<Folder>,
+        path: PathBuf,
+        collection: CollectionRecord,
+        written: Written,
+    ) -> Self {
+        let next_copy = written.len.max(MIN_COPY_BYTES) * 2;
+        Self { folder, path, collection, written, next_copy, failed: None }
     }
 
     /// A new file for an empty collection.
@@ -46,12 +58,12 @@ impl Log {
     /// `Capacity` when the disk is full, `Unavailable` when the folder cannot be written. There is no file then.
     pub(in super::super) fn create(folder: &Arc<Folder>, collection: &CollectionRecord) -> Result<Self> {
         let path = folder.next_path();
-        let file = write_snapshot(&path, collection, &Snapshot::default())?;
+        let written = write_snapshot(&path, collection, &Snapshot::default())?;
         folder.sync_entries().map_err(|error| {
             let _ = fs::remove_file(&path);
             io_error("write", &path, error)
         })?;
-        Ok(Self::new(Arc::clone(folder), path, file))
+        Ok(Self::new(Arc::clone(folder), path, collection.clone(), written))
     }
 
     /// Adds a record. It survives the end of the process, and with `vectors.sync` that of the system.
@@ -59,7 +71,7 @@ impl Log {
     /// # Errors
     /// `Capacity` when the disk is full, `Unavailable` when the file cannot be written. The record is not there then,
     /// unless the error's outcome is `Unknown`; after that all writes are refused.
-    pub(in super::super) fn append(&mut self, mut record: Record) -> Result<()> {
+    pub(in super::super) fn append(&mut self, record: Record) -> Result<()> {
         if let Some(reason) = self.failed {
             let message =
                 format!("{} refuses writes until the store is opened again: {reason}", self.path.display());
@@ -67,18 +79,32 @@ impl Log {
                 .with_retryable(false)
                 .not_sent());
         }
-        let file = &mut self.file;
-        let header = record.seal(file.file_id, file.rows)?;
-        if let Err(error) = file.file.write_all(&record.bytes) {
+        let mut file = self.open()?;
+        self.write(&mut file, record)?;
+        if self.written.len >= self.next_copy {
+            self.next_copy = self.written.len * 2;
+            // A copy more or less does not matter.
+            let _ = self.collection.encode().and_then(|copy| self.write(&mut file, copy));
+        }
+        if self.folder.sync { file.sync_data().map_err(|error| self.fail_sync(error)) } else { Ok(()) }
+    }
+
+    fn open(&self) -> Result<File> {
+        open(&mut OpenOptions::new(), &self.path).map_err(|error| io_error("open", &self.path, error))
+    }
+
+    fn write(&mut self, file: &mut File, mut record: Record) -> Result<()> {
+        let header = record.seal(self.written.file_id, self.written.rows)?;
+        if let Err(error) = file.write_all(&record.bytes) {
             // A part of it may be there.
-            if file.file.set_len(file.len).is_err() {
+            if file.set_len(self.written.len).is_err() {
                 self.failed = Some("an unfinished write could not be undone");
             }
             return Err(io_error("write to", &self.path, error));
         }
-        file.len += header.record_bytes();
-        file.rows += header.inserted();
-        if self.folder.sync { self.sync() } else { Ok(()) }
+        self.written.len += header.record_bytes();
+        self.written.rows += header.inserted();
+        Ok(())
     }
 
     /// Makes everything that was written survive the end of the system.
@@ -86,7 +112,7 @@ impl Log {
     /// # Errors
     /// `Unavailable`; what was lost is unknown, and all further writes are refused.
     pub(in super::super) fn sync(&mut self) -> Result<()> {
-        self.file.file.sync_data().map_err(|error| self.fail_sync(error))
+        self.open()?.sync_data().map_err(|error| self.fail_sync(error))
     }
 
     fn fail_sync(&mut self, error: io::Error) -> Error {
@@ -97,7 +123,7 @@ impl Log {
     /// Whether most rows of the file are deleted ones.
     pub(in super::super) fn is_wasteful(&self, snapshot: &Snapshot) -> bool {
         let live = snapshot.len() as u64;
-        self.file.rows.saturating_sub(live) > live.max(MIN_DEAD_ROWS)
+        self.written.rows.saturating_sub(live) > live.max(MIN_DEAD_ROWS)
     }
 
     /// Replaces the file by one with only the present rows; a crash leaves either the old or the new one.
@@ -109,8 +135,8 @@ impl Log {
         collection: &CollectionRecord,
         snapshot: &Snapshot,
     ) -> Result<()> {
-        self.file = write_snapshot(&self.path, collection, snapshot)?;
-        self.failed = None;
+        let written = write_snapshot(&self.path, collection, snapshot)?;
+        *self = Self::new(Arc::clone(&self.folder), self.path.clone(), collection.clone(), written);
         // Until then, a crash of the system may bring the old file back.
         self.folder.sync_entries().map_err(|error| self.fail_sync(error))
     }
@@ -127,12 +153,12 @@ impl Log {
 }
 
 /// Writes a whole file next to its place, then moves it there.
-fn write_snapshot(path: &Path, collection: &CollectionRecord, snapshot: &Snapshot) -> Result<LogFile> {
+fn write_snapshot(path: &Path, collection: &CollectionRecord, snapshot: &Snapshot) -> Result<Written> {
     let mut temporary = OsString::from(path);
     temporary.push(".tmp");
-    let written = write_records(temporary.as_ref(), path, collection, snapshot).and_then(|file| {
+    let written = write_records(temporary.as_ref(), path, collection, snapshot).and_then(|written| {
         fs::rename(&temporary, path).map_err(|error| io_error("write", path, error))?;
-        Ok(file)
+        Ok(written)
     });
     written.inspect_err(|_| drop(fs::remove_file(&temporary)))
 }
@@ -142,14 +168,14 @@ fn write_records(
     path: &Path,
     collection: &CollectionRecord,
     snapshot: &Snapshot,
-) -> Result<LogFile> {
+) -> Result<Written> {
     let failed = |error| io_error("write", path, error);
-    let file = open(OpenOptions::new().create(true).truncate(false), temporary).map_err(failed)?;
+    let mut file = open(OpenOptions::new().create(true).truncate(false), temporary).map_err(failed)?;
     file.set_len(0).map_err(failed)?;
-    let mut written = LogFile { file, file_id: fastrand::u64(1..), len: 0, rows: 0 };
+    let mut written = Written { file_id: fastrand::u64(1..), len: 0, rows: 0 };
     let mut write = |mut record: Record| -> Result<()> {
         let header = record.seal(written.file_id, written.rows)?;
-        written.file.write_all(&record.bytes).map_err(failed)?;
+        file.write_all(&record.bytes).map_err(failed)?;
         written.len += header.record_bytes();
         written.rows += header.inserted();
         Ok(())
@@ -162,7 +188,7 @@ fn write_records(
     }
     // Once more: without it nothing of the file could be read.
     write(collection.encode()?)?;
-    written.file.sync_all().map_err(failed)?;
+    file.sync_all().map_err(failed)?;
     Ok(written)
 }
 

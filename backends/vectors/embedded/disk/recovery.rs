@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::super::snapshot::{Snapshot, SnapshotBuilder};
 use super::codec::{CollectionRecord, decode_row};
 use super::folder::{Folder, io_error};
-use super::log::{Log, LogFile, open};
+use super::log::{Log, Written, open};
 use super::record::Bytes;
 use super::scan::{Reader, Scan};
 use crate::{Error, ErrorKind, Result};
@@ -90,16 +90,15 @@ pub(in super::super) fn recover(
         damaged_bytes: scan.damaged_bytes,
         torn_bytes: reader.len - scan.end,
     };
-    let file = reader.into_file();
     if damage.torn_bytes > 0 {
-        file.set_len(scan.end).map_err(failed)?;
+        reader.into_file().set_len(scan.end).map_err(failed)?;
     }
     if !damage.is_intact() {
         collection.ids.skip(LOST_IDS);
         damage.warn();
     }
-    let file = LogFile { file, file_id: scan.file_id, len: scan.end, rows: scan.rows };
-    let mut log = Log::new(Arc::clone(folder), path, file);
+    let written = Written { file_id: scan.file_id, len: scan.end, rows: scan.rows };
+    let mut log = Log::new(Arc::clone(folder), path, collection.clone(), written);
     if damage.torn_bytes > 0 {
         // Nothing else in the file says so any more.
         let noted = collection.encode().and_then(|record| log.append(record));
