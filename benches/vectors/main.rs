@@ -53,7 +53,8 @@ fn main() {
         }
     }
     if wanted("disk") {
-        disk::measure(&mut bench, if bench.is_quick() { 5_000 } else { 50_000 });
+        let rows = if bench.is_quick() { 5_000 } else { 50_000 };
+        disk::measure(&mut bench, rows);
     }
     bench.finish();
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use arshai::backends::vectors::EmbeddedStore;
-use arshai::vectors::{Filter, QueryRequest, SearchRequest, VectorStore};
+use arshai::vectors::{Filter, QueryRequest, SearchRequest};
 use arshai_benches::{Bench, Better};
 
 use crate::{MAX_BYTES, data, fill, runtime};
