@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::Registry;
 
 #[cfg(feature = "embedded")]
-pub use embedded::EmbeddedStore;
+pub use embedded::{DamagedFile, EmbeddedStore};
 #[cfg(feature = "milvus")]
 pub use milvus::{LegacyMilvusStore, MilvusStore};
 

@@ -105,6 +105,10 @@ sections! {
         backend: String = "embedded".into(), env: "ARSHAI_VECTOR_BACKEND";
         /// Maximum memory of the embedded store; by default at most a quarter of the container's limit.
         max_memory_mb: u64 = 1_024, unit: "MiB";
+        /// Folder in which the embedded store keeps its collections; without one, they are in memory only.
+        path: Option<String> = None, env: "ARSHAI_VECTOR_PATH", example: "/var/lib/my-service/vectors";
+        /// Whether a write to `vectors.path` is acknowledged only once it is on the disk, so that it survives a power failure.
+        sync: bool = true;
         /// Maximum number of threads of the embedded store for large searches and queries.
         search_threads: usize = 4;
         /// Maximum number of threads of the embedded store for large writes.

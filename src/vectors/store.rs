@@ -89,12 +89,21 @@ pub struct VectorStats {
     pub bytes: u64,
     /// Number of searches started, hybrid ones included.
     pub searches: u64,
+    /// Number of entities that a durable store could not read back when it was opened, as far as they could be counted.
+    pub lost_entities: u64,
 }
 
 impl VectorStats {
     /// Statistics of a store.
     #[must_use]
     pub fn new(collections: u64, entities: u64, bytes: u64, searches: u64) -> Self {
-        Self { collections, entities, bytes, searches }
+        Self { collections, entities, bytes, searches, lost_entities: 0 }
+    }
+
+    /// Sets the number of entities that could not be read back.
+    #[must_use]
+    pub fn with_lost_entities(mut self, lost_entities: u64) -> Self {
+        self.lost_entities = lost_entities;
+        self
     }
 }

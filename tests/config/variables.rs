@@ -23,7 +23,7 @@ enum Takes {
 }
 
 /// The variables of the documented table, the key each sets, and what it takes.
-const VARIABLES: [(&str, &str, Takes); 31] = [
+const VARIABLES: [(&str, &str, Takes); 32] = [
     ("ARSHAI_MAX_MEMORY_MB", "memory.max_memory_mb", Takes::Number(1)),
     ("ARSHAI_MAX_ENTRIES", "memory.max_entries", Takes::Number(1)),
     ("ARSHAI_MEMORY_TTL", "memory.ttl", Takes::Number(1)),
@@ -33,6 +33,7 @@ const VARIABLES: [(&str, &str, Takes); 31] = [
     ("ARSHAI_CONNECTION_TIMEOUT", "pool.connect_timeout", Takes::Number(1)),
     ("ARSHAI_MAX_BACKGROUND_TASKS", "tasks.max_background_tasks", Takes::Number(0)),
     ("ARSHAI_VECTOR_BACKEND", "vectors.backend", Takes::Text),
+    ("ARSHAI_VECTOR_PATH", "vectors.path", Takes::Text),
     ("ARSHAI_DISABLE_OPTIMIZATIONS", "rollback.disable_optimizations", Takes::Flag),
     ("ARSHAI_USE_LEGACY_MEMORY", "rollback.use_legacy_memory", Takes::Flag),
     ("ARSHAI_USE_LEGACY_CONNECTIONS", "rollback.use_legacy_connections", Takes::Flag),

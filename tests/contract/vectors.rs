@@ -21,6 +21,18 @@ async fn the_embedded_store_keeps_the_contract() {
     suite(async |setup| embedded(setup) as _).await;
 }
 
+#[tokio::test]
+async fn the_embedded_store_keeps_the_contract_on_disk() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let next = std::sync::atomic::AtomicU64::new(0);
+    suite(async |setup| {
+        let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let store = EmbeddedStore::new(setup.max_bytes);
+        Arc::new(store.with_path(folder.path().join(number.to_string()), false)) as _
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_embedded_store_keeps_the_contract_on_many_threads_and_behind_a_decorator() {
     suite(async |setup| Arc::new(CountingVectors::new(embedded(setup))) as _).await;

@@ -6,3 +6,7 @@ mod memory_growth;
 mod tasks;
 #[cfg(feature = "embedded")]
 mod vectors;
+#[cfg(feature = "embedded")]
+mod vectors_disk;
+#[cfg(all(feature = "embedded", target_os = "linux"))]
+mod vectors_worker;

@@ -1,20 +1,28 @@
 //! Vectors in this process, searched exactly.
 
+mod catalog;
+mod codes;
 mod collection;
+mod disk;
+mod row;
 mod search;
 mod segment;
 mod shared;
+mod snapshot;
+mod sparse_index;
+mod top_k;
+mod work;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use parking_lot::RwLock;
 use serde_json::Value;
 
-use self::collection::EmbeddedCollection;
+use self::catalog::Catalog;
+pub use self::disk::DamagedFile;
 use self::shared::{MAX_MEMORY_MB, SEARCH_THREADS, Shared, WRITE_THREADS};
 use crate::config::VectorConfig;
 use crate::support::opaque_debug;
@@ -22,24 +30,28 @@ use crate::vectors::{
     Collection, CollectionConfig, VectorCapabilities, VectorStats, VectorStore, validation,
 };
 use crate::{
-    BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
-    ShutdownPhase, unsupported_limit_error,
+    BuildContext, CloseReport, Component, Deadline, Health, LimitUsage, Result, ShutdownPhase,
+    unsupported_limit_error,
 };
 
-/// The in-process vector store: exact search over vectors in memory.
+/// The in-process vector store: exact search over vectors in memory, and optionally on disk.
 ///
 /// It holds at most `vectors.max_memory_mb` of entities, their overhead included; an insert beyond that fails as a
 /// whole. Rows that were deleted while a search was running are freed when it ends, and are not counted until then.
 ///
 /// Searches run on a snapshot, so reads and writes never wait for each other; the writes of one collection run one after
-/// the other. Large searches, queries and writes run on threads of the store. A search stops when its future is dropped
-/// and when the store is closed; a write that has begun completes.
+/// the other. Large searches, queries and writes run on threads of the store, a large search on several. A search stops
+/// when its future is dropped and when the store is closed; a write that has begun completes.
 ///
-/// Nothing is written to disk: closing the store frees everything in it. All consistency levels are `Strong`, index
-/// settings are ignored.
+/// **On disk.** Without a path, nothing is written: closing the store frees everything in it. With one
+/// ([`with_path`](Self::with_path), `vectors.path`), collections are in memory and in files of that folder, which the
+/// first operation reads back. A write is acknowledged once it is in the file: it survives the end of the process, and with
+/// `vectors.sync` (the default) that of the system. What is damaged in a file is left out, logged, and in
+/// [`damage`](Self::damage). Only one store can have a folder open. All file operations run on the store's threads.
+///
+/// All consistency levels are `Strong`, index settings are ignored.
 pub struct EmbeddedStore {
-    shared: Arc<Shared>,
-    collections: RwLock<BTreeMap<String, EmbeddedCollection>>,
+    catalog: Arc<Catalog>,
 }
 
 impl EmbeddedStore {
@@ -57,23 +69,38 @@ impl EmbeddedStore {
     #[must_use]
     pub fn with_threads(max_bytes: u64, search_threads: usize, write_threads: usize) -> Self {
         let shared = Shared::new(max_bytes, search_threads.max(1), write_threads.max(1));
-        Self { shared: Arc::new(shared), collections: RwLock::default() }
+        Self { catalog: Arc::new(Catalog::new(Arc::new(shared), None)) }
     }
 
-    /// A store with the limits of a runtime's configuration.
+    /// The same store, empty, with its collections in a folder, which is created if necessary. With `sync`, writes also
+    /// survive a crash of the system or a power failure; without it, only that of the process.
+    ///
+    /// It is free again once the store is closed, or it and its collections are dropped.
+    ///
+    /// The first operation, [`connect`](VectorStore::connect) or `health` opens the folder. It fails with `Unavailable`
+    /// while another store, or a collection of one, has it open and where it cannot be read or written, with `Capacity` when its collections do not
+    /// fit into memory, and with `Unsupported` for files of a later version. The next operation tries again.
+    #[must_use]
+    pub fn with_path(self, path: impl Into<PathBuf>, sync: bool) -> Self {
+        Self { catalog: Arc::new(Catalog::new(Arc::clone(&self.catalog.shared), Some((path.into(), sync)))) }
+    }
+
+    /// A store with the limits, and the folder, of a runtime's configuration.
     #[must_use]
     pub fn from_context(context: &BuildContext) -> Self {
         let vectors = &context.config.vectors;
         let max_bytes = vectors.max_memory_mb.saturating_mul(1 << 20);
-        Self::with_threads(max_bytes, vectors.search_threads, vectors.write_threads)
+        let store = Self::with_threads(max_bytes, vectors.search_threads, vectors.write_threads);
+        match &vectors.path {
+            Some(path) => store.with_path(path, vectors.sync),
+            None => store,
+        }
     }
 
-    fn find(&self, name: &str) -> Result<EmbeddedCollection> {
-        self.shared.check_open()?;
-        self.collections.read().get(name).cloned().ok_or_else(|| {
-            let message = format!("collection {name:?} does not exist");
-            Error::new(ErrorKind::NotFound, "vectors.embedded", message).not_sent()
-        })
+    /// The files that were found damaged when the folder was opened.
+    #[must_use]
+    pub fn damage(&self) -> Vec<DamagedFile> {
+        self.catalog.damage()
     }
 }
 
@@ -88,7 +115,7 @@ impl Component for EmbeddedStore {
     }
 
     fn limits(&self) -> Vec<LimitUsage> {
-        let shared = &self.shared;
+        let shared = &self.catalog.shared;
         vec![shared.budget.usage(), shared.search_threads.usage(), shared.write_threads.usage()]
     }
 
@@ -96,8 +123,9 @@ impl Component for EmbeddedStore {
         crate::support::counters(&self.stats())
     }
 
-    async fn health(&self, _: Deadline) -> Health {
-        match self.shared.check_open() {
+    async fn health(&self, deadline: Deadline) -> Health {
+        let open = Catalog::open(&self.catalog);
+        match deadline.run("vectors.embedded", "opening the folder", open).await.and_then(|opened| opened) {
             Ok(()) => Health::Healthy,
             Err(error) => Health::unhealthy(error.message()),
         }
@@ -107,36 +135,29 @@ impl Component for EmbeddedStore {
     /// running work end.
     fn set_limit(&self, key: &str, max: u64) -> Result<()> {
         let threads = usize::try_from(max).unwrap_or(usize::MAX).max(1);
+        let shared = &self.catalog.shared;
         match key {
-            MAX_MEMORY_MB => self.shared.budget.set_max(max),
-            SEARCH_THREADS => self.shared.search_threads.set_max_threads(threads),
-            WRITE_THREADS => self.shared.write_threads.set_max_threads(threads),
+            MAX_MEMORY_MB => shared.budget.set_max(max),
+            SEARCH_THREADS => shared.search_threads.set_max_threads(threads),
+            WRITE_THREADS => shared.write_threads.set_max_threads(threads),
             _ => return Err(unsupported_limit_error("vectors.embedded", key)),
         }
         Ok(())
     }
 
     async fn close(&self, deadline: Deadline) -> CloseReport {
-        let Shared { closed, search_threads, write_threads, .. } = &*self.shared;
+        let Shared { closed, search_threads, write_threads, .. } = &*self.catalog.shared;
         closed.cancel();
         search_threads.close();
         let (searches, writes) = (search_threads.used(), write_threads.used());
         let wait = async {
             search_threads.wait_idle().await;
-            let collections = self.collections.read().clone();
-            for (name, collection) in collections {
-                let _guard = collection.lock_writer().await;
-                if self.collections.write().remove(&name).is_some() {
-                    let rows = collection.remove();
-                    // Freeing many rows takes a while.
-                    let _ = write_threads.run(move || drop(rows)).await;
-                }
-            }
+            self.catalog.close().await
         };
-        let is_idle = deadline.run("vectors.embedded", "waiting for running writes", wait).await.is_ok();
+        let closed = deadline.run("vectors.embedded", "waiting for running writes", wait).await;
         write_threads.close();
-        if is_idle {
-            return CloseReport::new(writes, searches, Vec::new());
+        if let Ok(lost) = closed {
+            return CloseReport::new(writes, searches, lost);
         }
         let (still_writing, still_searching) = (write_threads.used(), search_threads.used());
         let lost = format!("{still_writing} writes and {still_searching} searches are still running");
@@ -149,48 +170,27 @@ impl Component for EmbeddedStore {
 #[async_trait]
 impl VectorStore for EmbeddedStore {
     async fn connect(&self) -> Result<()> {
-        self.shared.check_open()
+        Catalog::open(&self.catalog).await
     }
 
     async fn get_or_create_collection(&self, config: &CollectionConfig) -> Result<Arc<dyn Collection>> {
         validation::check_config(config)?;
-        let mut collections = self.collections.write();
-        // Under the lock, so that closing the store finds every collection.
-        self.shared.check_open()?;
-        if let Some(existing) = collections.get(&config.collection_name) {
-            validation::check_same_schema(existing.config(), config)?;
-            return Ok(Arc::new(existing.clone()));
-        }
-        let created = EmbeddedCollection::new(&self.shared, config.clone())?;
-        collections.insert(config.collection_name.clone(), created.clone());
-        Ok(Arc::new(created))
+        Ok(Arc::new(Catalog::get_or_create(&self.catalog, config).await?))
     }
 
     async fn get_collection(&self, name: &str) -> Result<Arc<dyn Collection>> {
-        Ok(Arc::new(self.find(name)?))
+        Catalog::open(&self.catalog).await?;
+        Ok(Arc::new(self.catalog.find(name)?))
     }
 
     async fn list_collections(&self) -> Result<Vec<String>> {
-        self.shared.check_open()?;
-        Ok(self.collections.read().keys().cloned().collect())
+        Catalog::open(&self.catalog).await?;
+        Ok(self.catalog.names())
     }
 
     async fn drop_collection(&self, name: &str) -> Result<()> {
-        let collection = self.find(name)?;
-        let guard = collection.lock_writer().await;
-        // Another caller may have dropped it in the meantime, and created another.
-        self.shared.check_open()?;
-        let rows = {
-            let mut collections = self.collections.write();
-            if !collections.get(name).is_some_and(|current| current.is_same(&collection)) {
-                return Ok(());
-            }
-            collections.remove(name);
-            collection.remove()
-        };
-        drop(guard);
-        // Freeing many rows takes a while.
-        self.shared.write_threads.run(move || drop(rows)).await
+        Catalog::open(&self.catalog).await?;
+        Catalog::drop_collection(&self.catalog, name).await
     }
 
     fn capabilities(&self) -> VectorCapabilities {
@@ -206,11 +206,12 @@ impl VectorStore for EmbeddedStore {
     }
 
     fn stats(&self) -> VectorStats {
-        let collections = self.collections.read();
-        let entities = collections.values().map(|collection| collection.len() as u64).sum();
-        let searches = self.shared.searches.load(Ordering::Relaxed);
-        VectorStats::new(collections.len() as u64, entities, self.shared.budget.used(), searches)
+        let shared = &self.catalog.shared;
+        let (collections, entities) = self.catalog.count();
+        let searches = shared.searches.load(Ordering::Relaxed);
+        let lost = self.catalog.damage().iter().map(|damage| damage.lost_entities).sum();
+        VectorStats::new(collections, entities, shared.budget.used(), searches).with_lost_entities(lost)
     }
 }
 
-opaque_debug!(EmbeddedStore(self) { budget: self.shared.budget });
+opaque_debug!(EmbeddedStore { catalog });

@@ -1,185 +1,214 @@
 //! Exact search over a snapshot.
 
-use std::cmp::{Ordering, Reverse};
-use std::collections::BinaryHeap;
+use std::ops::Range;
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::segment::{Row, RowPosition, Snapshot, check_running, normalise};
+use super::codes::QueryCodes;
+use super::row::normalise;
+use super::segment::Segment;
+use super::snapshot::{RowPosition, Snapshot, check_interval, check_running};
+use super::sparse_index::Sums;
+use super::top_k::TopK;
 use crate::Result;
 use crate::vectors::{
-    CollectionConfig, Hit, HybridSearchRequest, Metric, QueryRequest, QueryVectors, SearchRequest,
+    CollectionConfig, Filter, Hit, HybridSearchRequest, Metric, QueryRequest, QueryVectors, SearchRequest,
     SparseVector,
 };
 
 /// Hits between two checks for cancellation.
 const CHECK_EVERY: usize = 64;
 
-/// The best hits of each query vector, found in one scan.
-pub(super) fn search(
-    snapshot: &Snapshot,
-    config: &CollectionConfig,
-    request: SearchRequest,
-    stop: &CancellationToken,
-) -> Result<Vec<Vec<Hit>>> {
-    let SearchRequest { query_vectors, filter, output_fields, limit, offset, .. } = request;
-    let mut best: Vec<_> = (0..query_vectors.len()).map(|_| TopK::new(limit + offset)).collect();
-    let metric = match query_vectors {
-        QueryVectors::Dense(mut queries) => {
-            queries.iter_mut().for_each(|query| prepare(config.metric, query));
-            snapshot.scan(config.dense_dim, filter.as_ref(), stop, |position, _, dense| {
-                for (best, query) in best.iter_mut().zip(&queries) {
-                    best.push(nearness(config.metric, dense, query), position);
-                }
-                true
-            })?;
-            config.metric
-        }
-        QueryVectors::Sparse(queries) => {
-            snapshot.scan(config.dense_dim, filter.as_ref(), stop, |position, row, _| {
-                for (best, query) in best.iter_mut().zip(&queries) {
-                    push_sparse(best, row, query, position);
-                }
-                true
-            })?;
-            Metric::InnerProduct
-        }
-    };
-    let fields = output_fields.as_deref();
-    let hits = best.into_iter().map(|best| {
-        let found = best.into_scores(metric).into_iter().skip(offset);
-        collect_hits(snapshot, config, found, fields, stop)
-    });
-    hits.collect()
+/// A snapshot to search, and how.
+pub(super) struct Search<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) config: &'a CollectionConfig,
+    /// Number of parts that are scanned concurrently.
+    pub(super) partitions: usize,
+    pub(super) stop: &'a CancellationToken,
 }
 
-/// The best hits of both vectors, found in one scan and merged.
-pub(super) fn hybrid_search(
-    snapshot: &Snapshot,
-    config: &CollectionConfig,
-    mut request: HybridSearchRequest,
-    stop: &CancellationToken,
-) -> Result<Vec<Hit>> {
-    prepare(config.metric, &mut request.dense);
-    let candidates = request.offset + request.limit;
-    let (mut dense_best, mut sparse_best) = (TopK::new(candidates), TopK::new(candidates));
-    snapshot.scan(config.dense_dim, request.filter.as_ref(), stop, |position, row, dense| {
-        dense_best.push(nearness(config.metric, dense, &request.dense), position);
-        push_sparse(&mut sparse_best, row, &request.sparse, position);
-        true
-    })?;
-    let dense = dense_best.into_scores(config.metric);
-    let sparse = sparse_best.into_scores(Metric::InnerProduct);
-    let merged = request.ranker.merge(config.metric, dense, sparse, candidates).into_iter().skip(request.offset);
-    collect_hits(snapshot, config, merged, request.output_fields.as_deref(), stop)
-}
-
-/// The rows that match, in the order of their ids.
-pub(super) fn query(
-    snapshot: &Snapshot,
-    config: &CollectionConfig,
-    request: &QueryRequest,
-    limit: usize,
-    stop: &CancellationToken,
-) -> Result<Vec<Hit>> {
-    let mut skip = request.offset;
-    let mut found = Vec::new();
-    snapshot.scan(config.dense_dim, Some(&request.filter), stop, |position, _, _| {
-        match skip.checked_sub(1) {
-            Some(left) => skip = left,
-            None => found.push((position, 0.0)),
-        }
-        found.len() < limit
-    })?;
-    collect_hits(snapshot, config, found.into_iter(), request.output_fields.as_deref(), stop)
-}
-
-fn collect_hits(
-    snapshot: &Snapshot,
-    config: &CollectionConfig,
-    found: impl Iterator<Item = (RowPosition, f32)>,
-    output_fields: Option<&[String]>,
-    stop: &CancellationToken,
-) -> Result<Vec<Hit>> {
-    let hit = |(i, (position, score)): (usize, (RowPosition, f32))| {
-        if i % CHECK_EVERY == 0 {
-            check_running(stop)?;
-        }
-        let row = &snapshot.row(position).fields;
-        let id = row.get(&config.pk_field).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let fields = match output_fields {
-            None => row.clone(),
-            Some(wanted) => {
-                wanted.iter().filter_map(|name| Some((name.clone(), row.get(name)?.clone()))).collect()
+impl Search<'_> {
+    /// The best hits of each query vector, found in one scan.
+    pub(super) fn search(&self, request: SearchRequest) -> Result<Vec<Vec<Hit>>> {
+        let SearchRequest { query_vectors, filter, output_fields, limit, offset, .. } = request;
+        let (metric, best) = match query_vectors {
+            QueryVectors::Dense(queries) => {
+                (self.config.metric, self.scan(queries, &[], filter.as_ref(), limit + offset)?.dense)
             }
+            QueryVectors::Sparse(queries) => (
+                Metric::InnerProduct,
+                self.scan(Vec::new(), &queries, filter.as_ref(), limit + offset)?.sparse,
+            ),
         };
-        Ok(Hit::new(id, score, fields))
-    };
-    found.enumerate().map(hit).collect()
-}
-
-/// The greatest `k` of what is pushed.
-struct TopK {
-    k: usize,
-    heap: BinaryHeap<Reverse<Scored>>,
-}
-
-impl TopK {
-    fn new(k: usize) -> Self {
-        Self { k, heap: BinaryHeap::new() }
+        let hits = best.into_iter().map(|best| {
+            let found = best.into_scores(metric).into_iter().skip(offset);
+            self.collect_hits(found, output_fields.as_deref())
+        });
+        hits.collect()
     }
 
-    fn push(&mut self, nearness: f32, row: RowPosition) {
-        let scored = Scored { nearness, row: Reverse(row) };
-        if self.heap.len() < self.k {
-            self.heap.push(Reverse(scored));
-        } else if let Some(mut worst) = self.heap.peek_mut()
-            && scored > worst.0
-        {
-            *worst = Reverse(scored);
+    /// The best hits of both vectors, found in one scan and merged.
+    pub(super) fn hybrid_search(&self, request: HybridSearchRequest) -> Result<Vec<Hit>> {
+        let HybridSearchRequest { dense, sparse, ranker, filter, output_fields, limit, offset, .. } = request;
+        let metric = self.config.metric;
+        let candidates = offset + limit;
+        let best = self.scan(vec![dense], &[sparse], filter.as_ref(), candidates)?;
+        let scores =
+            |best: Vec<TopK>, metric| best.into_iter().flat_map(move |best| best.into_scores(metric));
+        let dense = scores(best.dense, metric).collect();
+        let sparse = scores(best.sparse, Metric::InnerProduct).collect();
+        let merged = ranker.merge(metric, dense, sparse, candidates).into_iter().skip(offset);
+        self.collect_hits(merged, output_fields.as_deref())
+    }
+
+    /// The rows that match, in the order of their ids.
+    pub(super) fn query(&self, request: &QueryRequest, limit: usize) -> Result<Vec<Hit>> {
+        let mut skip = request.offset;
+        let mut found = Vec::new();
+        self.snapshot.scan(&request.filter, self.stop, |position| {
+            match skip.checked_sub(1) {
+                Some(left) => skip = left,
+                None => found.push((position, 0.0)),
+            }
+            found.len() < limit
+        })?;
+        self.collect_hits(found.into_iter(), request.output_fields.as_deref())
+    }
+
+    /// The best `k` rows of each query vector.
+    fn scan(
+        &self,
+        dense: Vec<Vec<f32>>,
+        sparse: &[SparseVector],
+        filter: Option<&Filter>,
+        k: usize,
+    ) -> Result<Best> {
+        let dense: Vec<_> =
+            dense.into_iter().map(|query| DenseQuery::new(self.config.metric, query)).collect();
+        let scan = |segments: Range<usize>| {
+            let mut best = Best::new(dense.len(), sparse.len(), k);
+            for position in segments {
+                self.scan_segment(position, &dense, sparse, filter, &mut best)?;
+            }
+            Ok(best)
+        };
+        let parts = self.snapshot.scan_partitions(self.partitions, scan)?;
+        Ok(parts.into_iter().reduce(Best::merge).unwrap_or_else(|| Best::new(dense.len(), sparse.len(), k)))
+    }
+
+    /// Evaluates the filter only on rows that would be among the best, which finds the same ones.
+    fn scan_segment(
+        &self,
+        position: usize,
+        dense: &[DenseQuery],
+        sparse: &[SparseVector],
+        filter: Option<&Filter>,
+        best: &mut Best,
+    ) -> Result<()> {
+        let segment = self.snapshot.segment(position);
+        let products: Vec<Sums> = sparse.iter().map(|query| segment.sparse_products(query)).collect();
+        let check_every = check_interval(filter);
+        for row in 0..segment.len() {
+            if row % check_every == 0 {
+                check_running(self.stop)?;
+            }
+            let mut is_match = None;
+            let mut matches = || {
+                let matches = || filter.is_none_or(|filter| filter.matches(&segment.row(row).fields));
+                *is_match.get_or_insert_with(matches)
+            };
+            for (best, query) in best.dense.iter_mut().zip(dense) {
+                if !query.is_excluded(segment, row, best) && matches() {
+                    best.push(query.nearness(segment, row), (position, row));
+                }
+            }
+            for (best, products) in best.sparse.iter_mut().zip(&products) {
+                if let Some(sum) = products.get(row).map(clamp)
+                    && !best.excludes(sum.into())
+                    && matches()
+                {
+                    best.push(sum, (position, row));
+                }
+            }
         }
+        Ok(())
     }
 
-    /// Rows and scores, nearest first.
-    fn into_scores(self, metric: Metric) -> Vec<(RowPosition, f32)> {
-        let sign = if metric.higher_is_nearer() { 1.0 } else { -1.0 };
-        // Ascending order of the reversed is descending order. Adding zero turns -0 into 0.
-        let sorted = self.heap.into_sorted_vec().into_iter();
-        sorted.map(|Reverse(scored)| (scored.row.0, scored.nearness * sign + 0.0)).collect()
-    }
-}
-
-/// A scored row, ordered so that the best is the greatest: by nearness, then by the lower position.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Scored {
-    nearness: f32,
-    row: Reverse<RowPosition>,
-}
-
-impl Eq for Scored {}
-
-impl PartialOrd for Scored {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scored {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.nearness.total_cmp(&other.nearness).then(self.row.cmp(&other.row))
+    fn collect_hits(
+        &self,
+        found: impl Iterator<Item = (RowPosition, f32)>,
+        output_fields: Option<&[String]>,
+    ) -> Result<Vec<Hit>> {
+        let hit = |(i, (position, score)): (usize, (RowPosition, f32))| {
+            if i % CHECK_EVERY == 0 {
+                check_running(self.stop)?;
+            }
+            let row = &self.snapshot.row(position).fields;
+            let id = row.get(&self.config.pk_field).and_then(Value::as_str).unwrap_or_default().to_owned();
+            let fields = match output_fields {
+                None => row.clone(),
+                Some(wanted) => {
+                    wanted.iter().filter_map(|name| Some((name.clone(), row.get(name)?.clone()))).collect()
+                }
+            };
+            Ok(Hit::new(id, score, fields))
+        };
+        found.enumerate().map(hit).collect()
     }
 }
 
-/// Brings a query vector into the form of the stored ones.
-fn prepare(metric: Metric, query: &mut [f32]) {
-    if metric == Metric::Cosine {
-        normalise(query);
+/// The best rows of each query vector.
+struct Best {
+    dense: Vec<TopK>,
+    sparse: Vec<TopK>,
+}
+
+impl Best {
+    fn new(dense: usize, sparse: usize, k: usize) -> Self {
+        let best = |queries| (0..queries).map(|_| TopK::new(k)).collect();
+        Self { dense: best(dense), sparse: best(sparse) }
+    }
+
+    fn merge(mut self, other: Self) -> Self {
+        let mine = self.dense.iter_mut().chain(&mut self.sparse);
+        mine.zip(other.dense.into_iter().chain(other.sparse)).for_each(|(mine, other)| mine.merge(other));
+        self
+    }
+}
+
+struct DenseQuery {
+    metric: Metric,
+    vector: Vec<f32>,
+    codes: Option<QueryCodes>,
+}
+
+impl DenseQuery {
+    /// Brings a query vector into the form of the stored ones.
+    fn new(metric: Metric, mut vector: Vec<f32>) -> Self {
+        if metric == Metric::Cosine {
+            normalise(&mut vector);
+        }
+        Self { metric, codes: QueryCodes::new(metric, &vector), vector }
+    }
+
+    /// Whether the codes of a row say that it is not among the best.
+    fn is_excluded(&self, segment: &Segment, row: usize, best: &TopK) -> bool {
+        best.is_full()
+            && self
+                .codes
+                .as_ref()
+                .is_some_and(|codes| best.excludes(codes.max_nearness(segment.codes(), row)))
+    }
+
+    fn nearness(&self, segment: &Segment, row: usize) -> f32 {
+        nearness(self.metric, segment.dense(row, self.vector.len()), &self.vector)
     }
 }
 
 /// The score, negated where lower is nearer. Finite, and never -0.
-fn nearness(metric: Metric, vector: &[f32], query: &[f32]) -> f32 {
+pub(super) fn nearness(metric: Metric, vector: &[f32], query: &[f32]) -> f32 {
     let nearness = match metric {
         Metric::L2 => -sum_lanes(vector, query, |x, y| (x - y) * (x - y)),
         _ => sum_lanes(vector, query, |x, y| x * y),
@@ -209,17 +238,6 @@ fn sum_lanes(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-/// Scores a row if it has a dimension in common with the query, as an inverted index finds it.
-fn push_sparse(best: &mut TopK, row: &Row, query: &SparseVector, position: RowPosition) {
-    let mut common =
-        row.sparse.iter().filter_map(|(dimension, x)| Some((*x, *query.get(dimension)?))).peekable();
-    if common.peek().is_some() {
-        let sum = common.map(|(x, y)| f64::from(x) * f64::from(y)).sum();
-        best.push(clamp(sum), position);
-    }
-}
-
-/// In doubles, products of floats do not overflow.
 fn clamp(sum: f64) -> f32 {
     sum.clamp(f32::MIN.into(), f32::MAX.into()) as f32 + 0.0
 }

@@ -77,6 +77,9 @@ pub async fn suite(make: impl AsyncFn(Setup) -> Arc<dyn VectorStore>) {
     searches::a_filter_costs_no_hits(&*store().await).await;
     searches::pages_of_hits_join_to_the_whole(&*store().await).await;
     searches::hits_have_all_fields_but_vectors_unless_chosen(&*store().await).await;
+    searches::pages_with_a_filter_join_to_what_matches(&*store().await).await;
+    searches::each_of_several_query_vectors_has_its_own_page(&*store().await).await;
+    searches::rows_of_a_query_have_the_chosen_fields(&*store().await).await;
     searches::every_metric_scores_and_orders_as_milvus_does(&*store().await).await;
     searches::every_consistency_level_is_accepted(&*store().await).await;
     searches::invalid_requests_are_rejected(&*store().await).await;
@@ -95,6 +98,9 @@ pub async fn suite(make: impl AsyncFn(Setup) -> Arc<dyn VectorStore>) {
         sparse::reciprocal_ranks_are_fused(&*store().await).await;
         sparse::an_offset_skips_the_best_hits_of_a_hybrid_search(&*store().await).await;
         sparse::the_order_in_which_dimensions_are_given_means_nothing(&*store().await).await;
+        sparse::sparse_and_hybrid_hits_have_the_chosen_fields(&*store().await).await;
+        sparse::pages_of_sparse_hits_join_to_the_whole(&*store().await).await;
+        sparse::every_consistency_level_is_accepted(&*store().await).await;
         sparse::invalid_sparse_vectors_are_rejected(&*store().await).await;
     } else {
         sparse::without_sparse_vectors_hybrid_collections_are_unsupported(&*store().await).await;

@@ -114,6 +114,66 @@ pub(super) async fn hits_have_all_fields_but_vectors_unless_chosen(store: &dyn V
     assert!(message.contains("colour"), "the error names the field: {message}");
 }
 
+pub(super) async fn rows_of_a_query_have_the_chosen_fields(store: &dyn VectorStore) {
+    let collection = create(store, &pages().with_field("page", FieldType::Int64)).await;
+    insert(&*collection, (0..5).map(|n| entity(n).with_field("page", n)).collect()).await;
+    let one = || QueryRequest::new(filter("page == 3"));
+    let all = query(&*collection, one()).await.remove(0);
+    assert_eq!(
+        all.fields.keys().map(String::as_str).collect::<Vec<_>>(),
+        ["content", "doc_id", "metadata", "page"]
+    );
+    assert_eq!(all.fields["doc_id"], json!(all.id));
+    let chosen = query(&*collection, one().with_output_fields(["metadata", "page"])).await.remove(0);
+    assert_eq!(chosen.id, all.id, "a row has its id, whichever fields were chosen");
+    let expected = json!({"page": 3, "metadata": {"number": 3, "even": false, "source": "3.md"}});
+    assert_eq!(Value::Object(chosen.fields), expected);
+    let unknown = one().with_output_fields(["colour"]);
+    rejected(collection.query_by_expr(unknown).await, "unknown output fields are rejected");
+    let vectors = one().with_output_fields(["dense_vector"]);
+    rejected(collection.query_by_expr(vectors).await, "vectors are no output fields");
+}
+
+pub(super) async fn pages_with_a_filter_join_to_what_matches(store: &dyn VectorStore) {
+    let collection = create(store, &pages()).await;
+    let ramp = (0..60)
+        .map(|i| Entity::new(format!("{i}"), unit(0, i as f32)).with_metadata(json!({"third": i % 3 == 0})));
+    insert(&*collection, ramp.collect()).await;
+    let third = || filter("metadata['third'] == true");
+    let mut found = Vec::new();
+    for offset in [0, 6, 12, 18] {
+        let request = SearchRequest::new(unit(0, 1.0)).with_filter(third()).with_limit(6).with_offset(offset);
+        found.extend(search(&*collection, request).await);
+    }
+    let expected: Vec<_> = (0..20).rev().map(|i| (i * 3).to_string()).collect();
+    assert_eq!(texts(&found), expected, "each matching entity is on one page");
+    let mut rows = Vec::new();
+    for offset in [0, 7, 14, 21] {
+        rows.extend(query(&*collection, QueryRequest::new(third()).with_limit(7).with_offset(offset)).await);
+    }
+    let whole = query(&*collection, QueryRequest::new(third())).await;
+    assert_eq!(ids(store.capabilities(), &rows), ids(store.capabilities(), &whole));
+    assert_eq!(whole.len(), 20);
+}
+
+pub(super) async fn each_of_several_query_vectors_has_its_own_page(store: &dyn VectorStore) {
+    let collection = create(store, &pages()).await;
+    // Lengths of their own in both dimensions: every score is different.
+    let two = (0..20).map(|i| {
+        let mut vector = unit(0, i as f32);
+        vector[1] = ((i * 7) % 20) as f32;
+        Entity::new(format!("{i}"), vector)
+    });
+    insert(&*collection, two.collect()).await;
+    let queries = vec![unit(0, 1.0), unit(1, 1.0)];
+    let request = SearchRequest::new(queries.clone()).with_limit(4).with_offset(3);
+    let found = collection.search_by_vector(request).await.expect("a valid search");
+    for (query, page) in queries.into_iter().zip(found) {
+        let whole = search(&*collection, SearchRequest::new(query).with_limit(7)).await;
+        assert_eq!(texts(&page), texts(&whole)[3..], "the offset skips hits of each query vector");
+    }
+}
+
 pub(super) async fn every_metric_scores_and_orders_as_milvus_does(store: &dyn VectorStore) {
     let diagonal = |length: f32| {
         let mut vector = unit(0, length);

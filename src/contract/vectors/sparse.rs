@@ -1,12 +1,14 @@
 //! Sparse and hybrid search.
 
+use serde_json::{Map, json};
+
 use super::{
     DIM, assert_near, count, create, entity, failed, filter, insert, pages, rejected, search, sparse, texts,
     unit, vector,
 };
 use crate::ErrorKind;
 use crate::vectors::{
-    Collection, Entity, HybridSearchRequest, Ranker, SearchRequest, SparseVector, VectorStore,
+    Collection, Consistency, Entity, HybridSearchRequest, Ranker, SearchRequest, SparseVector, VectorStore,
 };
 
 async fn insert_four(collection: &dyn Collection) {
@@ -103,6 +105,55 @@ pub(super) async fn the_order_in_which_dimensions_are_given_means_nothing(store:
     }
     let hits = search(&*collection, SearchRequest::new(sparse(&[(70_000, 1.0), (0, 1.0)]))).await;
     hits.iter().for_each(|hit| assert_near(hit.score, 12.0));
+}
+
+pub(super) async fn sparse_and_hybrid_hits_have_the_chosen_fields(store: &dyn VectorStore) {
+    let collection = create(store, &pages().hybrid()).await;
+    insert_four(&*collection).await;
+    let whole = search(&*collection, SearchRequest::new(sparse(&[(7, 1.0)]))).await.remove(0);
+    assert_eq!(
+        whole.fields.keys().map(String::as_str).collect::<Vec<_>>(),
+        ["content", "doc_id", "metadata"]
+    );
+    let chosen = SearchRequest::new(sparse(&[(7, 1.0)])).with_output_fields(["content"]);
+    let hit = search(&*collection, chosen).await.remove(0);
+    assert_eq!((hit.id, hit.fields), (whole.id, Map::from_iter([("content".to_owned(), json!("sparse"))])));
+    let hybrid = || HybridSearchRequest::new(unit(0, 1.0), sparse(&[(7, 1.0)])).with_limit(1);
+    let whole = collection.hybrid_search(hybrid()).await.expect("a valid search").remove(0);
+    assert_eq!(whole.fields.len(), 3, "{whole:?}");
+    let chosen = hybrid().with_output_fields(["content"]);
+    let hit = collection.hybrid_search(chosen).await.expect("a valid search").remove(0);
+    assert_eq!((hit.id, hit.fields), (whole.id, Map::from_iter([("content".to_owned(), json!("both"))])));
+    let unknown = hybrid().with_output_fields(["colour"]);
+    rejected(collection.hybrid_search(unknown).await, "unknown output fields are rejected");
+}
+
+pub(super) async fn pages_of_sparse_hits_join_to_the_whole(store: &dyn VectorStore) {
+    let collection = create(store, &pages().hybrid()).await;
+    let ramp =
+        (1..40).map(|i| Entity::new(format!("{i}"), unit(0, 1.0)).with_sparse(sparse(&[(i % 3, i as f32)])));
+    insert(&*collection, ramp.collect()).await;
+    let request = || SearchRequest::new(sparse(&[(0, 1.0), (1, 1.0)]));
+    let mut joined = Vec::new();
+    for offset in [0, 10, 20, 30] {
+        joined.extend(search(&*collection, request().with_limit(10).with_offset(offset)).await);
+    }
+    let expected: Vec<_> = (1..40).rev().filter(|i| i % 3 != 2).map(|i| i.to_string()).collect();
+    assert_eq!(texts(&joined), expected);
+}
+
+pub(super) async fn every_consistency_level_is_accepted(store: &dyn VectorStore) {
+    let collection = create(store, &pages().hybrid()).await;
+    insert_four(&*collection).await;
+    for level in [Consistency::Strong, Consistency::Session, Consistency::Bounded, Consistency::Eventually] {
+        let request = SearchRequest::new(sparse(&[(7, 1.0)])).with_consistency(level);
+        let hits = search(&*collection, request).await;
+        let request = HybridSearchRequest::new(unit(0, 1.0), sparse(&[(7, 1.0)])).with_consistency(level);
+        let fused = collection.hybrid_search(request).await.expect("a valid search");
+        if matches!(level, Consistency::Strong | Consistency::Session) {
+            assert_eq!((hits.len(), fused.len()), (2, 3), "{level:?} sees this store's writes");
+        }
+    }
 }
 
 pub(super) async fn invalid_sparse_vectors_are_rejected(store: &dyn VectorStore) {

@@ -217,17 +217,18 @@ impl Expr {
         }
     }
 
-    /// Whether it has a `like` or a list of more than `max_list` values.
-    pub(super) fn is_expensive(&self, max_list: usize) -> bool {
+    /// Number of values; `usize::MAX` with a `like`.
+    pub(super) fn cost(&self) -> usize {
+        let sum = |parts: &[Self]| parts.iter().map(Self::cost).fold(1, usize::saturating_add);
         match self {
-            Self::Like { .. } => true,
-            Self::In { list, .. } => list.len() > max_list,
-            Self::ContainsAll { values, .. } | Self::ContainsAny { values, .. } => values.len() > max_list,
-            Self::Not(part) => part.is_expensive(max_list),
-            Self::And(parts) | Self::Or(parts) => {
-                parts.len() > max_list || parts.iter().any(|part| part.is_expensive(max_list))
-            }
-            _ => false,
+            Self::Like { .. } => usize::MAX,
+            Self::Constant(_) | Self::IsTrue(_) | Self::Exists(_) | Self::IsNull { .. } => 1,
+            Self::Contains { .. } => 1,
+            Self::ContainsAll { values, .. } | Self::ContainsAny { values, .. } => 1 + values.len(),
+            Self::In { operand, list, .. } => operand.cost() + list.len(),
+            Self::Compare { left, right, .. } => left.cost() + right.cost(),
+            Self::Not(part) => part.cost(),
+            Self::And(parts) | Self::Or(parts) => sum(parts),
         }
     }
 }
@@ -242,6 +243,14 @@ impl Operand {
                 left.collect_paths(paths);
                 right.collect_paths(paths);
             }
+        }
+    }
+
+    fn cost(&self) -> usize {
+        match self {
+            Self::Literal(_) | Self::Field(_) | Self::ArrayLength(_) => 1,
+            Self::Negate(inner) => inner.cost(),
+            Self::Arithmetic { left, right, .. } => left.cost() + right.cost(),
         }
     }
 }

@@ -112,11 +112,11 @@ impl Filter {
         paths
     }
 
-    /// Whether its cost per entity can be far above that of reading the fields: it has a `like`, whose cost grows with
-    /// the length of the strings, or a list of more than 64 values or conditions.
+    /// An estimate of its cost per entity: the number of its values, or `usize::MAX` with a `like`, whose cost is its
+    /// pattern's length times the string's. One value costs at most as much as reading the entity once.
     #[must_use]
-    pub fn is_expensive(&self) -> bool {
-        self.root.is_expensive(64)
+    pub fn cost(&self) -> usize {
+        self.root.cost()
     }
 
     /// Escapes `%`, `_` and `\` in a string, so that `like` matches them literally.
