@@ -16,7 +16,7 @@ pub mod vectors;
 use crate::Registry;
 
 /// Adds every backend that was compiled in.
-pub fn register_builtins(registry: &mut Registry) {
+pub(crate) fn register_builtins(registry: &mut Registry) {
     memory::register(registry);
     #[cfg(feature = "mcp")]
     mcp::register(registry);

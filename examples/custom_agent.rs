@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arshai::agent::{Agent, AgentInput};
+use arshai::async_trait;
 use arshai::llm::{ChatRequest, LlmClient, Message};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -16,7 +17,7 @@ struct Ticket {
 
 struct Triage(Arc<dyn LlmClient>);
 
-#[async_trait::async_trait]
+#[async_trait]
 impl Agent for Triage {
     type Output = Ticket;
 

@@ -6,33 +6,32 @@
 //!
 //! Run it twice: the second run finds what the first one stored.
 
-use std::error::Error;
 use std::time::Duration;
 
-use arshai::backends::memory::RedisMemoryManager;
-use arshai::backends::redis::RedisClient;
-use arshai::memory::{MemoryInput, MemoryManager};
-use arshai::{BuildContext, Component, Config, Deadline};
+use arshai::backends::redis::RedisExt as _;
+use arshai::memory::MemoryInput;
+use arshai::{Arshai, Config, Deadline, Result};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let context = BuildContext::new(Config::load()?);
-    let client = RedisClient::from_context(&context)?;
-    let memory = RedisMemoryManager::new(client.clone(), &context)?;
+async fn main() -> Result<()> {
+    let mut config = Config::load()?;
+    config.memory.backend = "redis".into();
+    let runtime = Arshai::builder(config).build()?;
+    let (memory, redis) = (runtime.memory(), runtime.redis()?);
 
     let conversation = MemoryInput::working_memory("redis-memory-example");
     match memory.retrieve(&conversation).await?.first() {
         Some(memory) => println!("memory: {}", memory.as_str()),
         None => println!("no memory yet"),
     }
-    let last_run = client.get_key("redis-memory-example:last-run").await?;
+    let last_run = redis.get_key("redis-memory-example:last-run").await?;
     println!("last run: {last_run:?}");
 
     memory.store(conversation.with_data("The user has been here before.")).await?;
-    client.set_key("redis-memory-example:last-run", "ok", Some(Duration::from_secs(3_600))).await?;
+    redis.set_key("redis-memory-example:last-run", "ok", Some(Duration::from_secs(3_600))).await?;
 
-    let stats = client.stats();
+    let stats = redis.stats();
     println!("{} commands over {} connections", stats.commands, stats.pool.open);
-    client.close(Deadline::after(Duration::from_secs(1))).await;
+    runtime.shutdown(Deadline::after_secs(1)).await;
     Ok(())
 }

@@ -47,8 +47,8 @@ pub trait Component: Any + fmt::Debug + Send + Sync {
     /// future cancels the check.
     async fn health(&self, deadline: Deadline) -> Health;
 
-    /// Changes the limit with this configuration key, in the unit in which [`limits`](Self::limits) reports it. Lowering takes effect immediately for new work; running work
-    /// completes and stored entries are evicted in order.
+    /// Changes the limit with this configuration key, in the unit in which [`limits`](Self::limits) reports it. A lower
+    /// limit takes effect immediately for new work; running work completes, and stored entries are evicted in order.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] when it has no such limit or cannot change it, [`ErrorKind::InvalidInput`] for a

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::component::Component;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::support::opaque_debug;
 
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 pub use bytes::Bytes;
@@ -297,11 +298,7 @@ impl Stream for HttpBody {
     }
 }
 
-impl fmt::Debug for HttpBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HttpBody")
-    }
-}
+opaque_debug!(HttpBody {});
 
 /// Counters of a transport. Its limits are in [`Component::limits`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

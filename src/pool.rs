@@ -16,6 +16,7 @@ use crate::component::Component;
 use crate::config::PoolConfig;
 use crate::deadline::Deadline;
 use crate::error::Result;
+use crate::support::opaque_debug;
 
 /// A connection that a pool can keep.
 ///
@@ -59,8 +60,8 @@ pub trait Connector: Send + Sync + fmt::Debug + 'static {
 /// - **Errors.** Every error of `acquire` is [`Outcome::NotSent`](crate::Outcome::NotSent).
 /// - **Health checks.** A connection idle for longer than `check_after` is checked before it is handed out; one that
 ///   fails is dropped and replaced within the same deadline. One that is not open when it is returned is dropped.
-/// - **Idle connections.** One idle for `idle_timeout` is dropped within another second, whether or not the pool is
-///   used. At most `max_idle` are kept, besides one for each waiting caller.
+/// - **Idle connections.** A connection that is idle for `idle_timeout` is dropped within another second, whether or not
+///   the pool is used. At most `max_idle` are kept, and one more for each waiting caller.
 /// - **Cancellation.** Dropping the `acquire` future leaves the queue, releases its permit and drops a connection being
 ///   opened, immediately.
 /// - **Dropping** the last handle of a pool drops its idle connections; those in use are dropped when they are
@@ -273,8 +274,4 @@ impl Drop for PooledConnection {
     }
 }
 
-impl fmt::Debug for PooledConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PooledConnection").field("reusable", &self.reusable).finish_non_exhaustive()
-    }
-}
+opaque_debug!(PooledConnection { reusable });

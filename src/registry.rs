@@ -12,6 +12,7 @@ use crate::http::HttpTransport;
 use crate::mcp::{McpClientHandler, McpCredentialStore, McpServerManager};
 use crate::memory::{EvictionListener, MemoryManager};
 use crate::pool::{ConnectionPool, Connector, PoolFactory, PoolSettings};
+use crate::support::opaque_debug;
 use crate::tasks::{BackgroundFailureListener, TaskExecutor};
 use crate::vectors::VectorStore;
 
@@ -103,11 +104,7 @@ impl BuildContext {
     }
 }
 
-impl fmt::Debug for BuildContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BuildContext").field("clock", &self.clock).finish_non_exhaustive()
-    }
-}
+opaque_debug!(BuildContext { clock });
 
 /// Builds a backend from a context. It must not block and must touch neither network nor disk: backends connect on first
 /// use.

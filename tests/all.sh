@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test of every feature. This is the README's one test command.
 #
-# Needs Rust and a C toolchain. What the tests stand on besides is installed where it is missing: redis-server from
+# Needs Rust and a C toolchain. What the tests stand on besides is installed where it is missing: redis-server and Chromium from
 # the system's packages; Python arshai, MCP's Python SDK, a server made with it and two Milvus servers from PyPI; a server
 # of models, MCP servers, MCP's conformance suite and the Node that it needs from npm; all pinned, into target/. A thing
 # that cannot be installed fails this script: it never skips in silence. Where all is there it only looks.
@@ -38,6 +38,17 @@ command -v redis-server >/dev/null ||
 redis=$(redis-server --version | sed -nE 's/.* v=([0-9]+)\..*/\1/p')
 [ "${redis:-0}" -ge 7 ] ||
     fail "redis-server 7 or newer is needed, this is: $(redis-server --version); see https://redis.io/downloads"
+
+# --- A browser for the page of the example web_service, and what drives it.
+if ! { command -v chromium && command -v chromedriver; } >/dev/null; then
+    system_install chromium chromium-driver || true
+fi
+{ command -v chromium && command -v chromedriver; } >/dev/null ||
+    fail 'chromium and chromedriver are missing and could not be installed; on Debian: apt-get install chromium chromium-driver'
+browser=$(chromium --version 2>/dev/null | sed -nE 's/^Chromium ([0-9]+)\..*/\1/p')
+driver=$(chromedriver --version | sed -nE 's/^ChromeDriver ([0-9]+)\..*/\1/p')
+[ "${browser:-0}" -ge 123 ] && [ "$browser" = "$driver" ] ||
+    fail "Chromium 123 or newer and its own ChromeDriver are needed, these are: $browser and $driver"
 
 # --- Python arshai, the reference for what both read and write.
 # It imports pkg_resources, which setuptools 81 no longer has.

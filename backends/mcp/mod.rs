@@ -1,7 +1,7 @@
 //! MCP server managers.
 
-pub mod legacy;
-pub mod rmcp;
+mod legacy;
+mod rmcp;
 
 use std::sync::Arc;
 

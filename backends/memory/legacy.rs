@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::memory::{
     CasOutcome, EvictionListener, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, MemoryType,
     RemovalCause, RemovedEntry, WorkingMemory,
 };
+use crate::support::opaque_debug;
 use crate::{
     BuildContext, Clock, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
     ShutdownPhase, support,
@@ -164,11 +164,7 @@ impl LegacyMemoryManager {
     }
 }
 
-impl fmt::Debug for LegacyMemoryManager {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LegacyMemoryManager").field("stats", &self.stats()).finish_non_exhaustive()
-    }
-}
+opaque_debug!(LegacyMemoryManager(self) { stats: self.stats() });
 
 #[async_trait]
 impl Component for LegacyMemoryManager {

@@ -1,15 +1,15 @@
 //! Conversation memory in process and elsewhere.
 
-pub mod in_memory;
-pub mod legacy;
+mod in_memory;
+mod legacy;
 mod notifier;
 #[cfg(feature = "redis")]
-pub mod redis;
+mod redis;
 
 use std::sync::Arc;
 
 use crate::Registry;
-pub use in_memory::InMemoryManager;
+pub use in_memory::{InMemoryManager, InMemoryManagerBuilder};
 pub use legacy::LegacyMemoryManager;
 #[cfg(feature = "redis")]
 pub use redis::RedisMemoryManager;

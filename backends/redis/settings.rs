@@ -10,6 +10,7 @@ use url::Url;
 
 use super::COMPONENT;
 use crate::config::RedisConfig;
+use crate::support::opaque_debug;
 use crate::{Config, Error, ErrorKind, Result};
 
 /// Idle time before the operating system probes the peer.
@@ -138,12 +139,8 @@ fn configure_tls(fred: &mut FredConfig, redis: &RedisConfig) -> Result<()> {
     Ok(())
 }
 
-/// Without the URL, which may hold a password.
-impl std::fmt::Debug for Settings {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Settings").field("connect_timeout", &self.connect_timeout).finish_non_exhaustive()
-    }
-}
+// Without the URL, which may hold a password.
+opaque_debug!(Settings { connect_timeout });
 
 #[cfg(test)]
 mod tests {

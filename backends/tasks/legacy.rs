@@ -17,6 +17,7 @@ use tokio_util::task::task_tracker::{TaskTracker, TaskTrackerToken};
 
 use super::{EndOnDrop, notify_failure};
 use crate::registry::BuildContext;
+use crate::support::opaque_debug;
 use crate::support::{catch_panic, counters, panic_message};
 use crate::tasks::{
     BackgroundFailureListener, CallContext, FailureKind, FunctionBody, FunctionCall, FunctionError,
@@ -248,11 +249,7 @@ impl Drop for LegacyExecutor {
     }
 }
 
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("calls", &self.calls.len()).finish_non_exhaustive()
-    }
-}
+opaque_debug!(Shared(self) { calls: self.calls.len() });
 
 #[async_trait]
 impl Component for LegacyExecutor {

@@ -1,9 +1,6 @@
-//! Reads the text files of a folder, splits them into passages and embeds them.
+//! Reads the text files of a folder and splits them into passages.
 
 use std::path::{Path, PathBuf};
-
-/// Dimensions of the embedding.
-pub(crate) const DIMENSIONS: usize = 512;
 
 /// Passages are at most about this many bytes.
 const PASSAGE_BYTES: usize = 700;
@@ -47,72 +44,46 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Splits at blank lines and headings, and joins what is short.
+/// Splits at blank lines and headings, and joins what is short. Each row of a table is a passage of its own.
 fn split(name: &str, text: &str) -> Vec<Passage> {
     let mut passages = Vec::new();
-    let mut current = String::new();
-    let mut began = 1;
-    let mut finish = |current: &mut String, began: usize| {
-        let text = current.trim().to_owned();
-        current.clear();
+    let mut add = |line: usize, text: &str| {
         if text.split_whitespace().count() >= 4 {
-            passages.push(Passage { source: format!("{name}:{began}"), text });
+            passages.push(Passage { source: format!("{name}:{line}"), text: text.trim().to_owned() });
         }
     };
-    for (number, line) in text.lines().enumerate() {
+    let (mut current, mut began) = (String::new(), 1);
+    let mut labels: Option<Vec<&str>> = None;
+    for (number, line) in (1..).zip(text.lines()) {
+        let row = line.strip_prefix('|').map(cells);
         let full = line.trim().is_empty() && current.len() >= PASSAGE_BYTES / 2;
-        if line.starts_with('#') || full || current.len() + line.len() > PASSAGE_BYTES {
-            finish(&mut current, began);
+        if line.starts_with('#') || full || row.is_some() || current.len() + line.len() > PASSAGE_BYTES {
+            add(began, &current);
+            current.clear();
         }
-        if current.is_empty() {
-            began = number + 1;
+        match (row, &labels) {
+            (None, _) => labels = None,
+            (Some(row), None) => labels = Some(row),
+            (Some(row), Some(labels)) => add(number, &labelled(labels, &row)),
         }
-        current.push_str(line);
-        current.push('\n');
+        if labels.is_none() {
+            if current.is_empty() {
+                began = number;
+            }
+            current.push_str(line);
+            current.push('\n');
+        }
     }
-    finish(&mut current, began);
+    add(began, &current);
     passages
 }
 
-/// A hashed bag of words and character trigrams, of unit length: enough to find passages that share words
-/// with a question, without a model to download.
-pub(crate) fn embed(text: &str) -> Vec<f32> {
-    let mut vector = vec![0.0_f32; DIMENSIONS];
-    let mut add = |feature: &str, weight: f32| {
-        let hash = fnv1a(feature.as_bytes());
-        let sign = if hash >> 63 == 0 { 1.0 } else { -1.0 };
-        vector[(hash % DIMENSIONS as u64) as usize] += sign * weight;
-    };
-    for word in words(text) {
-        add(&word, 2.0);
-        let letters: Vec<char> = format!(" {word} ").chars().collect();
-        for trigram in letters.windows(3) {
-            add(&trigram.iter().collect::<String>(), 0.5);
-        }
-    }
-    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-    if length > 0.0 {
-        vector.iter_mut().for_each(|x| *x /= length);
-    }
-    vector
+fn cells(row: &str) -> Vec<&str> {
+    row.trim_end().trim_end_matches('|').split(" | ").map(str::trim).collect()
 }
 
-/// The words of `text` that carry meaning, in lower case.
-pub(crate) fn words(text: &str) -> impl Iterator<Item = String> {
-    const COMMON: [&str; 42] = [
-        "the", "and", "for", "are", "is", "was", "what", "which", "how", "does", "did", "can", "with",
-        "that", "this", "from", "it", "its", "in", "of", "to", "on", "or", "an", "as", "by", "be", "do",
-        "me", "my", "you", "your", "about", "there", "when", "where", "who", "why", "will", "tell", "more",
-        "happens",
-    ];
-    text.split(|c: char| !c.is_alphanumeric())
-        .filter(|word| word.len() > 1)
-        .map(str::to_lowercase)
-        .filter(|word| !COMMON.contains(&word.as_str()))
-}
-
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+/// A row of a table as text: `variable: REDIS_URL; default: none`. Empty for the line below the header.
+fn labelled(labels: &[&str], row: &[&str]) -> String {
+    let cells = labels.iter().zip(row).filter(|(_, cell)| !cell.trim_matches(['-', ':', '|']).is_empty());
+    cells.map(|(label, cell)| format!("{label}: {cell}")).collect::<Vec<_>>().join("; ")
 }

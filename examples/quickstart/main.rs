@@ -1,16 +1,10 @@
 //! The main job, end to end: reads the text files of a folder, embeds and stores them, and answers questions about
-//! them over several turns of one conversation, citing its sources.
-//!
-//! ```text
-//! cargo run --release --example quickstart -- [FOLDER] [QUESTION…]
-//! ```
-//!
-//! Without a folder it reads this repository's own documentation. With `OPENAI_API_KEY` (and perhaps
-//! `OPENAI_BASE_URL` and `OPENAI_MODEL`) it talks to a real endpoint; without, to a small server on loopback that it
-//! starts itself. Everything else comes from `ARSHAI_*` variables.
+//! them over several turns of one conversation, citing its sources. `--help` says how to call it.
 
 mod documents;
+mod embedding;
 mod server;
+mod steps;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -31,28 +25,67 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use documents::Passage;
+use embedding::Embedder;
+use steps::Steps;
+
+const HELP: &str = "\
+Answers questions about the text files (.md, .txt, .rst) of a folder, over several turns of one conversation.
+
+Usage: cargo run --release --example quickstart -- [FOLDER] [QUESTION…]
+
+Without a folder it reads this repository's own documentation; without questions it asks some about arshai.
+
+  OPENAI_API_KEY, OPENAI_BASE_URL   a real model; without, a small server on loopback answers with sentences it finds
+  OPENAI_MODEL                      the model's name; gpt-4o-mini without
+  ARSHAI_*                          everything else: docs/configuration.md
+
+It prints the answers with their sources, every limit of the runtime, and how long each step took.";
+
+const NEXT: &str = "\
+Try next:
+  cargo run --release --example quickstart -- ~/notes 'What did I plan for May?'    # your own documents
+  OPENAI_API_KEY=… cargo run --release --example quickstart                         # a real model
+  cargo run --release --example web_service                                         # a chat page, with every limit as a bar
+  ARSHAI_MAX_ENTRIES=1 cargo run --release --example quickstart                     # another limit; docs/configuration.md";
+
 const SYSTEM_PROMPT: &str = "Answer questions about the user's documents. Search them first with the search tool and \
 log the interaction. Answer from what you found, briefly, and cite each source in square brackets.";
 
 const QUESTIONS: [&str; 3] = [
-    "What can arshai do for a service built on language models?",
+    "What does arshai limit in an LLM service?",
     "Which variable limits the memory of conversations, and what is its default?",
     "What does a rollback flag change and what does it never change?",
 ];
 
+/// Passages that a search returns.
+const FOUND: usize = 12;
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    if std::env::args().skip(1).any(|argument| ["-h", "--help"].contains(&argument.as_str())) {
+        println!("{HELP}");
+        return Ok(());
+    }
     let (folder, questions) = arguments();
+    let mut steps = Steps::start();
     let runtime = Arshai::builder(configuration()?).build()?;
+    steps.end("building the runtime");
 
-    let config = CollectionConfig::new("documents", documents::DIMENSIONS);
+    let passages = documents::read(&folder)?;
+    if passages.is_empty() {
+        return Err(format!("{} has no .md, .txt or .rst files with text", folder.display()).into());
+    }
+    steps.end("reading the documents");
+    let config = CollectionConfig::new("documents", embedding::DIMENSIONS);
     let collection = runtime.vectors()?.get_or_create_collection(&config).await?;
-    let passages = index(&*collection, &folder).await?;
-    println!("{passages} passages of {} are searchable\n", folder.display());
+    let written = index(&*collection, &passages).await?;
+    steps.end("embedding and storing them");
+    println!("{written} passages of {} are searchable\n", folder.display());
 
     let agent = assistant(&runtime, collection)?;
     let conversation = "quickstart";
-    for question in questions {
+    for (number, question) in (1..).zip(questions) {
         println!("> {question}");
         let output = agent.process(AgentInput::new(question).in_conversation(conversation)).await?;
         println!("{}", output.text);
@@ -62,15 +95,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
             "  ({} model calls, {tools} tool results, {} tokens)\n",
             output.model_calls, output.usage.total_tokens
         );
+        steps.end(format!("answering question {number}"));
     }
 
     runtime.tasks().wait_for_background_tasks(Some(Duration::from_secs(5))).await;
     let remembered = runtime.memory().retrieve(&MemoryInput::working_memory(conversation)).await?;
     let bytes = remembered.first().map_or(0, |memory| memory.as_str().len());
     println!("The conversation is remembered, tool calls and results included: {bytes} bytes.\n");
-    println!("Every bound, and how close it came:\n{}", runtime.stats());
+    println!("Every limit, and how close it came:\n{}", runtime.stats());
+    steps.end("background tasks and statistics");
     let report = runtime.shutdown(Deadline::after(Duration::from_secs(5))).await;
-    println!("Shut down {}.", if report.is_clean() { "cleanly" } else { "with work left over" });
+    steps.end("shutting down");
+    println!("Shut down {}.\n", if report.is_clean() { "cleanly" } else { "with work left over" });
+    println!("{steps}\n{NEXT}");
     Ok(())
 }
 
@@ -91,7 +128,7 @@ fn configuration() -> Result<arshai::Config, Box<dyn Error>> {
         println!("model: the endpoint of OPENAI_API_KEY");
     } else {
         let address = server::start()?;
-        println!("model: a small server on http://{address} (set OPENAI_API_KEY for a real one)");
+        println!("model: a small server on http://{address} (OPENAI_API_KEY chooses a real one)");
         variables.retain(|(name, _)| name != "OPENAI_BASE_URL");
         variables.push(("OPENAI_API_KEY".into(), "loopback".into()));
         variables.push(("OPENAI_BASE_URL".into(), format!("http://{address}/v1").into()));
@@ -99,16 +136,13 @@ fn configuration() -> Result<arshai::Config, Box<dyn Error>> {
     Ok(ConfigLoader::new().vars(variables).host_resources(HostResources::detect()).load()?)
 }
 
-/// Reads, embeds and inserts the documents; returns the number of passages.
-async fn index(collection: &dyn Collection, folder: &Path) -> Result<u64, Box<dyn Error>> {
-    let passages = documents::read(folder)?;
-    if passages.is_empty() {
-        return Err(format!("{} holds no .md, .txt or .rst files with text", folder.display()).into());
-    }
+/// Embeds and inserts the documents; returns the number of passages.
+async fn index(collection: &dyn Collection, passages: &[Passage]) -> Result<u64, Box<dyn Error>> {
     let bar = ProgressBar::new(passages.len() as u64);
     bar.set_style(ProgressStyle::with_template("indexing {bar:40} {pos}/{len} passages, {elapsed}")?);
+    let embedder = Embedder::new(passages.iter().map(|passage| passage.text.as_str()));
     let entities = passages.iter().map(|passage| {
-        Entity::new(&passage.text, documents::embed(&passage.text))
+        Entity::new(&passage.text, embedder.passage(&passage.text))
             .with_metadata(json!({"source": passage.source}))
     });
     let position = bar.clone();
@@ -139,7 +173,7 @@ fn search(collection: Arc<dyn Collection>) -> Function {
     Function::typed("search", move |Search { query }: Search| {
         let collection = Arc::clone(&collection);
         async move {
-            let request = SearchRequest::new(documents::embed(&query)).with_limit(5);
+            let request = SearchRequest::new(embedding::question(&query)).with_limit(FOUND);
             let found = collection.search_by_vector(request).await?;
             let passages = found.into_iter().flatten().map(|hit| {
                 json!({"source": hit.fields["metadata"]["source"], "text": hit.fields["content"], "score": hit.score})

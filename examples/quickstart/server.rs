@@ -9,7 +9,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use serde_json::{Value, json};
 
-use crate::documents::words;
+use crate::embedding::words;
+
+/// Sentences that are this close to the best one are part of the answer.
+const CLOSE: f64 = 0.9;
 
 /// Starts the server on a free port; it ends with the process.
 pub(crate) fn start() -> std::io::Result<SocketAddr> {
@@ -100,7 +103,8 @@ fn call(id: &str, name: &str, arguments: &Value) -> Value {
     json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments.to_string()}})
 }
 
-/// The sentences of the search results that share most words with the question, with their sources.
+/// The sentence of the search results that says most about the question, and those that say nearly as much, with their
+/// sources. A word that few of the sentences have says more than one that most have.
 fn answer(question: &str, results: &[&str]) -> String {
     let wanted: HashSet<String> = words(question).collect();
     let mut sentences = Vec::new();
@@ -109,37 +113,41 @@ fn answer(question: &str, results: &[&str]) -> String {
             let source = passage["source"].as_str().unwrap_or_default();
             for sentence in sentences_of(passage["text"].as_str().unwrap_or_default()) {
                 let found: HashSet<String> = words(&sentence).filter(|word| wanted.contains(word)).collect();
-                let score = found.len() as f64 / (8.0 + words(&sentence).count() as f64).ln();
-                sentences.push((score, sentence, source.to_owned()));
+                sentences.push((found, sentence, source.to_owned()));
             }
         }
     }
-    sentences.sort_by(|a, b| b.0.total_cmp(&a.0));
-    sentences.retain(|(score, ..)| *score > 0.0);
-    if sentences.is_empty() {
+    let count = |word: &String| sentences.iter().filter(|(found, ..)| found.contains(word)).count() as f64;
+    let score = |(found, sentence, _): &(HashSet<String>, String, String)| {
+        let said: f64 = found.iter().map(|word| (1.0 + sentences.len() as f64 / count(word)).ln()).sum();
+        said / (8.0 + words(sentence).count() as f64).ln()
+    };
+    let mut scored: Vec<_> = sentences.iter().map(|sentence| (score(sentence), sentence)).collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let best = scored.first().map_or(0.0, |(score, _)| *score);
+    if best == 0.0 {
         return "The documents say nothing about that.".to_owned();
     }
-    let chosen = sentences.iter().take(3).map(|(_, text, source)| format!("{text} [{source}]"));
-    chosen.collect::<Vec<_>>().join("\n")
+    let close = scored.iter().take_while(|(score, _)| *score >= CLOSE * best).take(3);
+    close.map(|(_, (_, text, source))| format!("{text} [{source}]")).collect::<Vec<_>>().join("\n")
 }
 
-/// Prose by sentences; each line of a table or list for itself; no headings and no code.
+/// Prose by sentences; each item of a list for itself; no headings and no code.
 fn sentences_of(text: &str) -> Vec<String> {
     let mut sentences = Vec::new();
     let mut prose = String::new();
     let mut in_code = false;
     for line in text.lines().map(str::trim).chain([""]) {
         in_code ^= line.starts_with("```");
-        let stands_alone = line.starts_with(['|', '-', '*', '#', '`']);
-        if line.is_empty() || stands_alone || in_code {
+        let item = line.strip_prefix("- ").or_else(|| line.strip_prefix("* "));
+        let skipped = line.is_empty() || line.starts_with('#') || line.starts_with("```") || in_code;
+        if skipped || item.is_some() {
             sentences.extend(prose.split_inclusive(". ").map(|sentence| sentence.trim().to_owned()));
             prose.clear();
         }
-        if !stands_alone && !in_code {
-            prose.push_str(line);
+        if !skipped {
+            prose.push_str(item.unwrap_or(line));
             prose.push(' ');
-        } else if line.starts_with(['|', '-', '*']) && !in_code {
-            sentences.push(line.trim_matches(['|', '-', ' ']).replace('|', "—"));
         }
     }
     sentences.retain(|sentence| sentence.split(' ').count() > 3);

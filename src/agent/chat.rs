@@ -1,6 +1,5 @@
 //! The chat agent: memory, model, tools, memory.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::{Agent, AgentInput};
 use crate::error::Result;
 use crate::llm::{ChatRequest, LlmClient, Message, Modalities, Usage};
 use crate::memory::MemoryManager;
+use crate::support::opaque_debug;
 use crate::tasks::{FunctionOutcome, FunctionProvider, Functions, TaskExecutor};
 
 pub(super) const COMPONENT: &str = "agent.chat";
@@ -95,17 +95,13 @@ pub struct AgentOutput {
     pub memory_error: Option<String>,
 }
 
-/// Shows lengths only: conversations are private and do not belong in logs.
-impl fmt::Debug for AgentOutput {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AgentOutput")
-            .field("text_bytes", &self.text.len())
-            .field("usage", &self.usage)
-            .field("model_calls", &self.model_calls)
-            .field("memory_error", &self.memory_error)
-            .finish_non_exhaustive()
-    }
-}
+// Shows lengths only: conversations are private and do not belong in logs.
+opaque_debug!(AgentOutput(self) {
+    text_bytes: self.text.len(),
+    usage: self.usage,
+    model_calls: self.model_calls,
+    memory_error: self.memory_error,
+});
 
 impl ChatAgent {
     /// An agent without tools or memory.
@@ -286,12 +282,8 @@ impl Agent for ChatAgent {
     }
 }
 
-impl fmt::Debug for ChatAgent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChatAgent")
-            .field("llm", &self.llm)
-            .field("functions", &self.functions.len())
-            .field("background_tasks", &self.background_tasks.len())
-            .finish_non_exhaustive()
-    }
-}
+opaque_debug!(ChatAgent(self) {
+    llm: self.llm,
+    functions: self.functions.len(),
+    background_tasks: self.background_tasks.len(),
+});

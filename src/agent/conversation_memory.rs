@@ -1,6 +1,5 @@
 //! The memory of one conversation, read and written within a turn's deadline.
 
-use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -10,6 +9,7 @@ use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::llm::Message;
 use crate::memory::{CasOutcome, MemoryInput, MemoryManager, WorkingMemory};
+use crate::support::opaque_debug;
 
 /// A conversation in a memory manager.
 #[derive(Clone, Copy)]
@@ -72,11 +72,7 @@ impl MemoryBudget {
     }
 }
 
-impl fmt::Debug for MemoryBudget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryBudget").field("max", &self.max).finish_non_exhaustive()
-    }
-}
+opaque_debug!(MemoryBudget { max });
 
 /// The turn under way as memory has it. It is written when the turn begins and after each round of tools, marked as
 /// unfinished, so that a turn that fails or is dropped, or whose process ends, leaves what was said up to there.

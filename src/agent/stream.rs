@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::AgentOutput;
 use crate::error::Result;
+use crate::support::opaque_debug;
 use crate::tasks::FunctionOutcome;
 
 /// Maximum number of unread events; the turn waits when it is reached.
@@ -121,11 +122,7 @@ impl Stream for AgentStream {
     }
 }
 
-impl fmt::Debug for AgentStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AgentStream")
-    }
-}
+opaque_debug!(AgentStream {});
 
 /// Sends the events of a turn to its stream.
 pub(super) struct EventSender(mpsc::Sender<AgentEvent>);

@@ -22,8 +22,8 @@ CONTEXT, CONVERSATION FLOW, CURRENT FOCUS, INTERACTION TONE), each under its hea
 numbers and open questions; drop small talk and what is no longer true. Say everything once, as briefly as it can be \
 understood. Answer with the memory alone.";
 
-/// Maintains the working memory of conversations (Python: `WorkingMemoryAgent`): a model reads the memory so far and
-/// the new interaction, and writes the memory anew.
+/// Maintains the working memory of conversations (Python: `WorkingMemoryAgent`): a model reads the current memory and the
+/// new interaction, and rewrites the memory.
 ///
 /// The input's message is the interaction; its metadata must hold the `conversation_id`. One deadline spans reading,
 /// the model call and writing. Dropping the future leaves the memory unchanged, or completely rewritten.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +21,7 @@ use super::sections::KEYS;
 use super::setting::{Setting, ValueError};
 use super::spec::Spec;
 use crate::error::Result;
+use crate::support::opaque_debug;
 
 const MCP_URL: &str = "https://mcp.example.com/mcp";
 
@@ -50,18 +50,14 @@ pub struct ConfigLoader {
     strict: bool,
 }
 
-/// Shows names only: values may be secrets.
-impl fmt::Debug for ConfigLoader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConfigLoader")
-            .field("file", &self.file)
-            .field("vars", &self.vars.iter().map(|(name, _)| name).collect::<Vec<_>>())
-            .field("code", &self.code.iter().map(|(path, _)| path).collect::<Vec<_>>())
-            .field("host_resources", &self.host_resources)
-            .field("strict", &self.strict)
-            .finish_non_exhaustive()
-    }
-}
+// Shows names only: values may be secrets.
+opaque_debug!(ConfigLoader(self) {
+    file: self.file,
+    vars: self.vars.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+    code: self.code.iter().map(|(path, _)| path).collect::<Vec<_>>(),
+    host_resources: self.host_resources,
+    strict: self.strict,
+});
 
 impl ConfigLoader {
     /// Only the built-in defaults.

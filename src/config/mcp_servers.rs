@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::fmt;
 use std::time::Duration;
 
 use figment::value::{Dict, Value};
@@ -15,6 +14,7 @@ use super::mcp_guards::{self, McpGuardOverrides};
 use super::mcp_tool_changes::{McpToolChanges, is_fingerprint};
 use super::setting::{Setting, ValueError};
 use super::spec::Spec;
+use crate::support::opaque_debug;
 
 pub(super) const KEYS: [&str; 20] = [
     "name",
@@ -157,12 +157,8 @@ impl McpServerConfig {
     }
 }
 
-/// Shows only the name: URL, arguments and environment may hold tokens.
-impl fmt::Debug for McpServerConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("McpServerConfig").field("name", &self.name).finish_non_exhaustive()
-    }
-}
+// Shows only the name: URL, arguments and environment may hold tokens.
+opaque_debug!(McpServerConfig { name });
 
 impl Setting for Vec<McpServerConfig> {
     /// Only files and code can hold more than one server's settings.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Config;
+use crate::support::opaque_debug;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -78,12 +79,8 @@ pub(super) struct Provenance {
     pub missing_backends: BTreeSet<(&'static str, &'static str)>,
 }
 
-/// Hidden: [`Config::explain`] shows it.
-impl fmt::Debug for Provenance {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Provenance").finish_non_exhaustive()
-    }
-}
+// Hidden: [`Config::explain`] shows it.
+opaque_debug!(Provenance {});
 
 /// A note that is part of an explained value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

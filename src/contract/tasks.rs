@@ -38,6 +38,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::support::opaque_debug;
 use crate::tasks::{
     BackgroundFailure, BackgroundFailureListener, CallContext, FailureKind, Function, FunctionCall,
     FunctionError, FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome, Functions, Progress,
@@ -63,11 +64,7 @@ pub struct Setup {
     pub listener: BackgroundFailureListener,
 }
 
-impl std::fmt::Debug for Setup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Setup").finish_non_exhaustive()
-    }
-}
+opaque_debug!(Setup {});
 
 impl Default for Setup {
     fn default() -> Self {

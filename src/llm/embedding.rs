@@ -1,13 +1,13 @@
 //! Embeddings: strings in, vectors out.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::Usage;
 use crate::deadline::Deadline;
+use crate::support::opaque_debug;
 
 /// A request for embeddings. Cloning shares the inputs.
 #[derive(Clone, Default)]
@@ -53,17 +53,13 @@ impl EmbedRequest {
     }
 }
 
-/// Shows the number of inputs; never the inputs, nor a header's value.
-impl fmt::Debug for EmbedRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbedRequest")
-            .field("inputs", &self.inputs.len())
-            .field("dimensions", &self.dimensions)
-            .field("extra_headers", &self.extra_headers.keys().collect::<Vec<_>>())
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
-    }
-}
+// Shows the number of inputs; never the inputs, nor a header's value.
+opaque_debug!(EmbedRequest(self) {
+    inputs: self.inputs.len(),
+    dimensions: self.dimensions,
+    extra_headers: self.extra_headers.keys().collect::<Vec<_>>(),
+    deadline: self.deadline,
+});
 
 /// One vector for each input, in the order of the inputs.
 #[derive(Clone, PartialEq)]
@@ -85,13 +81,9 @@ impl EmbedResponse {
     }
 }
 
-/// Shows the number of vectors and their dimensions.
-impl fmt::Debug for EmbedResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbedResponse")
-            .field("embeddings", &self.embeddings.len())
-            .field("dimensions", &self.embeddings.first().map_or(0, Vec::len))
-            .field("usage", &self.usage)
-            .finish_non_exhaustive()
-    }
-}
+// Shows the number of vectors and their dimensions.
+opaque_debug!(EmbedResponse(self) {
+    embeddings: self.embeddings.len(),
+    dimensions: self.embeddings.first().map_or(0, Vec::len),
+    usage: self.usage,
+});

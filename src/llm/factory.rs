@@ -1,7 +1,6 @@
 //! Clients of the four providers, from the configuration.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 
@@ -16,6 +15,7 @@ use crate::config::{Config, LlmConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::HttpTransport;
 use crate::registry::{BuildContext, Registry};
+use crate::support::opaque_debug;
 
 const COMPONENT: &str = "llm.factory";
 
@@ -274,8 +274,4 @@ impl HttpClientFactory {
     }
 }
 
-impl fmt::Debug for HttpClientFactory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpClientFactory").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
+opaque_debug!(HttpClientFactory { settings });

@@ -95,7 +95,7 @@ pub trait LlmClient: Send + Sync + fmt::Debug {
     /// The model's name, for logs and statistics.
     fn model(&self) -> &str;
 
-    /// What the client takes in messages besides text; by default nothing. Agents describe other attachments of tool
+    /// The attachments that the client accepts in messages; by default none. Agents describe other attachments of tool
     /// results in words.
     fn modalities(&self) -> Modalities {
         Modalities::TEXT

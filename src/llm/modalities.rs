@@ -1,8 +1,8 @@
-//! What a model reads besides text.
+//! The kinds of content, in addition to text, that a model accepts.
 
 use super::Attachment;
 
-/// Kinds of content that a model's client takes besides text.
+/// Kinds of content that a model's client accepts in addition to text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Modalities {
@@ -21,7 +21,7 @@ impl Modalities {
     /// Text, images and documents.
     pub const IMAGES_AND_FILES: Self = Self { images: true, audio: false, files: true };
 
-    /// Whether the client takes this attachment.
+    /// Whether the client accepts this attachment.
     #[must_use]
     pub fn accepts(&self, attachment: &Attachment) -> bool {
         match attachment {

@@ -1,7 +1,6 @@
 //! The client of OpenAI-compatible endpoints.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::{
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{HttpBody, HttpRequest, HttpResponse, HttpTransport};
+use crate::support::opaque_debug;
 
 /// Bytes of an error response that are read.
 const MAX_ERROR_BODY_BYTES: usize = 64 * 1024;
@@ -68,7 +68,7 @@ impl OpenAiCompatibleClient {
         self
     }
 
-    /// Sets what the model takes besides text. Default: images and files.
+    /// Sets the attachments that the model accepts. Default: images and files.
     #[must_use]
     pub fn with_modalities(mut self, modalities: Modalities) -> Self {
         self.modalities = modalities;
@@ -154,16 +154,12 @@ impl LlmClient for OpenAiCompatibleClient {
     }
 }
 
-/// Shows the model and the host; never the API key.
-impl fmt::Debug for OpenAiCompatibleClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenAiCompatibleClient")
-            .field("provider", &self.endpoint.provider)
-            .field("model", &self.model)
-            .field("host", &self.endpoint.chat_url.host().unwrap_or_default())
-            .finish_non_exhaustive()
-    }
-}
+// Shows the model and the host; never the API key.
+opaque_debug!(OpenAiCompatibleClient(self) {
+    provider: self.endpoint.provider,
+    model: self.model,
+    host: self.endpoint.chat_url.host().unwrap_or_default(),
+});
 
 /// An encoded request, ready to be sent.
 struct PreparedRequest<'a> {
@@ -211,7 +207,10 @@ impl PreparedRequest<'_> {
         })?;
         request.headers_mut().clone_from(&self.headers);
         let request = HttpRequest::new(request).with_deadline(Some(self.deadline));
-        let response = self.transport.send(request).await?;
+        let response = self.transport.send(request).await.map_err(|error| {
+            let port = self.url.port().map_or_else(String::new, |port| format!(":{port}"));
+            error.with_context("host", format!("{}{port}", self.url.host().unwrap_or_default()))
+        })?;
         if response.status.is_success() {
             return Ok(response);
         }

@@ -1,7 +1,6 @@
 //! Requests for a model's response.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -10,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{Message, Structure};
 use crate::deadline::Deadline;
+use crate::support::opaque_debug;
 use crate::tasks::{Function, Functions};
 
 /// A request to a model. Cloning shares the conversation and the tools.
@@ -87,17 +87,13 @@ impl ChatRequest {
     }
 }
 
-/// Shows only the names of the extra headers: their values may be secrets.
-impl fmt::Debug for ChatRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChatRequest")
-            .field("messages", &self.messages)
-            .field("tools", &self.tools.iter().map(|tool| &tool.name).collect::<Vec<_>>())
-            .field("extra_headers", &self.extra_headers.keys().collect::<Vec<_>>())
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
-    }
-}
+// Shows only the names of the extra headers: their values may be secrets.
+opaque_debug!(ChatRequest(self) {
+    messages: self.messages,
+    tools: self.tools.iter().map(|tool| &tool.name).collect::<Vec<_>>(),
+    extra_headers: self.extra_headers.keys().collect::<Vec<_>>(),
+    deadline: self.deadline,
+});
 
 /// A tool as the model sees it.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,7 +1,5 @@
 //! A model's complete response.
 
-use std::fmt;
-
 use bytes::Bytes;
 use http::HeaderMap;
 use serde::de::DeserializeOwned;
@@ -10,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{ChatEvent, Message, ToolCall, structure};
 use crate::error::Result;
+use crate::support::opaque_debug;
 
 /// Names under which providers send reasoning text.
 pub(super) const REASONING_FIELDS: [&str; 2] = ["reasoning_content", "reasoning"];
@@ -107,17 +106,13 @@ impl ChatResponse {
     }
 }
 
-/// Shows lengths only: conversations are private and do not belong in logs.
-impl fmt::Debug for ChatResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChatResponse")
-            .field("content_bytes", &self.content.as_ref().map_or(0, String::len))
-            .field("tool_calls", &self.tool_calls.len())
-            .field("finish_reason", &self.finish_reason)
-            .field("usage", &self.usage)
-            .finish_non_exhaustive()
-    }
-}
+// Shows lengths only: conversations are private and do not belong in logs.
+opaque_debug!(ChatResponse(self) {
+    content_bytes: self.content.as_ref().map_or(0, String::len),
+    tool_calls: self.tool_calls.len(),
+    finish_reason: self.finish_reason,
+    usage: self.usage,
+});
 
 /// Token counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,6 +19,7 @@ use super::{ChatResponse, ToolCall, Usage};
 use crate::deadline::Deadline;
 use crate::error::{Error, Result};
 use crate::http::HttpBody;
+use crate::support::opaque_debug;
 
 /// Maximum size in bytes of one event. Providers send a few hundred; all arguments of a tool call may come in one.
 const MAX_EVENT_BYTES: usize = 2 << 20;
@@ -219,11 +220,7 @@ impl Stream for ChatStream {
     }
 }
 
-impl fmt::Debug for ChatStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ChatStream")
-    }
-}
+opaque_debug!(ChatStream {});
 
 /// Reads a response from server-sent events.
 struct SseResponseReader {

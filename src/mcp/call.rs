@@ -1,7 +1,6 @@
 //! One call of a tool.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use crate::deadline::Deadline;
+use crate::support::opaque_debug;
 
 /// Receives progress of a call: what is done, the total where the server knows it, and a message.
 pub type ProgressListener = Arc<dyn Fn(f64, Option<f64>, Option<&str>) + Send + Sync>;
@@ -23,14 +23,14 @@ pub struct McpCall {
     pub tool: String,
     /// The arguments.
     pub arguments: Map<String, Value>,
-    /// When the call must have ended; besides the server's own `timeout`.
+    /// When the call must have ended, in addition to the server's own `timeout`.
     pub deadline: Option<Deadline>,
-    /// How long the server may be silent. Progress starts it anew. Default: the server's `timeout`.
+    /// How long the server may be silent; each progress notification restarts the time. Default: the server's `timeout`.
     pub idle_timeout: Option<Duration>,
     /// Metadata of this call alone (`_meta`): the tenant, the user's token, a trace id. Keys of the protocol
     /// (`progressToken`, `io.modelcontextprotocol/…`) cannot be set.
     pub meta: Map<String, Value>,
-    /// HTTP headers of this call alone, besides the server's own. Those of the protocol cannot be set.
+    /// HTTP headers of this call alone, in addition to the server's own. Those of the protocol cannot be set.
     pub headers: BTreeMap<String, SecretString>,
     /// Bearer token of this call alone, instead of the server's authorization: the user's.
     pub token: Option<SecretString>,
@@ -114,12 +114,5 @@ impl McpCall {
     }
 }
 
-/// Shows which tool is called; arguments and metadata may be private.
-impl fmt::Debug for McpCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("McpCall")
-            .field("server", &self.server)
-            .field("tool", &self.tool)
-            .finish_non_exhaustive()
-    }
-}
+// Shows which tool is called; arguments and metadata may be private.
+opaque_debug!(McpCall { server, tool });

@@ -94,13 +94,14 @@ pub trait McpServerManager: Component {
     /// [`ErrorKind::NotFound`] for an unknown name; the error of the attempt otherwise.
     async fn reconnect(&self, server: &str, deadline: Deadline) -> Result<()>;
 
-    /// Replaces the servers while calls are in flight. Servers of which nothing changes keep their connections. New and
-    /// changed ones are connected first: each is in use once it is connected or has used its attempts, at the latest at
-    /// the deadline, all at the same moment. Then calls of servers that went or changed may complete until the deadline,
-    /// and end. Each new server is a component of the runtime, and those that are gone are not any more. Replacements
-    /// wait for one another.
+    /// Replaces the servers while calls are in flight. Unchanged servers keep their connections. New and changed servers
+    /// are connected first; once each is connected or has used its attempts, at the latest at the deadline, all of them
+    /// replace the old ones at the same moment. Calls to servers that were removed or changed may then complete until the
+    /// deadline. New servers become components of the runtime, removed ones are unregistered. Concurrent replacements run
+    /// one after the other.
     ///
-    /// Dropping the future before the new servers are in use changes nothing; later it ends the old ones at once.
+    /// Dropping the future before the new servers are in use changes nothing; dropping it later ends the old ones
+    /// immediately.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for invalid servers; nothing has changed then.
@@ -179,12 +180,12 @@ fn unsupported(what: &str) -> Error {
 }
 
 /// The tools of all connected servers as functions of the task executor, under their exposed names. The list is a
-/// snapshot: ask again at each turn, so that servers that connected or changed since are seen; an agent does so with the
-/// manager as its [`FunctionProvider`].
+/// snapshot: call this for each turn, so that servers that have connected or changed are included. An agent that has the
+/// manager as its [`FunctionProvider`] does so by itself.
 ///
-/// When all definitions together are larger than the manager's [budget](McpServerManager::tool_budget), only the tools
-/// that are always offered are offered directly, and besides them the function `search_tools`. It finds tools by words,
-/// returns their definitions and offers them from the next request on. Every tool can be called, found or not.
+/// If all definitions together are larger than the manager's [budget](McpServerManager::tool_budget), only the tools that
+/// are always offered and the function `search_tools` are offered. It finds tools by words, returns their definitions and
+/// offers them from the next request on. Every tool can be called, found or not.
 #[must_use]
 pub fn functions(manager: &Arc<dyn McpServerManager>) -> Functions {
     search::offer(manager, manager.get_all_available_tools())

@@ -167,7 +167,7 @@ impl McpContent {
         }
     }
 
-    /// The content as what models take besides text; itself, if it is nothing of the kind.
+    /// The content as an attachment; itself if it is not one.
     fn into_attachment(self) -> Result<Attachment, Self> {
         let (data, mime_type, name) = match &self {
             Self::Image { data, mime_type } | Self::Audio { data, mime_type } => (data, mime_type, ""),

@@ -104,7 +104,7 @@ pub enum McpServerHealth {
     Disconnected,
     /// The last attempt to connect failed.
     Error,
-    /// It wants authorization that is missing or was rejected. It is not asked again before a
+    /// It requires authorization, which is missing or was rejected. It is not contacted again before a
     /// [reconnect](super::McpServerManager::reconnect).
     NeedsAuthorization,
 }

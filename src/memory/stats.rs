@@ -41,6 +41,11 @@ pub struct RemovalCounts {
 impl RemovalCounts {
     /// Counts one removal.
     pub fn add(&mut self, cause: RemovalCause) {
+        self.add_many(cause, 1);
+    }
+
+    /// Counts several removals.
+    pub fn add_many(&mut self, cause: RemovalCause, removed: u64) {
         let count = match cause {
             RemovalCause::MaxEntries => &mut self.over_max_entries,
             RemovalCause::MaxBytes => &mut self.over_max_bytes,
@@ -48,7 +53,7 @@ impl RemovalCounts {
             RemovalCause::Replaced => &mut self.replaced,
             RemovalCause::Deleted => &mut self.deleted,
         };
-        *count += 1;
+        *count += removed;
     }
 }
 

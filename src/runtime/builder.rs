@@ -1,6 +1,5 @@
 //! The builder of a runtime.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::{Arshai, Inner};
@@ -13,6 +12,7 @@ use crate::llm::HttpClientFactory;
 use crate::mcp::{McpClientHandler, McpCredentialStore, McpServerManager};
 use crate::memory::{MemoryManager, RemovedEntry};
 use crate::registry::{BackendRegistry, BuildContext, Registry};
+use crate::support::opaque_debug;
 use crate::tasks::{BackgroundFailure, TaskExecutor};
 use crate::vectors::VectorStore;
 
@@ -190,11 +190,7 @@ impl ArshaiBuilder {
     }
 }
 
-impl fmt::Debug for ArshaiBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ArshaiBuilder").field("context", &self.context).finish_non_exhaustive()
-    }
-}
+opaque_debug!(ArshaiBuilder { context });
 
 /// A missing default backend (its cargo feature is off) is an error only when it is used; an unknown configured name is
 /// an error now.

@@ -4,7 +4,6 @@ mod builder;
 mod limits;
 mod reports;
 
-use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +27,7 @@ use crate::llm::{HttpClientFactory, LlmClient};
 use crate::mcp::McpServerManager;
 use crate::memory::MemoryManager;
 use crate::registry::BuildContext;
+use crate::support::opaque_debug;
 use crate::support::panic_message;
 use crate::tasks::TaskExecutor;
 use crate::vectors::VectorStore;
@@ -264,8 +264,4 @@ async fn contained<T>(work: impl Future<Output = T>) -> Result<T> {
     ended.map_err(|panic| Error::new(ErrorKind::Panic, "runtime", panic_message(panic)))
 }
 
-impl fmt::Debug for Arshai {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Arshai").field("components", &self.0.context.components()).finish_non_exhaustive()
-    }
-}
+opaque_debug!(Arshai(self) { components: self.0.context.components() });

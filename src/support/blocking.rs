@@ -1,7 +1,6 @@
 //! A bounded thread pool for blocking jobs, with an idle timeout.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::LimitUsage;
+use crate::support::opaque_debug;
 use crate::support::{OwnedPermit, ResizableSemaphore, catch_panic};
 
 /// Idle threads end after this.
@@ -135,11 +135,7 @@ impl Drop for BlockingPool {
     }
 }
 
-impl fmt::Debug for BlockingPool {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlockingPool").field("permits", &self.permits).finish_non_exhaustive()
-    }
-}
+opaque_debug!(BlockingPool { permits });
 
 /// The result of a job, as a future: [`ErrorKind::Panic`] with the panic's message if it panicked,
 /// [`ErrorKind::Closed`] if the pool was closed before it started.

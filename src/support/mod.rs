@@ -10,12 +10,14 @@ mod blocking;
 mod heap_size;
 mod idle_stack;
 mod lazy_task;
+mod opaque_debug;
 mod panics;
 mod permit_queue;
 mod semaphore;
 mod truncate;
 mod usage_meter;
 
+pub use crate::__opaque_debug as opaque_debug;
 pub use backoff::Backoff;
 pub use blocking::{BlockingPool, JobHandle};
 pub use heap_size::{map_heap_bytes, string_heap_bytes, value_heap_bytes};

@@ -1,6 +1,5 @@
 //! The context of a running call.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
@@ -10,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Function, FunctionCall, TaskExecutor};
 use crate::deadline::Deadline;
 use crate::support::catch_panic;
+use crate::support::opaque_debug;
 
 /// The running call, as its function sees it: deadline, cancellation, call id, progress, and an executor for nested
 /// calls. Cloning is cheap.
@@ -152,11 +152,4 @@ impl CallContext {
     }
 }
 
-impl fmt::Debug for CallContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallContext")
-            .field("function", &self.function().name())
-            .field("call_id", &self.call_id())
-            .finish_non_exhaustive()
-    }
-}
+opaque_debug!(CallContext(self) { function: self.function().name(), call_id: self.call_id() });

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{CallContext, FailureKind, FunctionOffer, FunctionOutput};
+use crate::support::opaque_debug;
 use crate::support::truncated;
 
 /// The future of an async function's call.
@@ -368,14 +369,7 @@ impl Function {
     }
 }
 
-impl fmt::Debug for Function {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Function")
-            .field("name", &self.0.name)
-            .field("description", &self.0.description)
-            .finish_non_exhaustive()
-    }
-}
+opaque_debug!(Function(self) { name: self.0.name, description: self.0.description });
 
 /// Maximum number of bytes of serde's message, which may repeat the arguments.
 const MAX_MISMATCH_BYTES: usize = 300;

@@ -15,7 +15,6 @@ mod output;
 mod progressive;
 mod provider;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use serde_json::Value;
 use crate::component::Component;
 use crate::deadline::Deadline;
 use crate::error::Result;
+use crate::support::opaque_debug;
 
 pub use call::{FunctionCall, FunctionExecutionInput};
 pub use context::{CallContext, NestedExecution, Progress, ProgressListener};
@@ -40,23 +40,11 @@ pub use output::FunctionOutput;
 pub use progressive::{FunctionTask, StreamingExecutionState};
 pub use provider::FunctionProvider;
 
-/// Debug output identifies the call only; arguments and results are parts of conversations and do not belong in logs.
-macro_rules! debug_without_arguments {
-    ($($name:ident: $($shown:ident),+;)+) => {$(
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($name))$(.field(stringify!($shown), &self.$shown))+.finish_non_exhaustive()
-            }
-        }
-    )+};
-}
-
-debug_without_arguments! {
-    FunctionCall: name, call_id, is_background;
-    FunctionResult: index, name, call_id;
-    BackgroundInitiated: index, name, call_id;
-    FunctionFailure: index, name, call_id, kind;
-}
+// Debug output identifies the call only; arguments and results are parts of conversations and do not belong in logs.
+opaque_debug!(FunctionCall { name, call_id, is_background });
+opaque_debug!(FunctionResult { index, name, call_id });
+opaque_debug!(BackgroundInitiated { index, name, call_id });
+opaque_debug!(FunctionFailure { index, name, call_id, kind });
 
 /// Runs the functions a model asks for (Python: `FunctionOrchestrator`).
 ///

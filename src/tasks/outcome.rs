@@ -35,7 +35,7 @@ pub struct FunctionResult {
     pub call_id: Option<String>,
     /// The returned value.
     pub result: Value,
-    /// Images, audio and files that were returned besides.
+    /// Images, audio and files that were returned with it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attachments: Vec<Attachment>,
 }

@@ -1,14 +1,13 @@
 //! What a function returns.
 
-use std::fmt;
-
 use serde_json::Value;
 
 use crate::llm::Attachment;
+use crate::support::opaque_debug;
 
-/// What a function returns: a value, and images, audio and files that the model is shown besides.
+/// The output of a function: a value, and images, audio and files for the model.
 ///
-/// A model whose client does not take an attachment reads a description of it instead.
+/// An attachment that the model's client does not accept is described to the model in words.
 #[derive(Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct FunctionOutput {
@@ -38,9 +37,5 @@ impl From<Value> for FunctionOutput {
     }
 }
 
-/// Shows the attachments' sizes only: results are parts of conversations and do not belong in logs.
-impl fmt::Debug for FunctionOutput {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FunctionOutput").field("attachments", &self.attachments).finish_non_exhaustive()
-    }
-}
+// Shows the attachments' sizes only: results are parts of conversations and do not belong in logs.
+opaque_debug!(FunctionOutput { attachments });

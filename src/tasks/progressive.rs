@@ -1,13 +1,13 @@
 //! Calls that start while the model is still streaming.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::{FunctionCall, FunctionExecutionResult, FunctionOutcome, Functions, TaskExecutor};
 use crate::deadline::Deadline;
+use crate::support::opaque_debug;
 
 /// A started call; a future of its outcome.
 ///
@@ -32,11 +32,7 @@ impl Future for FunctionTask {
     }
 }
 
-impl fmt::Debug for FunctionTask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FunctionTask")
-    }
-}
+opaque_debug!(FunctionTask {});
 
 /// Waits for all of `tasks`; their index among `tasks` is that of their outcome.
 pub(super) async fn gather(tasks: Vec<FunctionTask>) -> FunctionExecutionResult {

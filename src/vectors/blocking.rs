@@ -1,6 +1,5 @@
 //! Blocking counterparts of the vector traits.
 
-use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,13 +14,14 @@ use super::{
 use crate::component::CloseReport;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
+use crate::support::opaque_debug;
 
-/// A vector store for callers outside an async runtime: each method waits for the one of the same name of
+/// A vector store for callers outside an async runtime: each method waits for the method of the same name of
 /// [`VectorStore`].
 ///
-/// Any number of threads may call at once. One thread of its own drives timers and connections, and ends with the last
-/// clone and the last [`BlockingCollection`]. Within an async runtime every method fails with `InvalidInput`, for it would
-/// block other tasks: the store's own methods are for there.
+/// Any number of threads may use it at the same time. A background thread drives timers and connections; it ends with the
+/// last clone and the last [`BlockingCollection`]. Within an async runtime every method fails with `InvalidInput`, because
+/// it would block other tasks; use the async methods there.
 ///
 /// ```
 /// use arshai::vectors::{BlockingVectorStore, CollectionConfig, Entity, SearchRequest};
@@ -203,7 +203,7 @@ impl BlockingCollection {
     }
 }
 
-/// A runtime on a thread of its own, which waits for timers and sockets on behalf of the calling threads.
+/// A runtime on a background thread, which waits for timers and sockets on behalf of the calling threads.
 struct Driver {
     handle: Handle,
     end: CancellationToken,
@@ -244,8 +244,4 @@ impl Drop for Driver {
     }
 }
 
-impl fmt::Debug for Driver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver").finish_non_exhaustive()
-    }
-}
+opaque_debug!(Driver {});

@@ -302,6 +302,56 @@ fn lowering_ten_thousand_entries_to_a_hundred_keeps_the_newest_hundred() {
     assert_eq!((9_901..10_000).filter(|n| kept(*n)).count(), 99);
 }
 
+/// With and without a listener, which is called for each entry.
+#[test]
+fn lowering_a_limit_far_leaves_the_entries_that_stay_as_they_were() {
+    let listener: EvictionListener = Arc::new(|_| ());
+    for listener in [None, Some(listener)] {
+        for (key, max) in [(MAX_ENTRIES, 40), (MAX_BYTES, 64 * 1024)] {
+            let clock = Arc::new(ManualClock::new());
+            let mut builder = InMemoryManager::builder().ttl(Duration::from_secs(10_000));
+            builder = builder.clock(Arc::clone(&clock) as _).max_entries(None);
+            if let Some(listener) = &listener {
+                builder = builder.eviction_listener(Arc::clone(listener));
+            }
+            let memory = builder.build().expect("valid");
+            let text = |n: u64| format!("{n},").repeat(n as usize % 200 + 1);
+            for n in 0..5_000 {
+                let metadata = json!({ "n": n }).as_object().cloned().expect("an object");
+                memory.store(input(n, &text(n)).with_metadata(metadata)).expect("it stores");
+                clock.advance(Duration::from_secs(1));
+            }
+            // The last ones to be read are not the last ones that were stored.
+            assert!((100..200).rev().all(|n| memory.get(WORKING, &n.to_string()).is_some()));
+            memory.set_limit(key, max).expect("valid");
+            let stats = memory.stats();
+            let stay: Vec<_> = (0..5_000).filter(|n| memory.get(WORKING, &n.to_string()).is_some()).collect();
+            assert_eq!(
+                stay,
+                (100..100 + stay.len() as u64).collect::<Vec<_>>(),
+                "the last ones that were used"
+            );
+            let removals = stats.removals.over_max_entries + stats.removals.over_max_bytes;
+            assert_eq!((stats.entries, removals), (stay.len() as u64, 5_000 - stats.entries));
+            assert!(if key == MAX_ENTRIES {
+                stats.entries == max
+            } else {
+                stats.bytes <= max && stay.len() > 20
+            });
+            for n in &stay {
+                assert_eq!(memory.get(WORKING, &n.to_string()), Some(WorkingMemory::new(text(*n))));
+                assert_eq!(memory.metadata(WORKING, &n.to_string()).expect("stays")["n"], json!(n));
+            }
+            // Each still expires in its own time.
+            clock.advance(Duration::from_secs(10_000 - 5_000 + 110));
+            assert!(
+                (100..stay.len() as u64 + 100)
+                    .all(|n| memory.get(WORKING, &n.to_string()).is_some() == (n > 110))
+            );
+        }
+    }
+}
+
 #[test]
 fn a_large_store_evicts_in_the_order_of_use_across_shards() {
     let evicted: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -330,7 +380,7 @@ async fn a_closed_store_returns_neither_texts_nor_metadata() {
 }
 
 #[test]
-#[ignore = "a million entries: for release builds"]
+#[ignore = "a limit of time: for release builds"]
 fn a_million_entries_are_evicted_within_100_ms() {
     let memory = InMemoryManager::builder().max_entries(None).max_memory_mb(None).build().expect("valid");
     for n in 0..1_000_000 {

@@ -18,6 +18,22 @@ fn the_quickstart_gives_the_same_answers_with_milvus_as_without() {
     }
 }
 
+#[test]
+fn the_quickstart_answers_its_questions_from_the_documents() {
+    let printed = quickstart(&[]);
+    for (question, answer) in [
+        ("What does arshai limit in an LLM service?", "a hard limit on every resource"),
+        (
+            "Which variable limits the memory of conversations, and what is its default?",
+            "`ARSHAI_MAX_MEMORY_MB`",
+        ),
+        ("What does a rollback flag change and what does it never change?", "never where it is stored"),
+    ] {
+        let first = printed.split(question).nth(1).and_then(|rest| rest.trim_start().lines().next());
+        assert!(first.is_some_and(|first| first.contains(answer)), "{question}: {first:?}");
+    }
+}
+
 /// What it prints of documents, questions and answers: neither the model server's address nor how busy it was. Scores
 /// may differ by a rounding, and with their digits the number of tokens and the size of what is remembered.
 fn quickstart(variables: &[(&str, &str)]) -> String {

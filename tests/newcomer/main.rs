@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Trial};
 
-use programs::PROGRAMS;
+use programs::{PROGRAMS, Promise};
 use workspace::Workspace;
 
 fn main() -> ExitCode {
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 }
 
 fn trials(workspace: Option<Arc<Workspace>>) -> Vec<Trial> {
-    let trial = |(name, run): &(&str, fn(&Workspace))| {
+    let trial = |(name, run): &Promise| {
         let (workspace, run) = (workspace.clone(), *run);
         Trial::test(*name, move || {
             run(workspace.as_deref().expect("it is built before anything runs"));

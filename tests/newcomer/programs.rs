@@ -6,10 +6,13 @@ use arshai_test_support::{ModelServer, RedisServer};
 
 use crate::workspace::Workspace;
 
-/// Each program, by what its page promises.
-pub(crate) const PROGRAMS: [(&str, fn(&Workspace)); 14] = [
+/// What a page promises, and the check of its program.
+pub(crate) type Promise = (&'static str, fn(&Workspace));
+
+pub(crate) const PROGRAMS: [Promise; 15] = [
     ("readme_streams_an_answer_after_a_tool_call", readme),
     ("readme_without_a_key_says_which_variable_to_set", without_a_key),
+    ("readme_without_a_server_says_which_one_and_why", without_a_server),
     ("backends_stores_in_the_custom_backend", backends),
     ("configuration_explains_values_mistakes_and_rollback", configuration),
     ("filters_select_entities", filters),
@@ -35,6 +38,15 @@ fn without_a_key(workspace: &Workspace) {
     let error = String::from_utf8_lossy(&failed.stderr).into_owned();
     assert_eq!(failed.status.code(), Some(1));
     assert_eq!(error, "Error: llm.openai: missing API key: set OPENAI_API_KEY or llm.openai.api_key\n");
+}
+
+fn without_a_server(workspace: &Workspace) {
+    let mut program = workspace.program("readme");
+    program.env("OPENAI_API_KEY", "sk-test").env("OPENAI_BASE_URL", "http://127.0.0.1:1/v1");
+    let error = String::from_utf8_lossy(&program.output().expect("it starts").stderr).into_owned();
+    let (first, cause) = error.split_once('\n').expect("two lines");
+    assert_eq!(first, "Error: http: connection failed (host: 127.0.0.1:1, attempts: 4)");
+    assert!(cause.starts_with("  caused by: Connection refused"), "{error}");
 }
 
 fn backends(workspace: &Workspace) {

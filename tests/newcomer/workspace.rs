@@ -25,10 +25,10 @@ impl Workspace {
         fs::create_dir_all(&workspace).expect("writable");
         let members = "[workspace]\nresolver = \"3\"\nmembers = [\"*\"]\n";
         fs::write(workspace.join("Cargo.toml"), members).expect("writable");
-        fs::copy(root().join("Cargo.lock"), workspace.join("Cargo.lock")).expect("writable");
         for page in pages {
             add(page, &workspace, &package, &versions);
         }
+        lock(&workspace);
         // One build for each set of features: a page must not borrow those of another.
         let mut sets: BTreeMap<&[String], Vec<&str>> = BTreeMap::new();
         for page in pages {
@@ -92,6 +92,7 @@ fn add(page: &Page, workspace: &Path, package: &Path, versions: &Versions) {
     let manifest = format!("[package]\nname = \"{}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n", page.name);
     fs::write(folder.join("Cargo.toml"), manifest).expect("writable");
     for (name, features) in &page.crates {
+        lock(workspace);
         let mut add = cargo(&folder, ["add", "--quiet", "--offline"]);
         match name.as_str() {
             "arshai" => add.arg("--path").arg(package),
@@ -99,6 +100,11 @@ fn add(page: &Page, workspace: &Path, package: &Path, versions: &Versions) {
         };
         succeed(add.arg("--features").arg(features.join(",")));
     }
+}
+
+/// Lets the workspace use the versions of the repository. Cargo removes those that are not used yet.
+fn lock(workspace: &Path) {
+    fs::copy(root().join("Cargo.lock"), workspace.join("Cargo.lock")).expect("writable");
 }
 
 /// The versions in Cargo.lock: what a page adds must not depend on what was published since.

@@ -63,6 +63,22 @@ fn a_missing_default_transport_is_an_error_only_when_it_is_used() {
     assert!(error.message().contains("cargo feature \"ureq\""), "{error}");
 }
 
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn connections_are_limited_without_an_http_transport() {
+    use arshai::backends::redis::RedisExt;
+
+    let mut registry = Registry::builtin();
+    registry.http = Registry::empty().http;
+    registry.http.register_unavailable("ureq", "ureq");
+    let runtime = Arshai::builder(Config::default()).registry(registry).build().expect("HTTP is not used");
+    let _client = runtime.redis().expect("nothing connects yet");
+    runtime.set_limits(Limits::unchanged().max_connections(3)).expect("Redis has connections");
+    let stats = runtime.stats();
+    let limits: Vec<_> = stats.limits().filter(|(_, usage)| usage.key == "pool.max_connections").collect();
+    assert!(!limits.is_empty() && limits.iter().all(|(_, usage)| usage.limit == Some(3)), "{limits:?}");
+}
+
 #[tokio::test]
 async fn a_backend_given_by_value_is_used_whatever_the_configuration_says() {
     let memory = Arc::clone(defaults().memory());

@@ -12,7 +12,6 @@ mod errors;
 mod gzip;
 mod request_job;
 
-use std::fmt;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -25,6 +24,7 @@ use super::response::response_channel;
 use super::settings::Settings;
 use super::transport::{Admitted, Driver, Transport};
 use crate::http::{HttpRequest, HttpResponse};
+use crate::support::opaque_debug;
 use crate::{BuildContext, ErrorKind, Result};
 
 /// HTTP/1.1 over bounded, reused connections: a task instead of a thread for each of them.
@@ -96,8 +96,4 @@ fn task_error(failed: tokio::task::JoinError, phase: &super::errors::AtomicReque
     }
 }
 
-impl fmt::Debug for Hyper {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hyper")
-    }
-}
+opaque_debug!(Hyper {});

@@ -1,6 +1,5 @@
 //! ureq's connector and resolver, recording the phase of the request.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use super::tls::TlsConnector;
 use crate::backends::http::errors::{AtomicRequestPhase, COMPONENT, RequestPhase};
 use crate::backends::http::settings::Settings;
 use crate::http::check_public_addresses;
+use crate::support::opaque_debug;
 
 /// Through the proxy if the agent has one, else directly; then TLS.
 pub(super) type ConnectorChain = dyn Connector<(), Out = Box<dyn Transport>>;
@@ -59,11 +59,7 @@ impl Connector for PhaseTrackingConnector {
     }
 }
 
-impl fmt::Debug for PhaseTrackingConnector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PhaseTrackingConnector")
-    }
-}
+opaque_debug!(PhaseTrackingConnector {});
 
 /// A connection whose reads have another timeout before the response than within its body.
 struct PhasedTransport {
@@ -97,11 +93,7 @@ impl Transport for PhasedTransport {
     }
 }
 
-impl fmt::Debug for PhasedTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PhasedTransport")
-    }
-}
+opaque_debug!(PhasedTransport {});
 
 /// Resolves names for an agent.
 #[derive(Debug)]

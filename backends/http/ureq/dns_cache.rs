@@ -1,7 +1,6 @@
 //! A DNS cache, so that names are not resolved for every request.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use ::ureq::unversioned::transport::{NextTimeout, time};
 use parking_lot::Mutex;
 
 use crate::Clock;
+use crate::support::opaque_debug;
 
 /// Short, because the system's resolver does not report the TTL of the record.
 const TTL: Duration = Duration::from_secs(30);
@@ -62,8 +62,4 @@ impl DnsCache {
     }
 }
 
-impl fmt::Debug for DnsCache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DnsCache")
-    }
-}
+opaque_debug!(DnsCache {});

@@ -14,7 +14,6 @@ mod errors;
 mod request_job;
 mod tls;
 
-use std::fmt;
 use std::sync::Arc;
 
 use self::connection::{AgentFactory, PooledAgent};
@@ -24,7 +23,7 @@ use super::response::response_channel;
 use super::settings::Settings;
 use super::transport::{Admitted, Driver, Transport};
 use crate::http::{HttpRequest, HttpResponse};
-use crate::support::{BlockingPool, ResizableSemaphore};
+use crate::support::{BlockingPool, ResizableSemaphore, opaque_debug};
 use crate::{BuildContext, Result};
 
 /// HTTP/1.1 over bounded, reused connections.
@@ -98,8 +97,4 @@ impl Driver for Ureq {
     }
 }
 
-impl fmt::Debug for Ureq {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Ureq")
-    }
-}
+opaque_debug!(Ureq {});

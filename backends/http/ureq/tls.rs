@@ -3,7 +3,6 @@
 //! ureq's own connector makes a new configuration for each connection of a request with a timeout, and so never resumes
 //! a session.
 
-use std::fmt;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
 use crate::backends::http::settings::Settings;
+use crate::support::opaque_debug;
 
 /// Adds TLS to the connection before it, if the URL is `https`.
 pub(super) struct TlsConnector(pub(super) Arc<Settings>);
@@ -53,11 +53,7 @@ fn remaining(details: &ConnectionDetails<'_>) -> NextTimeout {
     timeout
 }
 
-impl fmt::Debug for TlsConnector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsConnector")
-    }
-}
+opaque_debug!(TlsConnector {});
 
 struct TlsTransport {
     buffers: LazyBuffers,
@@ -90,8 +86,4 @@ impl Transport for TlsTransport {
     }
 }
 
-impl fmt::Debug for TlsTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TlsTransport")
-    }
-}
+opaque_debug!(TlsTransport {});

@@ -12,6 +12,7 @@ use super::stdio::StdioSession;
 use crate::config::{McpConfig, McpProtocol, McpServerConfig};
 use crate::http::HttpTransport;
 use crate::mcp::{McpCall, McpGuards, McpServerHealth, McpServerStatus, McpTool, McpToolResult};
+use crate::support::opaque_debug;
 use crate::{Deadline, Error, ErrorKind, Outcome, Result};
 
 /// The newest revision with the handshake.
@@ -57,11 +58,7 @@ struct State {
     connects: u64,
 }
 
-impl std::fmt::Debug for State {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("connected", &self.session.is_some()).finish_non_exhaustive()
-    }
-}
+opaque_debug!(State(self) { connected: self.session.is_some() });
 
 impl LegacyServer {
     pub(super) fn new(

@@ -39,6 +39,7 @@ use crate::mcp::{
     InMemoryMcpCredentials, McpCall, McpCredentialStore, McpServerHealth, McpServerManager, McpServerStatus,
     McpTool, McpToolResult, ToolBudget, ToolNames,
 };
+use crate::support::opaque_debug;
 use crate::{
     BuildContext, CloseReport, Component, ComponentRegistrar, Deadline, Error, ErrorKind, Health, LimitUsage,
     Result, ShutdownPhase,
@@ -269,8 +270,4 @@ impl Drop for RmcpServerManager {
     }
 }
 
-impl std::fmt::Debug for RmcpServerManager {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RmcpServerManager").field("servers", &self.current()).finish_non_exhaustive()
-    }
-}
+opaque_debug!(RmcpServerManager(self) { servers: self.current() });

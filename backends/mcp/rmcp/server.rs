@@ -18,6 +18,7 @@ use super::headers::{CallHeaders, server_headers};
 use super::state::State;
 use crate::config::McpServerConfig;
 use crate::mcp::{McpCall, McpCredentialStore, McpServerHealth, McpServerStatus, McpTool, McpToolResult};
+use crate::support::opaque_debug;
 use crate::support::{LazyTask, OwnedPermit, ResizableSemaphore};
 use crate::{
     CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase,
@@ -327,8 +328,4 @@ impl Drop for Server {
     }
 }
 
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("name", &self.config.name).finish_non_exhaustive()
-    }
-}
+opaque_debug!(Server(self) { name: self.config.name });

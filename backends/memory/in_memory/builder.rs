@@ -1,6 +1,5 @@
 //! The builder of an in-process store.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use super::cleanup::Cleanup;
 use super::store::Store;
 use super::{COMPONENT, InMemoryManager};
 use crate::memory::EvictionListener;
+use crate::support::opaque_debug;
 use crate::{Clock, Error, ErrorKind, Result, SystemClock};
 
 /// Builds an [`InMemoryManager`].
@@ -103,13 +103,4 @@ impl InMemoryManagerBuilder {
     }
 }
 
-impl fmt::Debug for InMemoryManagerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InMemoryManagerBuilder")
-            .field("ttl", &self.ttl)
-            .field("max_entries", &self.max_entries)
-            .field("max_bytes", &self.max_bytes)
-            .field("cleanup_interval", &self.cleanup_interval)
-            .finish_non_exhaustive()
-    }
-}
+opaque_debug!(InMemoryManagerBuilder { ttl, max_entries, max_bytes, cleanup_interval });

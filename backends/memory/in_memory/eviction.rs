@@ -1,5 +1,7 @@
 //! The limits of a store: eviction across its shards.
 
+use std::cmp::Reverse;
+
 use parking_lot::MutexGuard;
 
 use super::super::notifier::RemovedEntries;
@@ -30,10 +32,42 @@ impl Store {
         let [entries, bytes] = if key == MAX_ENTRIES { [max, u64::MAX] } else { [u64::MAX, max] };
         check_limits(entries, bytes, ErrorKind::InvalidInput)?;
         meter.set_max(max);
+        if !self.notifier.has_listener() {
+            self.drop_most()?;
+        }
         let mut removed = self.notifier.collect();
         let result = self.make_room(None, None, &mut removed);
         self.finish(removed);
         result
+    }
+
+    /// Drops all entries but the most recently used ones at once, if a limit was lowered so far that few stay: evicting the
+    /// others one by one would take long.
+    fn drop_most(&self) -> Result<()> {
+        let _evicting = self.evicting.lock();
+        let (entries, bytes) = (&self.shards.entries, &self.shards.bytes);
+        let few_stay = |meter: &UsageMeter| meter.max() < meter.used() / 8;
+        let Some(cause) = self.excess().filter(|_| few_stay(entries) || few_stay(bytes)) else {
+            return Ok(());
+        };
+        self.clean_up();
+        let fits = |kept: &mut (u64, u64), size: u64| {
+            *kept = (kept.0 + 1, kept.1 + size);
+            kept.0 <= entries.max() && kept.1 <= bytes.max()
+        };
+        let mut newest = Vec::new();
+        for index in 0..self.shards.count() {
+            let (shard, mut kept) = (self.shards.lock(index), (0, 0));
+            newest.extend(shard.newest().take_while(|(_, size)| fits(&mut kept, *size)));
+        }
+        newest.sort_unstable_by_key(|(stamp, _)| Reverse(*stamp));
+        let mut kept = (0, 0);
+        let stay = newest.iter().take_while(|(_, size)| fits(&mut kept, *size));
+        let oldest = stay.last().map_or(u64::MAX, |(stamp, _)| *stamp);
+        for index in 0..self.shards.count() {
+            self.shards.lock(index).keep_since(oldest, cause).map_err(no_memory)?;
+        }
+        Ok(())
     }
 
     fn excess(&self) -> Option<RemovalCause> {
@@ -129,4 +163,8 @@ pub(super) fn check_limits(max_entries: u64, max_bytes: u64, kind: ErrorKind) ->
 
 fn too_large() -> Error {
     Error::new(ErrorKind::TooLarge, COMPONENT, "entry exceeds the memory limit")
+}
+
+pub(super) fn no_memory(cause: std::io::Error) -> Error {
+    Error::new(ErrorKind::Capacity, COMPONENT, "failed to map memory").with_source(cause)
 }

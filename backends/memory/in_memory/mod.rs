@@ -1,20 +1,23 @@
 //! The in-process conversation store, limited in entries and bytes.
 //!
-//! A store has up to 16 shards, each behind one lock (`shards.rs`). A shard has its entries on fixed-size pages outside
-//! the heap (`pages.rs`), linked in the orders of use and of expiry (`entry.rs`), and an index (`shard.rs`). Every use is
-//! numbered, so that eviction finds the least recently used entry of all shards (`eviction.rs`). Nothing ever scans.
+//! A store has up to 16 shards, each behind one lock (`shards.rs`). A shard (`shard.rs`) has an index, a table of entries
+//! (`entries.rs`) linked in the orders of use and of expiry (`list.rs`), and their texts on fixed-size pages outside the
+//! heap (`pages.rs`). Every use is numbered, so that eviction finds the least recently used entry of all shards
+//! (`eviction.rs`). No operation reads entries that it does not return, remove or keep.
 
 mod builder;
 mod cleanup;
+mod entries;
 mod entry;
 mod eviction;
+mod list;
+mod numbers;
 mod pages;
 mod shard;
 mod shards;
 mod store;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,6 +32,7 @@ use crate::memory::{
     CasOutcome, MemoryCapabilities, MemoryInput, MemoryManager, MemoryStats, MemoryType, WorkingMemory,
     validate_conversation_id,
 };
+use crate::support::opaque_debug;
 use crate::{
     BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
     ShutdownPhase, support,
@@ -41,7 +45,7 @@ const COMPONENT: &str = "memory.in_memory";
 /// # Contract
 /// That of [`MemoryManager`], and:
 /// - **Limits.** `max_entries` and the byte limit hold after every operation; while an operation runs, what it writes
-///   may exceed them. An entry counts its pages of 512 bytes, their overhead and its share of the index. The process grows by at most
+///   may exceed them. An entry counts its pages of 512 bytes, their overhead and its share of the tables. The process grows by at most
 ///   the byte limit, a tenth and 4 MiB, whatever the sizes of texts; unused memory returns to the system.
 /// - **Eviction** removes an expired entry if there is one, else the least recently used one. The order is exact up to
 ///   concurrent operations; above 3 200 entries, lowering a limit may evict in batches from the oldest hundredth.
@@ -245,11 +249,7 @@ impl Default for InMemoryManager {
     }
 }
 
-impl fmt::Debug for InMemoryManager {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InMemoryManager").field("stats", &self.stats()).finish_non_exhaustive()
-    }
-}
+opaque_debug!(InMemoryManager(self) { stats: self.stats() });
 
 #[async_trait]
 impl Component for InMemoryManager {

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use memmap2::MmapMut;
 use parking_lot::Mutex;
 
+use super::numbers::{FreeNumbers, NONE};
+
 /// Bytes of a page.
 const PAGE: usize = 512;
 /// Size of a map. Small maps let each shard return memory in small steps.
@@ -20,13 +22,15 @@ pub(super) const PAGE_BYTES: usize = PAGE + size_of::<Links>() + size_of::<u32>(
 const MAX_SPARE_MAPS: usize = 8;
 /// A shard keeps this share of its pages free, and at least two maps, before it returns memory.
 const FREE_SHARE: usize = 16;
-/// No page.
-pub(super) const NONE: u32 = u32::MAX;
+/// Marks the owner of a chain among the links of its first page.
+const OWNER: u32 = 1 << 31;
 
-/// The neighbors of a page in its chain, or [`NONE`].
+/// The neighbors of a page in its chain.
 #[derive(Clone, Copy)]
 struct Links {
+    /// The previous page; of the first one, its owner with the mark [`OWNER`].
     previous: u32,
+    /// The next page, or [`NONE`].
     next: u32,
 }
 
@@ -52,24 +56,23 @@ impl SpareMaps {
     }
 }
 
-/// Which pages to move, from and to, and how many maps then remain.
-pub(super) struct Compaction {
-    pub(super) moves: Vec<(u32, u32)>,
-    pub(super) keep_maps: usize,
-}
-
 /// The pages of one shard.
 pub(super) struct Pages {
     maps: Vec<MmapMut>,
     /// Of all pages. Close together, and not on the pages: following a chain does not touch them.
     links: Vec<Links>,
-    free: Vec<u32>,
+    free: FreeNumbers,
     spare: Arc<SpareMaps>,
 }
 
 impl Pages {
     pub(super) fn new(spare: Arc<SpareMaps>) -> Self {
-        Self { maps: Vec::new(), links: Vec::new(), free: Vec::new(), spare }
+        Self { maps: Vec::new(), links: Vec::new(), free: FreeNumbers::default(), spare }
+    }
+
+    /// The unused maps that it shares.
+    pub(super) fn spare(&self) -> Arc<SpareMaps> {
+        Arc::clone(&self.spare)
     }
 
     /// Number of pages that a chain of so many bytes has.
@@ -91,14 +94,15 @@ impl Pages {
             let first = (self.maps.len() * MAP_PAGES) as u32;
             self.maps.push(self.spare.take()?);
             self.links.extend_from_slice(&[Links { previous: NONE, next: NONE }; MAP_PAGES]);
-            self.free.extend((first..first + MAP_PAGES as u32).rev());
+            self.free.extend(first..first + MAP_PAGES as u32);
         }
         Ok(())
     }
 
-    /// Allocates a chain of at least one page, which was [reserved](Self::reserve).
+    /// Allocates a chain of at least one page, which was [reserved](Self::reserve). The caller sets its
+    /// [owner](Self::set_owner).
     pub(super) fn allocate(&mut self, pages: usize) -> u32 {
-        let first = self.allocate_after(NONE);
+        let first = self.allocate_after(OWNER);
         self.extend(first, pages - 1);
         first
     }
@@ -117,11 +121,16 @@ impl Pages {
         self.release(rest);
     }
 
+    /// Sets the number of the entry that a chain belongs to.
+    pub(super) fn set_owner(&mut self, first: u32, owner: u32) {
+        self.links[first as usize].previous = owner | OWNER;
+    }
+
     /// Frees a chain.
     pub(super) fn release(&mut self, first: u32) {
         let mut page = first;
         while page != NONE {
-            self.free.push(page);
+            self.free.put(page);
             page = self.next(page);
         }
     }
@@ -129,7 +138,7 @@ impl Pages {
     /// Frees all pages and maps.
     pub(super) fn clear(&mut self) {
         self.maps.drain(..).for_each(|map| self.spare.put(map));
-        (self.maps, self.links, self.free) = (Vec::new(), Vec::new(), Vec::new());
+        (self.maps, self.links, self.free) = Default::default();
     }
 
     fn extend(&mut self, mut last: u32, pages: usize) {
@@ -139,16 +148,20 @@ impl Pages {
     }
 
     fn allocate_after(&mut self, previous: u32) -> u32 {
-        let page = self.free.pop().expect("the caller reserved it");
+        let page = self.free.take().expect("the caller reserved it");
         self.links[page as usize] = Links { previous, next: NONE };
-        if previous != NONE {
-            self.links[previous as usize].next = page;
-        }
+        self.set_next(previous, page);
         page
     }
 
     fn next(&self, page: u32) -> u32 {
         self.links[page as usize].next
+    }
+
+    fn set_next(&mut self, previous: u32, page: u32) {
+        if previous & OWNER == 0 {
+            self.links[previous as usize].next = page;
+        }
     }
 
     /// Calls `take` with the bytes of a chain, piece by piece, while it returns `true`. Returns whether it always did.
@@ -205,59 +218,30 @@ impl Pages {
         }
     }
 
-    /// A field of a page.
-    pub(super) fn field<const N: usize>(&self, page: u32, offset: usize) -> [u8; N] {
-        self.page(page)[offset..offset + N].try_into().expect("N bytes")
-    }
-
-    /// Overwrites a field of a page.
-    pub(super) fn set_field<const N: usize>(&mut self, page: u32, offset: usize, to: [u8; N]) {
-        self.page_mut(page)[offset..offset + N].copy_from_slice(&to);
-    }
-
-    /// How to empty the last maps, if enough pages are free. The caller makes each [move](Self::move_page) and then
-    /// [truncates](Self::truncate).
-    pub(super) fn compaction(&mut self) -> Option<Compaction> {
+    /// Returns maps to the system if enough pages are free. Pages in use move; `moved_first` is called with the owner of
+    /// each first page that did, and its new number.
+    pub(super) fn compact(&mut self, mut moved_first: impl FnMut(u32, u32)) {
         if self.free.len() < (self.used() / FREE_SHARE).max(2 * MAP_PAGES) {
-            return None;
+            return;
         }
         // One map more than necessary, so that the next allocation does not map it again.
         let keep_maps = self.used().div_ceil(MAP_PAGES) + 1;
-        let keep = (keep_maps * MAP_PAGES) as u32;
-        let mut occupied = vec![true; (self.maps.len() - keep_maps) * MAP_PAGES];
-        self.free.retain(|&page| {
-            let stays = page < keep;
-            if !stays {
-                occupied[(page - keep) as usize] = false;
+        let keep = keep_maps * MAP_PAGES;
+        for (from, to) in self.free.lower_max(self.links.len(), keep) {
+            *self.page_mut(to) = *self.page(from);
+            let links = self.links[from as usize];
+            self.links[to as usize] = links;
+            self.set_next(links.previous, to);
+            if links.next != NONE {
+                self.links[links.next as usize].previous = to;
             }
-            stays
-        });
-        let from = (keep..).zip(&occupied).filter(|(_, occupied)| **occupied).map(|(page, _)| page);
-        let moves =
-            from.map(|from| (from, self.free.pop().expect("more pages are free than move"))).collect();
-        Some(Compaction { moves, keep_maps })
-    }
-
-    /// Copies a page and relinks its neighbors. Returns whether it is the first of its chain.
-    pub(super) fn move_page(&mut self, from: u32, to: u32) -> bool {
-        *self.page_mut(to) = *self.page(from);
-        let Links { previous, next } = self.links[from as usize];
-        self.links[to as usize] = Links { previous, next };
-        if previous != NONE {
-            self.links[previous as usize].next = to;
+            if links.previous & OWNER != 0 {
+                moved_first(links.previous & !OWNER, to);
+            }
         }
-        if next != NONE {
-            self.links[next as usize].previous = to;
-        }
-        previous == NONE
-    }
-
-    /// Removes the maps that compaction emptied.
-    pub(super) fn truncate(&mut self, keep_maps: usize) {
         self.maps.drain(keep_maps..).for_each(|map| self.spare.put(map));
-        self.links.truncate(keep_maps * MAP_PAGES);
-        self.links.shrink_to(2 * self.links.len());
-        self.free.shrink_to(2 * self.free.len());
+        self.links.truncate(keep);
+        self.links.shrink_to(2 * keep);
     }
 
     fn page(&self, page: u32) -> &[u8; PAGE] {

@@ -1,4 +1,4 @@
-//! One shard of a store: entries on pages, an index to find them, and their orders of use and of expiry.
+//! One shard of a store: an index of entries and the pages with their texts.
 
 use std::io;
 use std::sync::Arc;
@@ -8,21 +8,22 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::super::notifier::RemovedEntries;
-use super::entry::{Entry, HEADER, Key, List, Number, hash, number, set_number};
+use super::entries::{ENTRY_BYTES, Entries};
+use super::entry::{Entry, Key};
+use super::numbers::NONE;
 use super::pages::{PAGE_BYTES, Pages, SpareMaps};
 use crate::memory::{MemoryStats, RemovalCause, RemovedEntry};
 
-/// Bytes of the index per entry, in a hash table that has just grown.
-const INDEX_BYTES: usize = 24;
+/// Bytes of an entry besides its pages: of the index, in a hash table that has just grown, and of its place among entries.
+const OVERHEAD_BYTES: usize = 24 + ENTRY_BYTES;
 
 /// Unused slots of the index that do not count as sparse.
 const MIN_UNUSED_SLOTS: usize = 64;
 
-/// An entry in the index. The hash is here so that a table that grows need not read every page.
+/// An entry in the index. The hash is here so that a table that grows need not read every entry.
 struct Slot {
     hash: u32,
-    /// The first page of the entry's chain: header, id, metadata as JSON, text.
-    first: u32,
+    number: u32,
 }
 
 impl Slot {
@@ -34,70 +35,76 @@ impl Slot {
 
 pub(super) struct Shard {
     index: HashTable<Slot>,
+    entries: Entries,
     pages: Pages,
-    by_use: List,
-    by_expiry: List,
     /// Hits, misses and removals.
     pub(super) stats: MemoryStats,
 }
 
-/// Bytes that an entry with so many bytes of id, metadata and text counts: its pages and its share of the index.
+/// Bytes that an entry with so many bytes of id, metadata and text counts.
 pub(super) fn entry_bytes(bytes: usize) -> u64 {
-    (Pages::needed(HEADER.saturating_add(bytes)) * PAGE_BYTES + INDEX_BYTES) as u64
+    (Pages::needed(bytes) * PAGE_BYTES + OVERHEAD_BYTES) as u64
 }
 
 impl Shard {
     pub(super) fn new(spare: Arc<SpareMaps>) -> Self {
         Self {
             index: HashTable::new(),
+            entries: Entries::default(),
             pages: Pages::new(spare),
-            by_use: List::by_use(),
-            by_expiry: List::by_expiry(),
             stats: MemoryStats::default(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.index.len()
+        self.entries.len()
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.pages.used() * PAGE_BYTES + self.len() * INDEX_BYTES
+        self.pages.used() * PAGE_BYTES + self.len() * OVERHEAD_BYTES
     }
 
     /// The stamp of the least recently used entry; `u64::MAX` if there is none.
     pub(super) fn oldest(&self) -> u64 {
-        self.by_use.front()
+        self.entries.by_use.front()
     }
 
     /// When the first entry expires; `u64::MAX` if there is none.
     pub(super) fn next_expiry(&self) -> u64 {
-        self.by_expiry.front()
+        self.entries.by_expiry.front()
     }
 
-    /// Marks an entry as used and returns it. An expired entry is removed.
+    /// The entry with this number.
+    pub(super) fn entry(&self, number: u32) -> &Entry {
+        &self.entries[number]
+    }
+
+    /// Marks an entry as used and returns its number, valid while the shard stays locked and unchanged. An expired entry
+    /// is removed.
     pub(super) fn lookup(
         &mut self,
         key: &Key<'_>,
         now: u64,
         stamps: &AtomicU64,
         removed: &mut RemovedEntries,
-    ) -> Option<Entry> {
-        let is_key = |slot: &Slot| slot.hash == key.hash && key.is_of(&self.pages, slot.first);
-        let first = self.index.find(Slot::spread(key.hash), is_key)?.first;
-        if number(&self.pages, first, Number::Expires) <= now {
-            self.remove(first, RemovalCause::Expired, removed);
+    ) -> Option<u32> {
+        let is_key =
+            |slot: &Slot| slot.hash == key.hash && self.entries[slot.number].has_key(&self.pages, key);
+        let number = self.index.find(Slot::spread(key.hash), is_key)?.number;
+        if self.next_expiry() <= now && self.entries.by_expiry.order(number) <= now {
+            self.remove(number, RemovalCause::Expired, removed);
             return None;
         }
-        self.by_use.move_to_end(&mut self.pages, first, stamps.fetch_add(1, Relaxed));
-        Some(Entry::read(&self.pages, first))
+        self.entries.by_use.move_to_end(number, stamps.fetch_add(1, Relaxed));
+        Some(number)
     }
 
     /// Copies the text of an entry to the end of `to`.
-    pub(super) fn copy_text<const N: usize>(&self, entry: Entry, to: &mut SmallVec<[u8; N]>)
+    pub(super) fn copy_text<const N: usize>(&self, number: u32, to: &mut SmallVec<[u8; N]>)
     where
         [u8; N]: smallvec::Array<Item = u8>,
     {
+        let entry = self.entry(number);
         to.reserve_exact(entry.text_bytes);
         self.pages.read(entry.first, entry.text_offset(), entry.text_bytes, |piece| {
             to.extend_from_slice(piece);
@@ -105,12 +112,14 @@ impl Shard {
         });
     }
 
-    pub(super) fn has_text(&self, entry: Entry, text: &str) -> bool {
+    pub(super) fn has_text(&self, number: u32, text: &str) -> bool {
+        let entry = self.entry(number);
         entry.text_bytes == text.len()
             && self.pages.has_bytes(entry.first, entry.text_offset(), text.as_bytes())
     }
 
-    pub(super) fn metadata(&self, entry: Entry) -> Vec<u8> {
+    pub(super) fn metadata(&self, number: u32) -> Vec<u8> {
+        let entry = self.entry(number);
         self.pages.copy(entry.first, entry.metadata_offset(), entry.metadata_bytes)
     }
 
@@ -125,19 +134,33 @@ impl Shard {
         (metadata, text): (&[u8], &str),
         stamps: &AtomicU64,
     ) -> io::Result<u64> {
-        let pages = Pages::needed(HEADER + key.id.len() + metadata.len() + text.len());
-        self.pages.reserve(pages)?;
-        let first = self.pages.allocate(pages);
-        key.write(&mut self.pages, first, (metadata.len(), text.len()));
-        let entry = Entry::read(&self.pages, first);
-        self.pages.write(first, entry.metadata_offset(), metadata);
-        self.pages.write(first, entry.text_offset(), text.as_bytes());
+        let entry = Entry {
+            first: NONE,
+            hash: key.hash,
+            memory_type: key.memory_type,
+            id_bytes: key.id.len() as u16,
+            metadata_bytes: metadata.len(),
+            text_bytes: text.len(),
+        };
         let stamp = stamps.fetch_add(1, Relaxed);
-        self.by_use.append(&mut self.pages, first, stamp);
-        self.by_expiry.append(&mut self.pages, first, expires);
-        let slot = Slot { hash: key.hash, first };
-        self.index.insert_unique(Slot::spread(key.hash), slot, |slot| Slot::spread(slot.hash));
+        self.add(entry, &[key.id.as_bytes(), metadata, text.as_bytes()], stamp, expires)?;
         Ok(stamp)
+    }
+
+    /// Adds an entry with the contents of its pages, and returns its number.
+    fn add(&mut self, mut entry: Entry, contents: &[&[u8]], stamp: u64, expires: u64) -> io::Result<u32> {
+        self.pages.reserve(entry.pages())?;
+        entry.first = self.pages.allocate(entry.pages());
+        let mut offset = 0;
+        for bytes in contents {
+            self.pages.write(entry.first, offset, bytes);
+            offset += bytes.len();
+        }
+        let number = self.entries.add(entry, stamp, expires);
+        self.pages.set_owner(entry.first, number);
+        let slot = Slot { hash: entry.hash, number };
+        self.index.insert_unique(Slot::spread(entry.hash), slot, |slot| Slot::spread(slot.hash));
+        Ok(number)
     }
 
     /// Replaces the text of an entry that was just looked up, and with `store` its metadata and the time it expires.
@@ -147,69 +170,108 @@ impl Shard {
     /// As [`insert`](Self::insert).
     pub(super) fn replace(
         &mut self,
-        old: Entry,
+        number: u32,
         store: Option<(u64, &[u8])>,
         text: &str,
         removed: &mut RemovedEntries,
     ) -> io::Result<u64> {
+        let old = *self.entry(number);
         let metadata_bytes = store.map_or(old.metadata_bytes, |(_, metadata)| metadata.len());
         let new = Entry { metadata_bytes, text_bytes: text.len(), ..old };
         self.pages.reserve(new.pages().saturating_sub(old.pages()))?;
-        self.report(old, RemovalCause::Replaced, removed);
-        self.pages.resize(old.first, old.pages(), new.pages());
+        self.report(number, RemovalCause::Replaced, removed);
+        self.pages.resize(new.first, old.pages(), new.pages());
         if let Some((expires, metadata)) = store {
-            set_number(&mut self.pages, old.first, Number::MetadataBytes, metadata.len() as u64);
-            self.pages.write(old.first, old.metadata_offset(), metadata);
+            self.pages.write(new.first, new.metadata_offset(), metadata);
             // All entries live equally long, so the list stays in the order of expiry.
-            self.by_expiry.move_to_end(&mut self.pages, old.first, expires);
+            self.entries.by_expiry.move_to_end(number, expires);
         }
-        set_number(&mut self.pages, old.first, Number::TextBytes, text.len() as u64);
-        self.pages.write(old.first, new.text_offset(), text.as_bytes());
-        Ok(number(&self.pages, old.first, Number::Stamp))
+        self.pages.write(new.first, new.text_offset(), text.as_bytes());
+        self.entries[number] = new;
+        Ok(self.entries.by_use.order(number))
     }
 
-    /// Removes the entry with this first page.
-    pub(super) fn remove(&mut self, first: u32, cause: RemovalCause, removed: &mut RemovedEntries) {
-        self.report(Entry::read(&self.pages, first), cause, removed);
-        let hash = Slot::spread(hash(&self.pages, first));
-        if let Ok(slot) = self.index.find_entry(hash, |slot| slot.first == first) {
+    /// Removes the entry with this number.
+    pub(super) fn remove(&mut self, number: u32, cause: RemovalCause, removed: &mut RemovedEntries) {
+        self.report(number, cause, removed);
+        let Entry { hash, first, .. } = *self.entry(number);
+        if let Ok(slot) = self.index.find_entry(Slot::spread(hash), |slot| slot.number == number) {
             slot.remove();
         }
-        self.by_use.remove(&mut self.pages, first);
-        self.by_expiry.remove(&mut self.pages, first);
+        self.entries.remove(number);
         self.pages.release(first);
     }
 
     /// Removes the least recently used entry, if there is one.
     pub(super) fn remove_oldest(&mut self, cause: RemovalCause, removed: &mut RemovedEntries) {
-        if self.len() > 0 {
-            self.remove(self.by_use.first(), cause, removed);
+        if let Some(number) = self.entries.by_use.first() {
+            self.remove(number, cause, removed);
         }
     }
 
     /// Marks the least recently used entry as used and returns its stamp.
     pub(super) fn touch_oldest(&mut self, stamps: &AtomicU64) -> u64 {
         let stamp = stamps.fetch_add(1, Relaxed);
-        if self.len() > 0 {
-            self.by_use.move_to_end(&mut self.pages, self.by_use.first(), stamp);
+        if let Some(number) = self.entries.by_use.first() {
+            self.entries.by_use.move_to_end(number, stamp);
         }
         stamp
     }
 
     /// Removes up to `max` expired entries and returns how many it removed.
     pub(super) fn remove_expired(&mut self, now: u64, max: usize, removed: &mut RemovedEntries) -> usize {
-        let mut count = 0;
-        while count < max && self.next_expiry() <= now && self.len() > 0 {
-            self.remove(self.by_expiry.first(), RemovalCause::Expired, removed);
-            count += 1;
+        for count in 0..max {
+            match self.entries.by_expiry.first() {
+                Some(number) if self.next_expiry() <= now => {
+                    self.remove(number, RemovalCause::Expired, removed);
+                }
+                _ => return count,
+            }
         }
-        count
+        max
+    }
+
+    /// The stamps and sizes of the most recently used entries, the newest first.
+    pub(super) fn newest(&self) -> impl Iterator<Item = (u64, u64)> {
+        let entries = &self.entries;
+        entries
+            .by_use
+            .last_to_first()
+            .map(|number| (entries.by_use.order(number), entry_bytes(entries[number].bytes())))
+    }
+
+    /// Removes the entries that were used before the one with this stamp, without reporting them. It costs as much as what
+    /// it keeps: a new shard takes over, and the old one goes with all its pages at once.
+    ///
+    /// # Errors
+    /// As [`insert`](Self::insert).
+    pub(super) fn keep_since(&mut self, stamp: u64, cause: RemovalCause) -> io::Result<()> {
+        let Entries { by_use, by_expiry, .. } = &self.entries;
+        let kept = by_use.last_to_first().take_while(|number| by_use.order(*number) >= stamp);
+        let mut kept: Vec<_> = kept.collect();
+        kept.sort_by_key(|number| by_expiry.order(*number));
+        let mut new = Self::new(self.pages.spare());
+        let mut stamps = Vec::with_capacity(kept.len());
+        for number in kept {
+            let old = self.entry(number);
+            let bytes = self.pages.copy(old.first, 0, old.bytes());
+            let added = new.add(*old, &[&bytes], 0, by_expiry.order(number))?;
+            stamps.push((by_use.order(number), added));
+        }
+        stamps.sort_unstable();
+        for (stamp, number) in stamps {
+            new.entries.by_use.move_to_end(number, stamp);
+        }
+        new.stats = std::mem::take(&mut self.stats);
+        new.stats.removals.add_many(cause, (self.len() - new.len()) as u64);
+        *self = new;
+        Ok(())
     }
 
     /// Removes all entries without reporting them.
     pub(super) fn clear(&mut self) {
         self.stats.removals.deleted += self.len() as u64;
-        self.index.clear();
+        self.entries = Entries::default();
         self.release_unused();
     }
 
@@ -217,36 +279,28 @@ impl Shard {
     pub(super) fn release_unused(&mut self) {
         if self.len() == 0 {
             self.index = HashTable::new();
-            (self.by_use, self.by_expiry) = (List::by_use(), List::by_expiry());
+            self.entries = Entries::default();
             return self.pages.clear();
         }
         if self.index.capacity() > 4 * self.len() + MIN_UNUSED_SLOTS {
             self.index.shrink_to_fit(|slot| Slot::spread(slot.hash));
         }
-        let Some(compaction) = self.pages.compaction() else { return };
-        for (from, to) in compaction.moves {
-            if self.pages.move_page(from, to) {
-                self.relink_entry(from, to);
+        self.pages.compact(|owner, first| self.entries[owner].first = first);
+        let (index, pages) = (&mut self.index, &mut self.pages);
+        self.entries.compact(|entry, from, to| {
+            pages.set_owner(entry.first, to);
+            if let Some(slot) = index.find_mut(Slot::spread(entry.hash), |slot| slot.number == from) {
+                slot.number = to;
             }
-        }
-        self.pages.truncate(compaction.keep_maps);
-    }
-
-    /// Updates everything that refers to an entry whose first page moved.
-    fn relink_entry(&mut self, from: u32, to: u32) {
-        let hash = Slot::spread(hash(&self.pages, to));
-        if let Some(slot) = self.index.find_mut(hash, |slot| slot.first == from) {
-            slot.first = to;
-        }
-        self.by_use.relink(&mut self.pages, to);
-        self.by_expiry.relink(&mut self.pages, to);
+        });
     }
 
     /// Counts a removal, and copies the entry for the listener if there is one.
-    fn report(&mut self, entry: Entry, cause: RemovalCause, removed: &mut RemovedEntries) {
+    fn report(&mut self, number: u32, cause: RemovalCause, removed: &mut RemovedEntries) {
         self.stats.removals.add(cause);
         removed.push_with(|| {
-            let id = self.pages.copy(entry.first, HEADER, entry.id_bytes);
+            let entry = self.entry(number);
+            let id = self.pages.copy(entry.first, 0, usize::from(entry.id_bytes));
             let text = self.pages.copy(entry.first, entry.text_offset(), entry.text_bytes);
             RemovedEntry::new(to_str(&id).into(), entry.memory_type, to_str(&text).into(), cause)
         });

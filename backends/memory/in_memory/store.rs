@@ -10,14 +10,13 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::super::notifier::{EvictionNotifier, RemovedEntries};
-use super::COMPONENT;
-use super::entry::{Entry, Key};
-use super::eviction::check_limits;
+use super::entry::Key;
+use super::eviction::{check_limits, no_memory};
 use super::shard::{Shard, to_str};
 use super::shards::Shards;
 use crate::memory::{CasOutcome, EvictionListener, MemoryStats, MemoryType, RemovalCause, WorkingMemory};
 use crate::support::UsageMeter;
-use crate::{Clock, Error, ErrorKind, LimitUsage, Result};
+use crate::{Clock, ErrorKind, LimitUsage, Result};
 
 pub(super) const MAX_ENTRIES: &str = "memory.max_entries";
 pub(super) const MAX_BYTES: &str = "memory.max_memory_mb";
@@ -96,8 +95,7 @@ impl Store {
         self.read(memory_type, id, |shard, found| {
             let count = if found.is_some() { &mut shard.stats.hits } else { &mut shard.stats.misses };
             *count += 1;
-            let entry = found?;
-            shard.copy_text(entry, &mut text);
+            shard.copy_text(found?, &mut text);
             Some(())
         })?;
         Some(to_str(&text).into())
@@ -105,14 +103,14 @@ impl Store {
 
     /// The metadata of an entry, as JSON.
     pub(super) fn metadata(&self, memory_type: MemoryType, id: &str) -> Option<Vec<u8>> {
-        self.read(memory_type, id, |shard, found| found.map(|entry| shard.metadata(entry)))
+        self.read(memory_type, id, |shard, found| found.map(|number| shard.metadata(number)))
     }
 
     fn read<T>(
         &self,
         memory_type: MemoryType,
         id: &str,
-        take: impl FnOnce(&mut Shard, Option<Entry>) -> T,
+        take: impl FnOnce(&mut Shard, Option<u32>) -> T,
     ) -> T {
         let (index, key) = self.key(memory_type, id);
         let (now, mut removed) = (self.now(), self.notifier.collect());
@@ -169,7 +167,7 @@ impl Store {
             match (&found, expected) {
                 (None, Some(_)) => return Ok((CasOutcome::Missing, None)),
                 (Some(_), None) => return Ok((CasOutcome::Conflict, None)),
-                (Some(entry), Some(expected)) if !shard.has_text(*entry, expected) => {
+                (Some(number), Some(expected)) if !shard.has_text(*number, expected) => {
                     return Ok((CasOutcome::Conflict, None));
                 }
                 _ => {}
@@ -187,14 +185,11 @@ impl Store {
                 shard.replace(old, Some((expires, metadata)), text, removed)
             }
             (Some(old), Write::Update) => {
-                self.check_size(key.id.len() + old.metadata_bytes + text.len())?;
+                self.check_size(shard.entry(old).text_offset() + text.len())?;
                 shard.replace(old, None, text, removed)
             }
         };
-        let stamp = written.map_err(|cause| {
-            Error::new(ErrorKind::Capacity, COMPONENT, "failed to map memory").with_source(cause)
-        })?;
-        Ok((CasOutcome::Updated, Some(stamp)))
+        Ok((CasOutcome::Updated, Some(written.map_err(no_memory)?)))
     }
 
     /// Reports removed entries and, every so often, cleans up another shard. The caller holds no lock.
@@ -212,8 +207,8 @@ impl Store {
         {
             let mut shard = self.shards.lock(index);
             shard.remove_expired(now, EXPIRED_PER_OPERATION, &mut removed);
-            if let Some(entry) = shard.lookup(&key, now, &self.stamps, &mut removed) {
-                shard.remove(entry.first, RemovalCause::Deleted, &mut removed);
+            if let Some(number) = shard.lookup(&key, now, &self.stamps, &mut removed) {
+                shard.remove(number, RemovalCause::Deleted, &mut removed);
             }
         }
         self.finish(removed);

@@ -1,12 +1,12 @@
 //! Builder of the bounded executor.
 
-use std::fmt;
 use std::time::Duration;
 
 use super::{BoundedExecutor, engine::Engine};
 use crate::Config;
 use crate::config::TaskConfig;
 use crate::registry::BuildContext;
+use crate::support::opaque_debug;
 use crate::tasks::BackgroundFailureListener;
 
 /// Builds a [`BoundedExecutor`].
@@ -73,11 +73,7 @@ impl BoundedExecutorBuilder {
     }
 }
 
-impl fmt::Debug for BoundedExecutorBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoundedExecutorBuilder").field("config", &self.config).finish_non_exhaustive()
-    }
-}
+opaque_debug!(BoundedExecutorBuilder { config });
 
 impl BoundedExecutor {
     /// Name in the configuration: `tasks.backend = "bounded"`.

@@ -16,8 +16,8 @@ use crate::Deadline;
 use crate::config::TaskConfig;
 use crate::support::{OwnedPermit, ResizableSemaphore, catch_panic, panic_message};
 use crate::tasks::{
-    BackgroundFailureListener, CallContext, FailureKind, Function, FunctionBody, FunctionCall, Functions,
-    NestedExecution, TaskExecutor, TaskStats,
+    BackgroundFailureListener, CallContext, FailureKind, Function, FunctionBody, FunctionCall,
+    NestedExecution, ProgressListener, TaskExecutor, TaskStats,
 };
 
 /// State that an executor shares with its calls and with the executors of nested calls.
@@ -48,26 +48,25 @@ impl Engine {
         function: &Function,
         call: &FunctionCall,
         deadline: Option<Deadline>,
-        functions: &Functions,
+        progress: Option<ProgressListener>,
     ) -> CallContext {
         let nested = Arc::clone(self) as Arc<dyn NestedExecution>;
-        CallContext::new(function, call, deadline, nested)
-            .with_progress_listener(functions.progress_listener())
+        CallContext::new(function, call, deadline, nested).with_progress_listener(progress)
     }
 
     /// Runs the function of `context`, holding `permit` until it has ended.
     pub(super) async fn run(
         &self,
         permit: Option<OwnedPermit>,
-        context: CallContext,
+        context: &CallContext,
         args: Value,
     ) -> CallResult {
-        let function = context.function().clone();
+        let function = context.function();
         let output = match (function.body(), permit) {
             (FunctionBody::Async(body), _permit) => {
                 let panicked = |message| CallFailure::new(FailureKind::Panicked, message);
                 // It may panic before it returns a future.
-                let call = catch_panic(|| body(context, args)).map_err(panicked)?;
+                let call = catch_panic(|| body(context.clone(), args)).map_err(panicked)?;
                 let ended = AssertUnwindSafe(call).catch_unwind().await;
                 ended.map_err(|panic| panicked(panic_message(panic)))??
             }
@@ -77,7 +76,7 @@ impl Engine {
                     None => self.acquire(&self.blocking.permits).await?,
                 };
                 let body = Arc::clone(body);
-                let call = self.blocking.run(permit, context, move |context| body(context, args));
+                let call = self.blocking.run(permit, context.clone(), move |context| body(context, args));
                 // Boxed: a task is as large as everything it might hold, and most functions are async.
                 Box::pin(call).await?
             }

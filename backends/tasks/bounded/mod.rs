@@ -8,7 +8,6 @@ mod failure;
 mod scope;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use hashbrown::HashSet;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::opaque_debug;
 use crate::support::{ResizableSemaphore, counters};
 use crate::tasks::{
     CallContext, FunctionCall, FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome,
@@ -113,14 +113,10 @@ impl Drop for BoundedExecutor {
     }
 }
 
-impl fmt::Debug for BoundedExecutor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoundedExecutor")
-            .field("calls", &self.scope.permits)
-            .field("background", &self.engine().background.permits)
-            .finish_non_exhaustive()
-    }
-}
+opaque_debug!(BoundedExecutor(self) {
+    calls: self.scope.permits,
+    background: self.engine().background.permits,
+});
 
 #[async_trait]
 impl Component for BoundedExecutor {

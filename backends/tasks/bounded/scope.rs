@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +17,9 @@ use super::engine::Engine;
 use super::failure::{CallFailure, CallResult};
 use crate::Deadline;
 use crate::support::ResizableSemaphore;
-use crate::tasks::{CallContext, Function, FunctionBody, FunctionCall, FunctionOutcome, Functions};
+use crate::tasks::{
+    CallContext, Function, FunctionBody, FunctionCall, FunctionOutcome, Functions, ProgressListener,
+};
 
 /// A call reports its own timeout; one that has not by this long after its deadline blocks its worker thread.
 const REPORT_GRACE: Duration = Duration::from_millis(10);
@@ -56,7 +57,12 @@ impl<'a> Turn<'a> {
 /// A call that was started, or failed to start. Dropping it cancels a regular call.
 pub(super) enum StartedCall {
     Ended(FunctionOutcome),
-    Running { call: FunctionCall, task: AbortOnDropHandle<CallResult>, began: Instant, deadline: Deadline },
+    Running {
+        call: Arc<FunctionCall>,
+        task: AbortOnDropHandle<CallResult>,
+        began: Instant,
+        deadline: Deadline,
+    },
 }
 
 impl Scope {
@@ -65,23 +71,18 @@ impl Scope {
         let Some(function) = functions.get(&call.name) else {
             return StartedCall::Ended(FunctionOutcome::not_found(call));
         };
-        let args = match call.arguments() {
-            Ok(args) => args,
-            Err(error) => return StartedCall::Ended(FunctionOutcome::function_error(call, &error)),
-        };
         let Some(runtime) = &turn.runtime else {
             return StartedCall::Ended(CallFailure::no_runtime().into_outcome(call));
         };
         if call.is_background {
-            let outcome = self.start_background(call, function, args, functions, runtime);
-            return StartedCall::Ended(outcome);
+            return StartedCall::Ended(self.start_background(call, function, functions, runtime));
         }
         if self.permits.is_closed() {
             return StartedCall::Ended(CallFailure::shut_down().into_outcome(call));
         }
         let (began, deadline) = (turn.began, self.deadline(function, turn));
-        let context = self.engine.context(function, &call, Some(deadline), functions);
-        let work = Arc::clone(self).run(context, args, began, deadline);
+        let (call, progress) = (Arc::new(call), functions.progress_listener());
+        let work = Arc::clone(self).run(Arc::clone(&call), function.clone(), progress, began, deadline);
         let task = AbortOnDropHandle::new(runtime.spawn(work));
         StartedCall::Running { call, task, began, deadline }
     }
@@ -97,32 +98,41 @@ impl Scope {
         &self,
         call: FunctionCall,
         function: &Function,
-        args: Value,
         functions: &Functions,
         runtime: &Handle,
     ) -> FunctionOutcome {
+        let args = match call.arguments() {
+            Ok(args) => args,
+            Err(error) => return FunctionOutcome::function_error(call, &error),
+        };
         let deadline = function.timeout().map(Deadline::after);
-        let context = self.engine.context(function, &call, deadline, functions);
+        let context = self.engine.context(function, &call, deadline, functions.progress_listener());
         let work = {
             let (engine, context) = (Arc::clone(&self.engine), context.clone());
-            async move { engine.run(None, context, args).await }
+            async move { engine.run(None, &context, args).await }
         };
         self.engine.background.start(call, context, runtime, work)
     }
 
-    /// A regular call, on its task.
+    /// A regular call, on its task. What it needs is allocated here, on the thread that also frees it.
     async fn run(
         self: Arc<Self>,
-        context: CallContext,
-        args: Value,
+        call: Arc<FunctionCall>,
+        function: Function,
+        progress: Option<ProgressListener>,
         began: Instant,
         deadline: Deadline,
     ) -> CallResult {
+        let args = call.arguments()?;
+        let end = EndOnDrop(self.engine.context(&function, &call, Some(deadline), progress));
+        let context = &end.0;
+        if self.parent.as_ref().is_some_and(CallContext::has_ended) {
+            return Err(CallFailure::cancelled());
+        }
         let permits = match context.function().body() {
             FunctionBody::Async(_) => &self.permits,
             FunctionBody::Blocking(_) => &self.engine.blocking.permits,
         };
-        let _end = EndOnDrop(context.clone());
         let mut is_queued = true;
         let work = async {
             let permit = self.engine.acquire(permits).await?;
@@ -132,7 +142,12 @@ impl Scope {
         // Pinned here: each future around it would hold it twice, and large tasks are slow to allocate and to move.
         let ended = {
             let work = pin!(work);
-            self.stop.run_until_cancelled(timeout_at(deadline.instant(), work)).await
+            tokio::select! {
+                // The call first: the stop signal takes a lock, which calls that never wait do not need.
+                biased;
+                ended = timeout_at(deadline.instant(), work) => Some(ended),
+                () = self.stop.cancelled() => None,
+            }
         };
         match ended {
             None => Err(CallFailure::cancelled()),
@@ -152,7 +167,10 @@ impl Scope {
         let outcome = match call {
             StartedCall::Ended(outcome) => outcome,
             StartedCall::Running { call, mut task, began, deadline } => {
-                match watch.wait(&mut task, began, deadline).await {
+                let result = watch.wait(&mut task, began, deadline).await;
+                // The task has dropped its handle, unless it blocks its worker.
+                let call = Arc::unwrap_or_clone(call);
+                match result {
                     Ok(output) => FunctionOutcome::completed(call, output),
                     Err(failure) => failure.into_outcome(call),
                 }

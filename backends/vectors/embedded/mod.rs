@@ -7,7 +7,6 @@ mod shared;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,6 +17,7 @@ use serde_json::Value;
 use self::collection::EmbeddedCollection;
 use self::shared::{MAX_MEMORY_MB, SEARCH_THREADS, Shared, WRITE_THREADS};
 use crate::config::VectorConfig;
+use crate::support::opaque_debug;
 use crate::vectors::{
     Collection, CollectionConfig, VectorCapabilities, VectorStats, VectorStore, validation,
 };
@@ -213,8 +213,4 @@ impl VectorStore for EmbeddedStore {
     }
 }
 
-impl fmt::Debug for EmbeddedStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedStore").field("budget", &self.shared.budget).finish_non_exhaustive()
-    }
-}
+opaque_debug!(EmbeddedStore(self) { budget: self.shared.budget });

@@ -1,6 +1,5 @@
 //! The one client: connects when it is needed, bounds what is pending, retries what is safe to repeat.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use super::COMPONENT;
 use super::engine::Engine;
 use super::rpc::{Effect, Rpc};
 use super::settings::{Headers, Settings};
+use crate::support::opaque_debug;
 use crate::support::{Backoff, OwnedPermit, ResizableSemaphore};
 use crate::{CloseReport, Deadline, Error, ErrorKind, Outcome, Result};
 
@@ -179,14 +179,7 @@ impl Connection {
     }
 }
 
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("settings", &self.settings)
-            .field("pending", &self.pending)
-            .finish_non_exhaustive()
-    }
-}
+opaque_debug!(Connection { settings, pending });
 
 fn closed_error() -> Error {
     Error::new(ErrorKind::Closed, COMPONENT, "store is closed")

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,6 +28,7 @@ use super::rpc::Rpc;
 use super::schema::{Schema, new_indexes, new_schema};
 use super::settings::Settings;
 use super::{COMPONENT, catalog};
+use crate::support::opaque_debug;
 use crate::vectors::{
     Collection, CollectionConfig, VectorCapabilities, VectorStats, VectorStore, validation,
 };
@@ -293,8 +293,4 @@ impl VectorStore for LegacyMilvusStore {
     }
 }
 
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
+opaque_debug!(Shared { settings });

@@ -1,6 +1,5 @@
 //! The settings of the connection.
 
-use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,6 +11,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 
 use super::COMPONENT;
+use crate::support::opaque_debug;
 use crate::{Config, Error, ErrorKind, Result};
 
 /// Silence of a connection with running requests after which the server is probed, and how long it may take to answer.
@@ -101,12 +101,8 @@ impl Settings {
     }
 }
 
-/// Without the token.
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings").field("uri", self.endpoint.uri()).finish_non_exhaustive()
-    }
-}
+// Without the token.
+opaque_debug!(Settings(self) { uri: self.endpoint.uri() });
 
 /// The headers of every request: database and token.
 #[derive(Clone)]

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::fmt;
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::http::{HttpBody, HttpRequest, HttpResponse, HttpStats, HttpTransport};
+use crate::support::opaque_debug;
 use crate::{CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase};
 
 const COMPONENT: &str = "http.scripted";
@@ -124,10 +124,4 @@ impl HttpTransport for ScriptedTransport {
     }
 }
 
-impl fmt::Debug for ScriptedTransport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScriptedTransport")
-            .field("responses_left", &self.script.lock().len())
-            .finish_non_exhaustive()
-    }
-}
+opaque_debug!(ScriptedTransport(self) { responses_left: self.script.lock().len() });

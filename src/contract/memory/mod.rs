@@ -37,6 +37,7 @@ pub use expiry::expiry;
 use crate::memory::{
     EvictionListener, MemoryInput, MemoryManager, RemovalCause, RemovalCounts, RemovedEntry,
 };
+use crate::support::opaque_debug;
 use crate::{Clock, ManualClock};
 
 /// The settings of a backend under test. Settings that a backend does not support are ignored, as its capabilities say.
@@ -55,15 +56,7 @@ pub struct Setup {
     pub eviction_listener: EvictionListener,
 }
 
-impl std::fmt::Debug for Setup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Setup")
-            .field("ttl", &self.ttl)
-            .field("max_entries", &self.max_entries)
-            .field("max_bytes", &self.max_bytes)
-            .finish_non_exhaustive()
-    }
-}
+opaque_debug!(Setup { ttl, max_entries, max_bytes });
 
 /// Runs the contract suite on backends created by `make`, in a tokio runtime of either flavor.
 ///

@@ -9,23 +9,26 @@ use socket2::{Domain, SockAddr, Socket, Type};
 /// The socket is bound and never listens: connecting is refused, nobody else is given the port, and a server that
 /// sets SO_REUSEADDR, as they all do, may listen on it, leave it and come back.
 #[derive(Debug)]
-pub(crate) struct ReservedPort {
+pub struct ReservedPort {
     _socket: Socket,
     address: SocketAddr,
 }
 
 impl ReservedPort {
-    pub(crate) fn new() -> Self {
+    /// A port that was free.
+    pub fn new() -> Self {
         let socket = bound(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let address = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("it is bound");
         Self { _socket: socket, address }
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    /// The address of the port.
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    pub(crate) fn number(&self) -> u16 {
+    /// Its number.
+    pub fn number(&self) -> u16 {
         self.address.port()
     }
 }

@@ -12,13 +12,17 @@ use crate::wait::until;
 /// A guard, a shell that waits for the end of its input, kills it should this process die without dropping
 /// anything: by a signal, by `abort`, by the runner's time limit.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
     guard: Option<Child>,
 }
 
 impl Process {
-    pub(crate) fn spawn(command: &mut Command) -> std::io::Result<Self> {
+    /// Starts a command.
+    ///
+    /// # Errors
+    /// Those of [`Command::spawn`].
+    pub fn spawn(command: &mut Command) -> std::io::Result<Self> {
         let mut process = Self { child: command.spawn()?, guard: None };
         let guard = Command::new("sh")
             .args([
@@ -39,7 +43,7 @@ impl Process {
     }
 
     /// How it ended, if it has.
-    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+    pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("it is our child")
     }
 
@@ -58,8 +62,18 @@ impl Process {
     }
 
     /// Asks it to end.
-    pub(crate) fn terminate(&self) {
+    pub fn terminate(&self) {
         self.signal(Signal::TERM);
+    }
+
+    /// Ends it where it is, and returns when it has ended.
+    pub fn kill(&mut self) {
+        // The guard first: once the child is waited for, its number may be another's.
+        for process in self.guard.iter_mut().chain([&mut self.child]) {
+            // Killing fails only for one that has ended; SIGKILL ends a stopped one too.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
     }
 
     fn signal(&self, signal: Signal) {
@@ -73,11 +87,6 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The guard first: once the child is waited for, its number may be another's.
-        for process in self.guard.iter_mut().chain([&mut self.child]) {
-            // Killing fails only for one that has ended; SIGKILL ends a stopped one too.
-            let _ = process.kill();
-            let _ = process.wait();
-        }
+        self.kill();
     }
 }
