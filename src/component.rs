@@ -19,7 +19,7 @@ use crate::limits::{Health, LimitUsage};
 /// The runtime knows its parts only through this trait: [`stats`](crate::Arshai::stats),
 /// [`health`](crate::Arshai::health), [`set_limits`](crate::Arshai::set_limits) and
 /// [`shutdown`](crate::Arshai::shutdown) go over all of them. A backend adds further parts with
-/// [`BuildContext::register`](crate::BuildContext::register).
+/// [`BuildContext::registrar`](crate::BuildContext::registrar).
 ///
 /// # Contract
 /// - [`limits`](Self::limits) and [`counters`](Self::counters) are snapshots: they neither block nor need an async
@@ -162,7 +162,8 @@ impl Components {
     }
 }
 
-/// Adds components to a runtime and removes them while it runs. Keeps neither alive: a component may hold it.
+/// Adds components to a runtime and removes them, while it is built and while it runs. Keeps neither alive: a component
+/// may hold it.
 #[derive(Debug, Clone)]
 pub struct ComponentRegistrar(Weak<Mutex<Vec<Arc<dyn Component>>>>);
 

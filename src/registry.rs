@@ -84,12 +84,6 @@ impl BuildContext {
         self.registry.pool.build(&self.config.pool.backend, self)?.build(connector, settings)
     }
 
-    /// Adds a component to the runtime that is being built or, later, running: it appears in its statistics and
-    /// health, follows its limits and is closed with it.
-    pub fn register(&self, component: Arc<dyn Component>) {
-        self.components.register(component);
-    }
-
     /// The registered component of type `T`, or else the one that `build` gives, registered: for parts that the whole
     /// runtime shares.
     ///
@@ -99,12 +93,7 @@ impl BuildContext {
         self.components.get_or_register(build)
     }
 
-    /// Removes a component that was [registered](Self::register), without closing it.
-    pub fn unregister(&self, component: &Arc<dyn Component>) {
-        self.components.unregister(component);
-    }
-
-    /// A handle with which a component registers others while the runtime runs.
+    /// Adds components to the runtime that is being built or, later, running, and removes them.
     #[must_use]
     pub fn registrar(&self) -> ComponentRegistrar {
         self.components.registrar()

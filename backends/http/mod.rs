@@ -5,11 +5,12 @@
 mod connection_pool;
 mod counters;
 mod errors;
-mod exchange;
 #[cfg(feature = "hyper")]
 mod hyper;
+mod response;
 mod settings;
 mod tls;
+mod transport;
 #[cfg(feature = "ureq")]
 mod ureq;
 

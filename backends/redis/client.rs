@@ -32,6 +32,10 @@ use crate::{
 
 /// Attempts per command, including the first.
 const MAX_ATTEMPTS: u32 = 4;
+/// A value of up to this size is read at once. Commands in flight may hold as much each.
+const FIRST_READ_BYTES: usize = 4 << 10;
+/// How much more of a larger value is asked for, each time.
+const READ_GROWTH: usize = 8;
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(200));
 
 /// Whether a command may safely be sent twice.
@@ -54,7 +58,8 @@ use Idempotency::{Idempotent, NonIdempotent};
 ///   [`dedicated_connection`](Self::dedicated_connection) hands out others. Together they never exceed
 ///   `pool.max_connections`, to each server. Nothing connects before it is needed.
 /// - **Deadlines.** Every command ends by `redis.command_timeout`, including waiting and reconnecting.
-/// - **Limits.** At most `redis.max_pending_commands` commands of at most `redis.max_pending_bytes` bytes are in flight;
+/// - **Limits.** At most `redis.max_pending_commands` commands of at most `redis.max_pending_bytes` bytes, what they read
+///   included, are in flight;
 ///   further commands fail immediately with [`ErrorKind::Capacity`]. No value larger than `redis.max_value_bytes` is
 ///   written, or read into memory.
 /// - **Failures.** A connection that breaks, or receives no response for as long as a command may take, is replaced,
@@ -169,18 +174,24 @@ impl RedisClient {
     }
 
     /// The bytes of a key, empty if it does not exist. At most one byte more than the limit is read, however large the
-    /// value is.
+    /// value is, and what may arrive counts as in flight: a value is read again with a greater limit until it fits.
     pub(crate) async fn get_bytes(&self, key: &str, deadline: Deadline) -> Result<Bytes> {
         let key = Bytes::copy_from_slice(key.as_bytes());
-        let end = self.0.max_value_bytes;
-        let bytes: Bytes = self
-            .command("GETRANGE", Idempotent, deadline, key.len(), |redis| {
-                let key = key.clone();
-                async move { redis.getrange(key, 0, end).await }
-            })
-            .await?;
-        self.check_size(bytes.len())?;
-        Ok(bytes)
+        let max = self.0.max_value_bytes;
+        let mut limit = FIRST_READ_BYTES.min(max);
+        loop {
+            let bytes: Bytes = self
+                .command("GETRANGE", Idempotent, deadline, key.len() + limit, |redis| {
+                    let key = key.clone();
+                    async move { redis.getrange(key, 0, limit).await }
+                })
+                .await?;
+            if bytes.len() <= limit || limit == max {
+                self.check_size(bytes.len())?;
+                return Ok(bytes);
+            }
+            limit = limit.saturating_mul(READ_GROWTH).min(max);
+        }
     }
 
     /// Deletes a key; returns whether it existed.
@@ -223,7 +234,7 @@ impl RedisClient {
         self.command(name, idempotency, self.deadline(), 0, work).await
     }
 
-    /// Runs a command that sends about `bytes` bytes, until `deadline`.
+    /// Runs a command that sends or receives about `bytes` bytes, until `deadline`.
     pub(crate) async fn command<T, F, Fut>(
         &self,
         name: &'static str,

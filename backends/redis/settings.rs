@@ -20,6 +20,7 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 pub(super) struct Settings {
     config: FredConfig,
     connect_timeout: Duration,
+    command_timeout: Duration,
 }
 
 impl Settings {
@@ -50,7 +51,7 @@ impl Settings {
         fred.fail_fast = true;
         configure_tls(&mut fred, redis)?;
         let connect_timeout = redis.connect_timeout.min(redis.command_timeout);
-        Ok(Self { config: fred, connect_timeout })
+        Ok(Self { config: fred, connect_timeout, command_timeout: redis.command_timeout })
     }
 
     /// A client that is not connected.
@@ -68,6 +69,12 @@ impl Settings {
             keepalive: Some(TcpKeepalive::new().with_time(KEEPALIVE)),
             ..TcpConfig::default()
         };
+        // Where fred has it. Sent bytes that the server's host does not acknowledge break the connection, as keep-alive
+        // breaks an idle one.
+        #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+        {
+            connection.tcp.user_timeout = Some(self.command_timeout);
+        }
         let mut builder = Builder::from_config(self.config.clone());
         builder.set_connection_config(connection);
         builder.build().expect("fred builds a client from any configuration")
@@ -160,6 +167,16 @@ mod tests {
         let database = |url| settings(url).expect("valid").config.database;
         assert_eq!(database("redis://localhost?db=3"), Some(3));
         assert_eq!(database("redis://localhost/4?db=5"), Some(5), "the query's, as in Python");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn bytes_that_the_servers_host_does_not_acknowledge_break_the_connection() {
+        use fred::interfaces::ClientLike as _;
+
+        let client = settings("redis://localhost").expect("valid").client();
+        let timeout = client.connection_config().tcp.user_timeout;
+        assert_eq!(timeout, Some(Config::default().redis.command_timeout));
     }
 
     #[test]

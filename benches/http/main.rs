@@ -1,18 +1,18 @@
 //! HTTP and streamed answers, beside what one would use otherwise, against one server on loopback.
+//!
+//! `cargo bench --bench http [-- --quick] [requests|streams]`.
 
 mod server;
 mod streams;
 
 use std::sync::Arc;
 
-use arshai::backends::http::UreqTransport;
+use arshai::backends::http::{HyperTransport, UreqTransport};
 use arshai::http::{HttpRequest, HttpTransport};
 use arshai::{BuildContext, Config};
 use arshai_benches::{Bench, Better, Tails, measure};
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
-
-use server::Server;
 
 /// Connection limit of every contender that has one.
 const LIMIT: usize = 20;
@@ -23,12 +23,20 @@ const UREQ: &str = "ureq 3, spawn_blocking";
 
 fn main() {
     let mut bench = Bench::from_args("http");
-    for (path, name) in [("/", "get"), ("/slow", "get_20ms_reply")] {
+    let wants = |what: &str| {
+        let mut wanted = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+        wanted.peek().is_none() || wanted.any(|wanted| wanted == what)
+    };
+    for (path, name) in [("/", "get"), ("/slow", "get_20ms_reply")].into_iter().filter(|_| wants("requests"))
+    {
         for callers in [1, LIMIT, 200] {
-            requests(&mut bench, path, name, callers);
+            requests(&mut bench, path, name, callers, ureq);
+            requests(&mut bench, path, &format!("hyper_{name}"), callers, hyper);
         }
     }
-    streams::measure(&mut bench, &Server::start());
+    if wants("streams") {
+        streams::measure(&mut bench, &server::start());
+    }
     bench.finish();
 }
 
@@ -43,7 +51,23 @@ pub(crate) fn config() -> Config {
     config
 }
 
-fn requests(bench: &mut Bench, path: &'static str, name: &str, callers: usize) {
+type Transport = Arc<dyn HttpTransport>;
+
+fn ureq(context: &BuildContext) -> Transport {
+    Arc::new(UreqTransport::from_context(context).expect("it is valid"))
+}
+
+fn hyper(context: &BuildContext) -> Transport {
+    Arc::new(HyperTransport::from_context(context).expect("it is valid"))
+}
+
+fn requests(
+    bench: &mut Bench,
+    path: &'static str,
+    name: &str,
+    callers: usize,
+    ours: fn(&BuildContext) -> Transport,
+) {
     let all = match (path, callers) {
         ("/slow", 1) => 50,
         ("/slow", _) => 2_000,
@@ -51,9 +75,9 @@ fn requests(bench: &mut Bench, path: &'static str, name: &str, callers: usize) {
         _ => 40_000,
     } / if bench.is_quick() { 4 } else { 1 };
     // One each, so that the connections of each are counted apart.
-    let servers = [(); 3].map(|()| Server::start());
+    let servers = [(); 3].map(|()| server::start());
     let [for_ours, for_reqwest, for_ureq] = [(); 3].map(|()| runtime());
-    let ours = Arc::new(UreqTransport::from_context(&BuildContext::new(config())).expect("it is valid"));
+    let ours = ours(&BuildContext::new(config()));
     let reqwest = {
         let _inside = for_reqwest.enter();
         reqwest::Client::builder().pool_max_idle_per_host(LIMIT).build().expect("it is valid")
@@ -136,7 +160,7 @@ fn requests(bench: &mut Bench, path: &'static str, name: &str, callers: usize) {
     let wanted = if path == "/slow" {
         1.0
     } else if callers == 200 {
-        0.9
+        if name.starts_with("hyper") { 0.95 } else { 0.9 }
     } else {
         0.75
     };

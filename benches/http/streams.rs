@@ -9,6 +9,7 @@ use arshai::agent::{AgentEvent, AgentInput};
 use arshai::llm::{ChatEvent, ChatRequest, LlmClient, Message, OpenAiCompatibleClient};
 use arshai::tasks::{Function, FunctionError, Functions};
 use arshai::{Arshai, Config};
+use arshai_benches::http_server::Server;
 use arshai_benches::{Bench, Better};
 use eventsource_stream::Eventsource;
 use futures_util::StreamExt;
@@ -17,7 +18,6 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Runtime;
 
-use crate::server::Server;
 use crate::{config, runtime};
 
 #[global_allocator]

@@ -1,6 +1,7 @@
 //! What every bench shares: interleaved rounds, medians, one table and one JSON file.
 
 mod callers;
+pub mod http_server;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

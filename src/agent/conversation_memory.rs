@@ -82,6 +82,8 @@ pub(super) struct TurnRecord<'a> {
     turn: Turn,
     /// It has been written, so that where it is missing it was removed.
     written: bool,
+    /// What it wrote last.
+    last: Option<(WorkingMemory, Transcript)>,
 }
 
 impl<'a> TurnRecord<'a> {
@@ -92,7 +94,7 @@ impl<'a> TurnRecord<'a> {
         question: &Message,
         deadline: Deadline,
     ) -> (Self, Result<Transcript>) {
-        let mut record = Self { conversation, budget, turn: Turn::new(question), written: false };
+        let mut record = Self { conversation, budget, turn: Turn::new(question), written: false, last: None };
         let before = record.write(deadline).await;
         (record, before)
     }
@@ -116,16 +118,21 @@ impl<'a> TurnRecord<'a> {
         self.write(deadline).await.map(drop)
     }
 
-    /// Merges the turn into the conversation as it is now, again if another writer was faster. Returns the conversation
-    /// without this turn when it is written for the first time.
+    /// Merges the turn into the conversation as it wrote it last, or as it is now if another writer was faster. Returns
+    /// the conversation without this turn when it is written for the first time.
     async fn write(&mut self, deadline: Deadline) -> Result<Transcript> {
         loop {
-            let stored = self.conversation.load(deadline).await?;
-            let mut transcript = match &stored {
-                Some(memory) => Transcript::parse(memory),
-                // It was deleted, and stays deleted.
-                None if self.written => return Ok(Transcript::default()),
-                None => Transcript::parse(&WorkingMemory::initialize_memory()),
+            let (stored, mut transcript) = match self.last.take() {
+                Some((memory, transcript)) => (Some(memory), transcript),
+                None => match self.conversation.load(deadline).await? {
+                    Some(memory) => {
+                        let transcript = Transcript::parse(&memory);
+                        (Some(memory), transcript)
+                    }
+                    // It was deleted, and stays deleted.
+                    None if self.written => return Ok(Transcript::default()),
+                    None => (None, Transcript::parse(&WorkingMemory::initialize_memory())),
+                },
             };
             let mut before = Transcript::default();
             match transcript.turns.iter_mut().find(|turn| turn.id == self.turn.id) {
@@ -139,8 +146,10 @@ impl<'a> TurnRecord<'a> {
             }
             let condensing = self.budget.apply(&mut transcript);
             deadline.run(self.conversation.component, "condensing the conversation", condensing).await?;
-            if self.conversation.replace(stored.as_ref(), transcript.to_memory(), deadline).await? {
+            let memory = transcript.to_memory();
+            if self.conversation.replace(stored.as_ref(), memory.clone(), deadline).await? {
                 self.written = true;
+                self.last = Some((memory, transcript));
                 return Ok(before);
             }
         }

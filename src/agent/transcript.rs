@@ -1,5 +1,7 @@
 //! The text that keeps a conversation: notes for people and models, then the turns exactly as they were.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::llm::Message;
@@ -17,7 +19,7 @@ const UNFINISHED: &str =
 /// The text begins with notes, which people, other services and a
 /// [`WorkingMemoryAgent`](crate::agent::WorkingMemoryAgent) write. Under a heading of its own follows a line of JSON
 /// for the summary of turns that were removed, if there is one, and for each turn.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Transcript {
     pub(super) notes: String,
     pub(super) summary: Option<String>,
@@ -25,7 +27,7 @@ pub(super) struct Transcript {
 }
 
 /// The messages of one turn, from the user's to the model's answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Turn {
     #[serde(rename = "turn")]
     pub(super) id: String,
@@ -33,13 +35,14 @@ pub(super) struct Turn {
     /// It has no final answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) unfinished: bool,
+    /// The line that it was read from, until it is changed.
+    #[serde(skip)]
+    line: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Line {
-    Turn(Turn),
-    Summary { summary: String },
+struct Summary {
+    summary: String,
 }
 
 impl Transcript {
@@ -51,13 +54,13 @@ impl Transcript {
         let Some(heading) = heading else { return Self { notes: text.to_owned(), ..Self::default() } };
         let mut transcript = Self { notes: text[..heading].trim_end().to_owned(), ..Self::default() };
         for line in text[heading + HEADING.len()..].lines().filter(|line| !line.trim().is_empty()) {
-            match serde_json::from_str(line) {
-                Ok(Line::Turn(turn)) => transcript.turns.push(turn),
-                Ok(Line::Summary { summary }) => transcript.summary = Some(summary),
-                Err(_) => {
-                    transcript.notes.push('\n');
-                    transcript.notes.push_str(line);
-                }
+            if let Ok(turn) = serde_json::from_str::<Turn>(line) {
+                transcript.turns.push(Turn { line: Some(line.to_owned()), ..turn });
+            } else if let Ok(Summary { summary }) = serde_json::from_str(line) {
+                transcript.summary = Some(summary);
+            } else {
+                transcript.notes.push('\n');
+                transcript.notes.push_str(line);
             }
         }
         transcript
@@ -66,8 +69,8 @@ impl Transcript {
     /// The text that [`parse`](Self::parse) reads.
     pub(super) fn to_memory(&self) -> WorkingMemory {
         let mut text = self.notes.clone();
-        let summary = self.summary.clone().map(|summary| Line::Summary { summary }.to_json());
-        let turns = self.turns.iter().map(Turn::to_json);
+        let summary = self.summary.clone().map(|summary| Cow::Owned(to_json(&Summary { summary })));
+        let turns = self.turns.iter().map(Turn::json);
         for (index, line) in summary.into_iter().chain(turns).enumerate() {
             if index == 0 {
                 text.push_str(if text.is_empty() { "" } else { "\n\n" });
@@ -90,7 +93,7 @@ impl Transcript {
     /// Removes the oldest turns until the rest is within `max` as `size` measures texts, and returns them. The newest
     /// turn stays: its longest texts are cut instead.
     pub(super) fn shrink_to(&mut self, max: usize, size: impl Fn(&str) -> usize) -> Vec<Turn> {
-        let sizes: Vec<usize> = self.turns.iter().map(|turn| size(&turn.to_json())).collect();
+        let sizes: Vec<usize> = self.turns.iter().map(|turn| size(&turn.json())).collect();
         let mut total: usize = sizes.iter().sum();
         let mut removed = 0;
         while total > max && removed + 1 < sizes.len() {
@@ -109,22 +112,23 @@ impl Turn {
     /// A turn that begins with the user's `message`.
     pub(super) fn new(message: &Message) -> Self {
         let id = format!("{:016x}", fastrand::u64(..));
-        Self { id, messages: vec![without_data(message)], unfinished: true }
+        Self { id, messages: vec![without_data(message)], unfinished: true, line: None }
     }
 
-    /// Adds messages. Of attachments the name or the URL is kept, not the content.
+    /// Adds messages to a turn of this process. Of attachments the name or the URL is kept, not the content.
     pub(super) fn extend(&mut self, messages: &[Message]) {
         self.messages.extend(messages.iter().map(without_data));
     }
 
-    fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("messages are JSON")
+    fn json(&self) -> Cow<'_, str> {
+        self.line.as_deref().map_or_else(|| Cow::Owned(to_json(self)), Cow::Borrowed)
     }
 
     /// Halves the longest text until the turn is within `max`, or nothing is left to cut.
     fn shrink_to(&mut self, max: usize, size: impl Fn(&str) -> usize) {
         const SHORT: usize = 64;
-        while size(&self.to_json()) > max {
+        while size(&self.json()) > max {
+            self.line = None;
             let longest = self.messages.iter_mut().filter_map(content_mut).max_by_key(|text| text.len());
             let Some(text) = longest.filter(|text| text.len() > SHORT) else { return };
             // The mark takes some of it.
@@ -133,10 +137,8 @@ impl Turn {
     }
 }
 
-impl Line {
-    fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("texts are JSON")
-    }
+fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("messages and texts are JSON")
 }
 
 fn content_mut(message: &mut Message) -> Option<&mut String> {
@@ -166,7 +168,7 @@ mod tests {
     use crate::llm::{Attachment, ToolCall};
 
     fn turn(id: &str, messages: Vec<Message>) -> Turn {
-        Turn { id: id.into(), messages, unfinished: false }
+        Turn { id: id.into(), messages, unfinished: false, line: None }
     }
 
     fn exchange(n: usize) -> Turn {
@@ -195,7 +197,10 @@ mod tests {
         };
         let memory = transcript.to_memory();
         assert!(memory.as_str().starts_with("### USER CONTEXT:\nlikes tea\n\n### MESSAGES:\n"));
-        assert_eq!(Transcript::parse(&memory), transcript);
+        let read = Transcript::parse(&memory);
+        assert_eq!((&read.notes, &read.summary), (&transcript.notes, &transcript.summary));
+        assert!(read.messages().eq(transcript.messages()));
+        assert_eq!(read.to_memory(), memory);
     }
 
     #[test]
@@ -214,7 +219,7 @@ mod tests {
     fn the_oldest_turns_go_first_and_whole() {
         let mut transcript = Transcript { turns: (0..100).map(exchange).collect(), ..Transcript::default() };
         let removed = transcript.shrink_to(1_000, str::len);
-        let kept: usize = transcript.turns.iter().map(|turn| turn.to_json().len()).sum();
+        let kept: usize = transcript.turns.iter().map(|turn| turn.json().len()).sum();
         assert!(kept <= 1_000 && kept > 800, "{kept}");
         assert_eq!(removed.len() + transcript.turns.len(), 100);
         assert_eq!(
@@ -230,7 +235,7 @@ mod tests {
         let mut transcript = Transcript { turns: vec![turn("1", messages)], ..Transcript::default() };
         assert!(transcript.shrink_to(2_000, str::len).is_empty());
         let turn = &transcript.turns[0];
-        assert!(turn.to_json().len() <= 2_000);
+        assert!(turn.json().len() <= 2_000);
         assert_eq!(
             (&turn.messages[0], &turn.messages[2]),
             (&Message::user("short"), &Message::assistant("end"))

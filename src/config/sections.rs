@@ -161,7 +161,7 @@ sections! {
         command_timeout: Duration = Duration::from_secs(5), unit: "s";
         /// Maximum number of pending commands; further commands fail immediately.
         max_pending_commands: usize = 10_000;
-        /// Maximum size of the pending commands and the values they write.
+        /// Maximum size of the pending commands and of the values they write and read.
         max_pending_bytes: usize = 64 << 20, unit: "bytes";
         /// Maximum size of a value that is written or read.
         max_value_bytes: usize = 16 << 20, unit: "bytes";

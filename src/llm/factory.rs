@@ -25,7 +25,8 @@ const AZURE_WITH_USAGE: &str = "2024-09-01";
 /// Builds clients of the four providers over one HTTP transport (Python: `SafeHttpClientFactory`). Clones share it, unless
 /// they are given a separate registry or transport.
 ///
-/// The transport is built with the first client, from the configuration. A client is an [`OpenAiCompatibleClient`] under
+/// The transport is the one of the runtime that it belongs to; without one it is built with the first client, from the
+/// configuration. A client is an [`OpenAiCompatibleClient`] under
 /// [`Retry`] and [`AdaptiveConcurrency`]; clients of one model with one API key share a limiter, which is a component
 /// named `llm:MODEL` for as long as one of them exists.
 ///
@@ -57,6 +58,12 @@ struct Shared {
     hasher: RandomState,
 }
 
+impl Shared {
+    fn with_transport(transport: Option<Arc<dyn HttpTransport>>) -> Arc<Self> {
+        Arc::new(Self { transport: Mutex::new(transport), ..Self::default() })
+    }
+}
+
 /// Provider, model and hash of the API key.
 type LimiterKey = (&'static str, String, u64);
 
@@ -66,25 +73,26 @@ impl HttpClientFactory {
         Self::from_context(BuildContext::new(config))
     }
 
-    /// A factory with the configuration, clock and backends of `context`. Limiters are registered in it.
+    /// A factory with the configuration, clock, backends and transport of `context`. Limiters are registered in it.
     #[must_use]
     pub fn from_context(context: BuildContext) -> Self {
         let settings = context.config.llm.clone();
-        Self { context, settings, shared: Arc::default() }
+        let shared = Shared::with_transport(context.http.clone());
+        Self { context, settings, shared }
     }
 
-    /// Chooses the transport among these.
+    /// Builds the transport anew, chosen among these.
     #[must_use]
     pub fn with_registry(mut self, registry: Registry) -> Self {
         self.context = self.context.with_registry(registry);
-        self.shared = Arc::default();
+        self.shared = Shared::with_transport(None);
         self
     }
 
     /// Uses this transport.
     #[must_use]
     pub fn with_transport(mut self, transport: Arc<dyn HttpTransport>) -> Self {
-        self.shared = Arc::new(Shared { transport: Mutex::new(Some(transport)), ..Shared::default() });
+        self.shared = Shared::with_transport(Some(transport));
         self
     }
 
@@ -242,11 +250,16 @@ impl HttpClientFactory {
         let connections =
             limits.iter().find(|limit| limit.unit == "connections").and_then(|limit| limit.limit);
         let connections = connections.and_then(|max| usize::try_from(max).ok()).unwrap_or(usize::MAX);
-        AdaptiveLimiterConfig {
+        let mut config = AdaptiveLimiterConfig {
             max: configured.min(connections),
             max_waiting: self.context.config.http.max_waiting,
             ..AdaptiveLimiterConfig::default()
+        };
+        // The configuration is capped by it already.
+        if connections <= configured {
+            config.setting = "pool.max_connections, and llm.max_concurrency if it is lower";
         }
+        config
     }
 
     fn transport(&self) -> Result<Arc<dyn HttpTransport>> {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::component::{CloseReport, Component, ShutdownPhase, unsupported_limit_error};
+use crate::component::{CloseReport, Component, ComponentRegistrar, ShutdownPhase, unsupported_limit_error};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::{Health, LimitUsage};
@@ -37,6 +37,8 @@ pub struct AdaptiveLimiterConfig {
     pub backoff_ratio: f64,
     /// Upper bound of a provider's `Retry-After` that pauses all requests. Default: 60 s.
     pub max_retry_after: Duration,
+    /// The setting that sets `max`, for errors. Default: `llm.max_concurrency`.
+    pub setting: &'static str,
 }
 
 impl Default for AdaptiveLimiterConfig {
@@ -47,6 +49,7 @@ impl Default for AdaptiveLimiterConfig {
             max_waiting: 1_000,
             backoff_ratio: 0.5,
             max_retry_after: Duration::from_secs(60),
+            setting: MAX_CONCURRENCY,
         }
     }
 }
@@ -64,14 +67,14 @@ pub struct AdaptiveLimiter(Arc<Registered>);
 #[derive(Debug)]
 pub(super) struct Registered {
     limiter: Arc<Limiter>,
-    context: Option<BuildContext>,
+    registrar: Option<ComponentRegistrar>,
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if let Some(context) = &self.context {
+        if let Some(registrar) = &self.registrar {
             let component: Arc<dyn Component> = self.limiter.clone();
-            context.unregister(&component);
+            registrar.unregister(&component);
         }
     }
 }
@@ -121,15 +124,16 @@ impl AdaptiveLimiter {
     /// A separate limiter of `model`; its [component name](Self::name) is `llm:MODEL`.
     #[must_use]
     pub fn new(model: &str, config: AdaptiveLimiterConfig) -> Self {
-        Self(Arc::new(Registered { limiter: Arc::new(Limiter::new(model, config)), context: None }))
+        Self(Arc::new(Registered { limiter: Arc::new(Limiter::new(model, config)), registrar: None }))
     }
 
     /// Like [`new`](Self::new), but a component of the runtime of `context` until the last handle is dropped.
     #[must_use]
     pub fn registered(model: &str, config: AdaptiveLimiterConfig, context: &BuildContext) -> Self {
         let limiter = Arc::new(Limiter::new(model, config));
-        context.register(limiter.clone());
-        Self(Arc::new(Registered { limiter, context: Some(context.clone()) }))
+        let registrar = context.registrar();
+        registrar.register(limiter.clone());
+        Self(Arc::new(Registered { limiter, registrar: Some(registrar) }))
     }
 
     /// The component's name: `llm:MODEL`.
@@ -192,7 +196,8 @@ impl Limiter {
                 ResizableSemaphore::new(MAX_CONCURRENCY, "requests", config.max),
                 ResizableSemaphore::new(MAX_WAITING, "requests", config.max_waiting),
             )
-            .named(COMPONENT, "waiting for a concurrency permit"),
+            .named(COMPONENT, "waiting for a concurrency permit")
+            .with_setting(config.setting),
             state: Mutex::new(State {
                 max: config.max,
                 limit: config.max,

@@ -166,28 +166,26 @@ impl ArshaiBuilder {
             None if config.mcp.enabled => Some(registry.mcp.build(&config.mcp.backend, &context)?),
             None => build_optional(&registry.mcp, &config.mcp.backend, &defaults.mcp.backend, &context)?,
         };
-        context.register(Arc::clone(&memory) as Arc<dyn Component>);
-        context.register(Arc::clone(&tasks) as Arc<dyn Component>);
+        let components = context.components();
+        components.register(Arc::clone(&memory) as Arc<dyn Component>);
+        components.register(Arc::clone(&tasks) as Arc<dyn Component>);
         if let Some(http) = &http {
-            context.register(Arc::clone(http) as Arc<dyn Component>);
+            components.register(Arc::clone(http) as Arc<dyn Component>);
         }
         if let Some(vectors) = &vectors {
-            context.register(Arc::clone(vectors) as Arc<dyn Component>);
+            components.register(Arc::clone(vectors) as Arc<dyn Component>);
         }
         if let Some(mcp) = &mcp {
-            context.register(Arc::clone(mcp) as Arc<dyn Component>);
+            components.register(Arc::clone(mcp) as Arc<dyn Component>);
         }
-        let mut client_factory = HttpClientFactory::from_context(context.clone());
-        if let Some(http) = &http {
-            client_factory = client_factory.with_transport(Arc::clone(http));
-        }
+        let client_factory = HttpClientFactory::from_context(context.clone());
         Ok(Arshai(Arc::new(Inner { context, memory, tasks, http, vectors, mcp, client_factory })))
     }
 
     /// Adds a component of the application: it appears in statistics and health, follows limits and is closed with
     /// the runtime.
     pub fn component(self, component: Arc<dyn Component>) -> Self {
-        self.context.register(component);
+        self.context.components().register(component);
         self
     }
 }

@@ -16,19 +16,28 @@ pub struct PermitQueue {
     waiters: ResizableSemaphore,
     component: &'static str,
     step: &'static str,
+    setting: &'static str,
 }
 
 impl PermitQueue {
     /// Hands out `permits`; `waiters` limits the callers that wait for one.
     #[must_use]
     pub fn new(permits: ResizableSemaphore, waiters: ResizableSemaphore) -> Self {
-        Self { component: permits.key(), step: "waiting for a permit", permits, waiters }
+        let key = permits.key();
+        Self { component: key, step: "waiting for a permit", setting: key, permits, waiters }
     }
 
     /// Names the component and the step in errors: `redis` and `waiting for a connection`.
     #[must_use]
     pub fn named(mut self, component: &'static str, step: &'static str) -> Self {
         (self.component, self.step) = (component, step);
+        self
+    }
+
+    /// Names the setting to raise in errors at the deadline, where it is not the key of the permits.
+    #[must_use]
+    pub fn with_setting(mut self, setting: &'static str) -> Self {
+        self.setting = setting;
         self
     }
 
@@ -91,10 +100,7 @@ impl PermitQueue {
     }
 
     fn timeout_error(&self, timeout: Error) -> Error {
-        timeout
-            .with_context("limit", self.permits.max())
-            .with_context("setting", self.permits.key())
-            .not_sent()
+        timeout.with_context("limit", self.permits.max()).with_context("setting", self.setting).not_sent()
     }
 }
 

@@ -49,6 +49,31 @@ fn all_four_providers_share_one_transport() {
     assert!(!format!("{factory:?}").contains(SENTINEL));
 }
 
+/// Whoever makes it: the runtime, its context or a factory with other keys.
+#[tokio::test]
+async fn a_factory_never_goes_past_the_applications_own_transport() {
+    let (registry, builds) = scripted();
+    let response = json!({"choices": [{"message": {"content": "hi"}}]}).to_string();
+    let own =
+        (0..4).fold(ScriptedTransport::new(), |own, _| own.with_response(Response::new(response.clone())));
+    let own = Arc::new(own);
+    let runtime =
+        Arshai::builder(keyed()).registry(registry).http(own.clone()).build().expect("valid settings");
+    let of_context = HttpClientFactory::from_context(runtime.context().clone());
+    let other_keys = of_context.clone().with_settings(keyed().llm);
+    let clients = [
+        runtime.openai("m"),
+        runtime.client_factory().expect("a transport").genai("m"),
+        of_context.openrouter("m"),
+        other_keys.azure_openai(),
+    ];
+    for client in clients {
+        let request = ChatRequest::new(vec![Message::user("hello")]);
+        client.expect("configured").chat(request).await.expect("the scripted response");
+    }
+    assert_eq!((own.take_requests().len(), builds.load(Ordering::SeqCst)), (4, 0));
+}
+
 #[test]
 fn a_transport_that_cannot_be_built_is_an_error_that_names_its_setting() {
     let unknown = config(|config| {

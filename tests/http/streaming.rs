@@ -173,7 +173,7 @@ async fn malformed_and_truncated_streams_are_errors_of_their_kind() {
     for (body, kind, words) in [
         ("", ErrorKind::Transport, "before [DONE]"),
         (&*text, ErrorKind::Transport, "before [DONE]"),
-        (&*format!("{text}data: [DONE]\n\n"), ErrorKind::Protocol, "without a finish_reason"),
+        ("data: [DONE]\n\n", ErrorKind::Protocol, "without a choice"),
         ("data: {\"choices\": oops\n\n", ErrorKind::Protocol, "invalid chunk"),
         ("data: private words\n\n", ErrorKind::Protocol, "invalid chunk"),
         (&*huge, ErrorKind::TooLarge, "exceeds the size limit"),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arshai::backends::redis::RedisValue;
-use arshai::{ErrorKind, Outcome};
+use arshai::{Component as _, Deadline, ErrorKind, Outcome};
 use arshai_test_support::{Proxy, RedisServer, eventually};
 use tokio::time::Instant;
 
@@ -242,6 +242,63 @@ async fn abandoned_commands_count_against_the_limits_until_they_are_done() {
         }
     };
     tokio::time::timeout(20 * SECOND, served).await.expect("they are done and count no longer");
+}
+
+#[tokio::test]
+async fn what_is_read_counts_against_the_limit_of_bytes() {
+    let server = RedisServer::start();
+    let mut config = config(&server.url());
+    config.redis.command_timeout = 20 * SECOND;
+    config.redis.max_pending_bytes = 3 << 20;
+    config.redis.max_value_bytes = 2 << 20;
+    let client = client(config);
+    let values =
+        [0, 1, 100, 4 << 10, (4 << 10) + 1, 100 << 10, (2 << 20) - 1, 2 << 20].map(|size| "x".repeat(size));
+    for value in &values {
+        client.set_key("k", value.clone(), None).await.expect("it sets");
+        let read = client.get_key("k").await.expect("it reads");
+        assert_eq!(read, Some(RedisValue::Text(value.clone())), "{} bytes", value.len());
+    }
+    server.command(&["SETRANGE", "k", &(2 << 20).to_string(), "x"]);
+    assert_eq!(client.get_key("k").await.expect_err("a byte too many").kind(), ErrorKind::TooLarge);
+
+    // Callers that ask for less at once still get it.
+    client.set_key("k", values[7].clone(), None).await.expect("it sets");
+    let reads = (0..20).map(|_| client.get_key("k"));
+    let results = futures_util::future::join_all(reads).await;
+    let (read, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert!(!read.is_empty() && !refused.is_empty(), "{} read, {} refused", read.len(), refused.len());
+    for error in refused.into_iter().filter_map(Result::err) {
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Capacity, Outcome::NotSent), "{error}");
+        assert!(error.message().contains("redis.max_pending_bytes"), "{error}");
+    }
+    assert!(
+        client.limits().iter().filter(|limit| limit.key.starts_with("redis.")).all(|limit| limit.used == 0)
+    );
+}
+
+/// fred allocates a channel of pushes for each client: at 4 096 places, 3.4 MB.
+#[tokio::test]
+async fn a_connection_costs_less_than_half_a_megabyte() {
+    const CONNECTIONS: usize = 100;
+    let server = RedisServer::start();
+    let mut config = config(&server.url());
+    config.pool.max_connections = CONNECTIONS + 1;
+    let client = client(config);
+    client.set_key("k", "v", None).await.expect("it sets");
+    let before = resident_bytes();
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let deadline = Deadline::after(20 * SECOND);
+        connections.push(client.dedicated_connection(deadline).await.expect("a connection"));
+    }
+    let each = resident_bytes().saturating_sub(before) / CONNECTIONS as u64;
+    assert!(each < 500_000, "{each} bytes");
+}
+
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("a Linux machine");
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a second field") * 4096
 }
 
 #[tokio::test]

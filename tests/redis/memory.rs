@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arshai::agent::{Agent, AgentInput};
 use arshai::backends::memory::RedisMemoryManager;
+use arshai::contract::doubles::ScriptedLlm;
 use arshai::contract::memory::{self, Setup};
+use arshai::llm::{ChatResponse, Message, ToolCall};
 use arshai::memory::{MemoryInput, MemoryManager};
+use arshai::tasks::{Function, Functions};
 use arshai::{Arshai, BuildContext, Config, Deadline, ErrorKind};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use arshai_test_support::RedisServer;
 
@@ -235,5 +239,39 @@ async fn the_documented_acl_is_enough() {
         assert_eq!(memory.client().get_key(&input.key()).await.expect("it reads"), None);
         let outside = memory.client().set_key("other", "x", None).await.expect_err("not the key pattern");
         assert_eq!(outside.kind(), ErrorKind::Authentication, "{outside}");
+    }
+}
+
+/// The second turn of a conversation, as the model sees it, is the same on every backend of memory.
+#[tokio::test]
+async fn a_conversation_is_the_same_messages_on_every_backend() {
+    let server = server();
+    for backend in ["in_memory", "legacy", "redis", "redis_legacy"] {
+        let calls = vec![ToolCall::new("1", "echo", "{\"line\": \"a\\nb\"}")];
+        let model = Arc::new(ScriptedLlm::new([
+            Ok(ChatResponse::from_tool_calls(calls.clone())),
+            Ok(ChatResponse::from_text("```rust\nfn main() {}\n```")),
+            Ok(ChatResponse::from_text("again")),
+        ]));
+        let mut config = config(&server.url());
+        config.memory.backend = backend.into();
+        let runtime = Arshai::builder(config).build().expect("the configuration is valid");
+        let echo =
+            Function::new("echo", |arguments: Value| async move { Ok::<_, std::io::Error>(arguments) });
+        let agent = runtime
+            .chat_agent(Arc::clone(&model) as _, "be helpful")
+            .with_functions(Functions::new().with(echo));
+        for message in ["I am\n  Ada", "and?"] {
+            let input = AgentInput::new(message).in_conversation(backend);
+            assert_eq!(agent.process(input).await.expect("an answer").memory_error, None, "{backend}");
+        }
+        let expected = [
+            Message::user("I am\n  Ada"),
+            ChatResponse::from_tool_calls(calls).to_message(),
+            Message::tool("1", "{\"line\":\"a\\nb\"}"),
+            Message::assistant("```rust\nfn main() {}\n```"),
+            Message::user("and?"),
+        ];
+        assert_eq!(model.requests()[2].messages[1..], expected, "{backend}");
     }
 }

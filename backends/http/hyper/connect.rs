@@ -58,7 +58,6 @@ impl Proxy {
         Ok(Self { uri, authorization })
     }
 
-    /// The value of `proxy-authorization` for a plain request, which the proxy passes on without a tunnel.
     fn has_credentials(&self) -> bool {
         self.authorization.is_some()
     }

@@ -25,7 +25,7 @@ use crate::backends::http::settings::{MAX_HEAD_BYTES, Settings};
 const MAX_HEADERS: usize = 128;
 
 /// A connection in the pool; the request that uses it first opens it.
-pub(super) struct PooledConnection {
+pub(in crate::backends::http) struct PooledConnection {
     pub(super) open: Option<OpenConnection>,
     pub(super) aborted: CancellationToken,
     phase: Arc<AtomicRequestPhase>,

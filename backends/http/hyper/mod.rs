@@ -12,24 +12,20 @@ mod errors;
 mod gzip;
 mod request_job;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use serde_json::Value;
 use tokio::runtime::Handle;
 
 use self::connect::{Proxy, Route};
 use self::connection::PooledConnection;
 use self::request_job::RequestJob;
 use super::errors::{COMPONENT, RequestPhase, error, shut_down_error};
-use super::exchange::{Admitted, Exchange, response_channel};
+use super::response::response_channel;
 use super::settings::Settings;
-use crate::http::{HttpRequest, HttpResponse, HttpStats, HttpTransport};
+use super::transport::{Admitted, Driver, Transport};
+use crate::http::{HttpRequest, HttpResponse};
 use crate::support::opaque_debug;
-use crate::{
-    BuildContext, CloseReport, Component, Deadline, ErrorKind, Health, LimitUsage, Result, ShutdownPhase,
-};
+use crate::{BuildContext, ErrorKind, Result};
 
 /// HTTP/1.1 over bounded, reused connections: a task instead of a thread for each of them.
 ///
@@ -44,8 +40,10 @@ use crate::{
 /// Response headers are limited to 16 KiB in all, request headers to 16 KiB each.
 ///
 /// Dropping the transport aborts its requests, those whose body is still being read included.
-pub struct HyperTransport {
-    exchange: Exchange<PooledConnection>,
+pub type HyperTransport = Transport<Hyper>;
+
+/// Sends requests with hyper, each in a task.
+pub struct Hyper {
     proxy: Option<Arc<Proxy>>,
 }
 
@@ -60,16 +58,20 @@ impl HyperTransport {
     pub fn from_context(context: &BuildContext) -> Result<Self> {
         let settings = Settings::new(&context.config)?;
         let proxy = settings.proxy.as_ref().map(Proxy::parse).transpose()?.map(Arc::new);
-        Ok(Self { exchange: Exchange::new(Arc::new(settings)), proxy })
+        Ok(Self::with_driver(Arc::new(settings), |_| Hyper { proxy }))
     }
+}
 
-    async fn send_request(&self, request: HttpRequest) -> Result<HttpResponse> {
+impl Driver for Hyper {
+    type Connection = PooledConnection;
+
+    async fn send(&self, transport: &HyperTransport, request: HttpRequest) -> Result<HttpResponse> {
         let runtime = Handle::try_current().map_err(|_| {
             error(ErrorKind::Unsupported, "no tokio runtime: a request needs a runtime context").not_sent()
         })?;
         let new_connection = |_: &_| PooledConnection::new();
         let Admitted { call, permit, deadline } =
-            self.exchange.admit(&request, Some(runtime.id()), new_connection).await?;
+            transport.admit(&request, Some(runtime.id()), new_connection).await?;
         let (sender, receiver) = response_channel(&call, deadline);
         let proxy = self.proxy.clone().filter(|_| call.pool.settings.is_proxied(request.request.uri()));
         let route = Route { proxy, deny_private: request.deny_private_addresses };
@@ -94,46 +96,4 @@ fn task_error(failed: tokio::task::JoinError, phase: &super::errors::AtomicReque
     }
 }
 
-#[async_trait]
-impl Component for HyperTransport {
-    fn name(&self) -> Cow<'_, str> {
-        Cow::Borrowed("http")
-    }
-
-    fn shutdown_phase(&self) -> ShutdownPhase {
-        ShutdownPhase::Transports
-    }
-
-    fn limits(&self) -> Vec<LimitUsage> {
-        self.exchange.limits()
-    }
-
-    fn counters(&self) -> Value {
-        crate::support::counters(&self.stats())
-    }
-
-    async fn health(&self, _: Deadline) -> Health {
-        self.exchange.health()
-    }
-
-    fn set_limit(&self, key: &str, max: u64) -> Result<()> {
-        self.exchange.set_limit(key, max)
-    }
-
-    async fn close(&self, deadline: Deadline) -> CloseReport {
-        self.exchange.close(deadline).await
-    }
-}
-
-#[async_trait]
-impl HttpTransport for HyperTransport {
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse> {
-        self.exchange.counted(self.send_request(request).await)
-    }
-
-    fn stats(&self) -> HttpStats {
-        self.exchange.stats()
-    }
-}
-
-opaque_debug!(HyperTransport(self) { queue: self.exchange.queue });
+opaque_debug!(Hyper {});

@@ -16,7 +16,7 @@ use super::errors::from_hyper;
 use super::gzip::GzipDecoder;
 use crate::backends::http::connection_pool::ActiveCall;
 use crate::backends::http::errors::{RequestPhase, error, shut_down_error, timed_out};
-use crate::backends::http::exchange::{Head, ResponseSender};
+use crate::backends::http::response::{Head, ResponseSender};
 use crate::backends::http::settings::{self, Settings};
 use crate::support::OwnedPermit;
 use crate::{Deadline, ErrorKind, Result};

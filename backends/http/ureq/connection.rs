@@ -13,7 +13,7 @@ use crate::backends::http::settings::{MAX_HEAD_BYTES, Settings, USER_AGENT, inva
 use crate::{Clock, Result};
 
 /// An agent for one origin.
-pub(super) struct PooledAgent {
+pub(in crate::backends::http) struct PooledAgent {
     pub(super) agent: Agent,
     phase: Arc<AtomicRequestPhase>,
 }

@@ -14,21 +14,17 @@ mod errors;
 mod request_job;
 mod tls;
 
-use std::borrow::Cow;
 use std::sync::Arc;
-
-use async_trait::async_trait;
-use serde_json::Value;
 
 use self::connection::{AgentFactory, PooledAgent};
 use self::request_job::RequestJob;
 use super::connection_pool::PoolKey;
-use super::exchange::{Admitted, Exchange, response_channel};
+use super::response::response_channel;
 use super::settings::Settings;
-use crate::http::{HttpRequest, HttpResponse, HttpStats, HttpTransport};
-use crate::support::BlockingPool;
-use crate::support::opaque_debug;
-use crate::{BuildContext, CloseReport, Component, Deadline, Health, LimitUsage, Result, ShutdownPhase};
+use super::transport::{Admitted, Driver, Transport};
+use crate::http::{HttpRequest, HttpResponse};
+use crate::support::{BlockingPool, ResizableSemaphore, opaque_debug};
+use crate::{BuildContext, Result};
 
 /// HTTP/1.1 over bounded, reused connections.
 ///
@@ -46,8 +42,10 @@ use crate::{BuildContext, CloseReport, Component, Deadline, Health, LimitUsage, 
 /// `trace`, and only there, they hold paths and queries: keep `ureq` below it where a query holds a secret.
 ///
 /// Dropping the transport aborts its requests, those whose body is still being read included.
-pub struct UreqTransport {
-    exchange: Exchange<PooledAgent>,
+pub type UreqTransport = Transport<Ureq>;
+
+/// Sends requests with ureq, each on a thread.
+pub struct Ureq {
     threads: BlockingPool,
     agents: AgentFactory,
 }
@@ -80,14 +78,17 @@ impl UreqTransport {
     fn new(settings: Settings, context: &BuildContext) -> Result<Self> {
         let settings = Arc::new(settings);
         let agents = AgentFactory::new(&settings, Arc::clone(&context.clock))?;
-        let exchange = Exchange::new(settings);
-        let threads = BlockingPool::with_permits("http.ureq", exchange.queue.permits().clone());
-        Ok(Self { exchange, threads, agents })
+        let threads = |permits: &ResizableSemaphore| BlockingPool::with_permits("http.ureq", permits.clone());
+        Ok(Self::with_driver(settings, |permits| Ureq { threads: threads(permits), agents }))
     }
+}
 
-    async fn send_request(&self, request: HttpRequest) -> Result<HttpResponse> {
+impl Driver for Ureq {
+    type Connection = PooledAgent;
+
+    async fn send(&self, transport: &UreqTransport, request: HttpRequest) -> Result<HttpResponse> {
         let new_agent = |key: &PoolKey| self.agents.agent(request.request.uri(), key.deny_private);
-        let Admitted { call, permit, deadline } = self.exchange.admit(&request, None, new_agent).await?;
+        let Admitted { call, permit, deadline } = transport.admit(&request, None, new_agent).await?;
         let (sender, receiver) = response_channel(&call, deadline);
         let deadline = std::time::Instant::now() + deadline.remaining();
         let job = RequestJob { request: request.request, deadline, call, response: sender };
@@ -96,46 +97,4 @@ impl UreqTransport {
     }
 }
 
-#[async_trait]
-impl Component for UreqTransport {
-    fn name(&self) -> Cow<'_, str> {
-        Cow::Borrowed("http")
-    }
-
-    fn shutdown_phase(&self) -> ShutdownPhase {
-        ShutdownPhase::Transports
-    }
-
-    fn limits(&self) -> Vec<LimitUsage> {
-        self.exchange.limits()
-    }
-
-    fn counters(&self) -> Value {
-        crate::support::counters(&self.stats())
-    }
-
-    async fn health(&self, _: Deadline) -> Health {
-        self.exchange.health()
-    }
-
-    fn set_limit(&self, key: &str, max: u64) -> Result<()> {
-        self.exchange.set_limit(key, max)
-    }
-
-    async fn close(&self, deadline: Deadline) -> CloseReport {
-        self.exchange.close(deadline).await
-    }
-}
-
-#[async_trait]
-impl HttpTransport for UreqTransport {
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse> {
-        self.exchange.counted(self.send_request(request).await)
-    }
-
-    fn stats(&self) -> HttpStats {
-        self.exchange.stats()
-    }
-}
-
-opaque_debug!(UreqTransport(self) { queue: self.exchange.queue });
+opaque_debug!(Ureq {});

@@ -16,7 +16,7 @@ use super::connection::PooledAgent;
 use super::errors::from_ureq;
 use crate::backends::http::connection_pool::ActiveCall;
 use crate::backends::http::errors::{RequestPhase, shut_down_error, timed_out};
-use crate::backends::http::exchange::{Head, ResponseSender};
+use crate::backends::http::response::{Head, ResponseSender};
 use crate::{Error, Result};
 
 /// Maximum size of a chunk.

@@ -2,6 +2,7 @@
 
 mod embeddings;
 mod lenient;
+mod messages;
 mod provider_error;
 mod request;
 mod response;

@@ -117,19 +117,57 @@ impl ResponseMessage {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct WireToolCall {
-    #[serde(deserialize_with = "or_default")]
     pub(super) index: Option<u64>,
-    #[serde(deserialize_with = "text")]
     pub(super) id: Option<String>,
-    #[serde(rename = "type")]
-    pub(super) _type: IgnoredAny,
     pub(super) function: Option<WireFunction>,
-    #[serde(flatten)]
     pub(super) extra: Map<String, Value>,
 }
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum CallField {
+    Index,
+    Id,
+    Type,
+    Function,
+    Other(String),
+}
+
+/// As [`MessageVisitor`].
+struct CallVisitor;
+
+impl<'de> Visitor<'de> for CallVisitor {
+    type Value = WireToolCall;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a tool call")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<WireToolCall, A::Error> {
+        let mut call = WireToolCall::default();
+        while let Some(field) = fields.next_key()? {
+            match field {
+                CallField::Index => call.index = fields.next_value::<Index>()?.0,
+                CallField::Id => call.id = fields.next_value::<Text>()?.0,
+                CallField::Type => drop(fields.next_value::<IgnoredAny>()?),
+                CallField::Function => call.function = fields.next_value()?,
+                CallField::Other(name) => drop(call.extra.insert(name, fields.next_value()?)),
+            }
+        }
+        Ok(call)
+    }
+}
+
+impl<'de> Deserialize<'de> for WireToolCall {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(CallVisitor)
+    }
+}
+
+#[derive(Deserialize)]
+struct Index(#[serde(deserialize_with = "or_default")] Option<u64>);
 
 #[derive(Deserialize, Default)]
 #[serde(default)]

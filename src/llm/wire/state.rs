@@ -44,9 +44,6 @@ pub(in crate::llm) fn decode_chat(
     if state.choice.is_none() {
         return Err(Error::new(ErrorKind::Protocol, component, "response is not a chat completion"));
     }
-    state.finish_calls()?;
-    let default_reason = if state.assembler.is_empty() { "stop" } else { "tool_calls" };
-    state.finish_reason.get_or_insert_with(|| default_reason.to_owned());
     state.complete()?;
     let mut response = ChatResponse::default();
     state.pending_events.into_iter().for_each(|event| response.apply_event(event));
@@ -156,13 +153,16 @@ impl StreamState {
     }
 
     fn complete(&mut self) -> Result<()> {
-        if self.finish_reason.is_none() && !self.assembler.is_empty() {
-            self.finish_calls()?;
-            self.finish_reason = Some("tool_calls".to_owned());
-        }
-        let reason = self.finish_reason.take().ok_or_else(|| {
-            Error::new(ErrorKind::Protocol, self.component, "stream ended without a finish_reason")
-        })?;
+        self.finish_calls()?;
+        let reason = match self.finish_reason.take() {
+            Some(reason) => reason,
+            None if self.choice.is_none() => {
+                return Err(Error::new(ErrorKind::Protocol, self.component, "response without a choice"));
+            }
+            // Some servers leave it out, or empty.
+            None if self.assembler.is_empty() => "stop".to_owned(),
+            None => "tool_calls".to_owned(),
+        };
         let (message, response) = (std::mem::take(&mut self.message_extra), std::mem::take(&mut self.extra));
         if !message.is_empty() || !response.is_empty() {
             self.pending_events.push_back(ChatEvent::ExtraFields { message, response });
