@@ -17,7 +17,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use arshai_benches::{Bench, Better, Contender, Tails, child_case, in_child_figures, measure, median, settle};
+use arshai_benches::{
+    Bench, Better, Contender, Tails, child_case, in_child_figures, measure, median, settle,
+};
 use arshai_test_support::MilvusServer;
 use tokio::runtime::Runtime;
 
@@ -44,7 +46,9 @@ fn main() {
         parts.iter().filter(|(name, _)| std::env::args().any(|argument| argument == *name)).collect();
     let (name, chosen) = match chosen[..] {
         [] => ("milvus".to_owned(), parts.iter().take(4).collect()),
-        _ => (format!("milvus_{}", chosen.iter().map(|(name, _)| *name).collect::<Vec<_>>().join("_")), chosen),
+        _ => {
+            (format!("milvus_{}", chosen.iter().map(|(name, _)| *name).collect::<Vec<_>>().join("_")), chosen)
+        }
     };
     let mut bench = Bench::from_args(name.leak());
     let rows = if bench.is_quick() { 10_000 } else { 50_000 };
@@ -171,7 +175,8 @@ fn searches(bench: &mut Bench, port: u16, rows: usize) {
         ours.create(NAME).await;
         ours.fill(NAME.to_owned(), rows, true).await;
     });
-    let collections = [("ours", runtime.block_on(ours.open(NAME))), (LEGACY, runtime.block_on(legacy.open(NAME)))];
+    let collections =
+        [("ours", runtime.block_on(ours.open(NAME))), (LEGACY, runtime.block_on(legacy.open(NAME)))];
     let sdk = &runtime.block_on(Sdk::connect(port));
     settle();
     for callers in [1, 20, 100] {

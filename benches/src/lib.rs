@@ -108,7 +108,13 @@ impl Bench {
     /// Adds a peer to the last row that was measured apart from it: one that takes too long for as many rounds.
     pub fn peer(&mut self, name: &str, figure: f64) {
         if let Some(row) = self.rows.last_mut() {
-            println!("  {:<34} {:>12} {name} {} (ours is {:.2} x)", row.case, "", show(figure), row.ours / figure);
+            println!(
+                "  {:<34} {:>12} {name} {} (ours is {:.2} x)",
+                row.case,
+                "",
+                show(figure),
+                row.ours / figure
+            );
             row.peers.insert(name.to_owned(), figure);
         }
     }

@@ -329,7 +329,10 @@ mod tests {
         let report =
             insert_in_batches(entity_stream(stream), options, limits, insert, || async { Ok(()) }).await;
         assert_eq!((report.written_count(), report.written.len(), report.ids().count()), (1_000_000, 1, 0));
-        assert!((1_000..=5_000).contains(&most.into_inner()), "batches of 1 000, four in progress and one read");
+        assert!(
+            (1_000..=5_000).contains(&most.into_inner()),
+            "batches of 1 000, four in progress and one read"
+        );
     }
 
     #[tokio::test]

@@ -94,14 +94,24 @@ async fn an_empty_collection_answers_nothing(stores: [&dyn VectorStore; 2]) {
     assert!(rows(&both, "query", "doc_id != ''").await.is_empty());
     let all = Filter::parse("doc_id != ''").expect("valid");
     assert_eq!(same(&both, "delete", async |collection| collection.delete_entity(&all).await).await, Ok(0));
-    let count =
-        async |collection: &dyn Collection| Ok(collection.get_collection_stats().await?.num_entities);
+    let count = async |collection: &dyn Collection| Ok(collection.get_collection_stats().await?.num_entities);
     assert_eq!(same(&both, "count", count).await, Ok(0));
 }
 
 async fn texts_and_metadata_come_back_as_they_were(stores: [&dyn VectorStore; 2]) {
     let both = create(stores, &CollectionConfig::new("texts", 2)).await;
-    let texts = ["", " ", "\0", "a\0b", "🦀 ä \u{202e}", "\u{ffff}", "\"'\\\n\t", "{{x}}", "$meta", &"é".repeat(32_767)];
+    let texts = [
+        "",
+        " ",
+        "\0",
+        "a\0b",
+        "🦀 ä \u{202e}",
+        "\u{ffff}",
+        "\"'\\\n\t",
+        "{{x}}",
+        "$meta",
+        &"é".repeat(32_767),
+    ];
     let values = [
         json!({}),
         json!({"null": null, "in": {"null": [null]}}),
@@ -172,11 +182,14 @@ async fn large_entities_pass_in_bulk(stores: [&dyn VectorStore; 2]) {
     let both = create(stores, &CollectionConfig::new("large", 2).with_field("more", FieldType::Json)).await;
     let entity = |number: u64| {
         let control = json!({"number": number, "text": "\u{1}".repeat(10_500)});
-        Entity::new("\0".repeat(65_535), vec![1.0, 0.0]).with_metadata(control.clone()).with_field("more", control)
+        Entity::new("\0".repeat(65_535), vec![1.0, 0.0])
+            .with_metadata(control.clone())
+            .with_field("more", control)
     };
     let bulk = async |collection: &dyn Collection| {
         let stream = entity_stream((0..200).map(entity));
-        let report = collection.bulk_insert_optimized(stream, BulkInsertOptions::default()).await.into_result()?;
+        let report =
+            collection.bulk_insert_optimized(stream, BulkInsertOptions::default()).await.into_result()?;
         Ok(report.written_count())
     };
     assert_eq!(same(&both, "bulk", bulk).await, Ok(200));

@@ -239,12 +239,16 @@ async fn a_command_is_a_span_with_its_name_and_without_keys_or_values() {
     let server = server();
     let client = client(config(&server.url()));
     client.set_key("hunter-key", "hunter-value", None).await.expect("it sets");
-    let list = |redis: arshai::backends::redis::fred::clients::Client| async move { redis.llen("hunter-key").await };
+    let list =
+        |redis: arshai::backends::redis::fred::clients::Client| async move { redis.llen("hunter-key").await };
     client.run::<i64, _, _>("LLEN", Idempotency::Idempotent, list).await.expect_err("it is no list");
     let log = log.text();
     let closed = |name: &str| {
         log.lines().any(|line| {
-            line.contains("close") && line.contains("redis.command") && line.contains("db.system.name=\"redis\"") && line.contains(name)
+            line.contains("close")
+                && line.contains("redis.command")
+                && line.contains("db.system.name=\"redis\"")
+                && line.contains(name)
         })
     };
     assert!(closed("db.operation.name=\"SET\"") && closed("db.operation.name=\"LLEN\" error.type="), "{log}");

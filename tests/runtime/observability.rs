@@ -21,7 +21,11 @@ fn the_example_exports_every_limit_and_the_spans_of_a_turn() {
         for limit in &component.limits {
             let labels = format!("component={:?},key={:?},unit={:?}", component.name, limit.key, limit.unit);
             assert!(text.contains(&format!("arshai_used{{{labels}}} ")), "{labels}: {text}");
-            assert_eq!(text.contains(&format!("arshai_limit{{{labels}}} ")), limit.limit.is_some(), "{labels}");
+            assert_eq!(
+                text.contains(&format!("arshai_limit{{{labels}}} ")),
+                limit.limit.is_some(),
+                "{labels}"
+            );
         }
     }
     assert!(text.contains(r#"key="memory.max_entries",unit="entries"} 1"#), "the turn is remembered: {text}");

@@ -45,7 +45,8 @@ impl Tls {
             config_error(message).with_source(cause)
         })?;
         let Some((certificate, key)) = &self.client else { return Ok(anonymous) };
-        let certificate = read("milvus.client_cert", certificate, "a file of certificates (PEM)", "CERTIFICATE")?;
+        let certificate =
+            read("milvus.client_cert", certificate, "a file of certificates (PEM)", "CERTIFICATE")?;
         let key = read("milvus.client_key", key, "a private key (PEM)", "PRIVATE KEY")?;
         endpoint.tls_config(trusting.identity(Identity::from_pem(certificate, key))).map_err(|cause| {
             config_error("milvus.client_key is not the key of milvus.client_cert, or of an unsupported kind")
@@ -109,7 +110,8 @@ mod tests {
             let authority = tls(|config| config.ca_file = Some(path.into()));
             let authority = authority.expect("read when it connects").expect("TLS");
             let client = tls(|config| {
-                (config.client_cert, config.client_key) = (Some(path.into()), Some("/nonexistent.key".into()));
+                (config.client_cert, config.client_key) =
+                    (Some(path.into()), Some("/nonexistent.key".into()));
             });
             let client = client.expect("read when it connects").expect("TLS");
             for (tls, setting) in [(authority, "milvus.ca_file"), (client, "milvus.client_cert")] {

@@ -86,7 +86,8 @@ pub(super) async fn an_offset_skips_the_best_hits_of_a_hybrid_search(store: &dyn
         let none = collection.hybrid_search(request().with_offset(100)).await.expect("a valid search");
         assert!(none.is_empty(), "nothing follows the last hit");
     }
-    let beyond = HybridSearchRequest::new(unit(0, 1.0), sparse(&[(1, 1.0)])).with_limit(16_384).with_offset(1);
+    let beyond =
+        HybridSearchRequest::new(unit(0, 1.0), sparse(&[(1, 1.0)])).with_limit(16_384).with_offset(1);
     rejected(collection.hybrid_search(beyond).await, "limit and offset together are limited");
 }
 
@@ -97,7 +98,8 @@ pub(super) async fn the_order_in_which_dimensions_are_given_means_nothing(store:
         "fields": {"content": "read"}, "dense": unit(0, 1.0), "sparse": {"900000": 1.0, "3": 2.0, "70000": 4.0, "0": 8.0},
     }))
     .expect("an entity");
-    insert(&*collection, vec![Entity::new("made", unit(0, 1.0)).with_sparse(sparse(&pairs)), from_json]).await;
+    insert(&*collection, vec![Entity::new("made", unit(0, 1.0)).with_sparse(sparse(&pairs)), from_json])
+        .await;
     for (dimension, weight) in pairs {
         let hits = search(&*collection, SearchRequest::new(sparse(&[(dimension, 1.0)]))).await;
         assert_eq!(hits.len(), 2, "both are found by dimension {dimension}");

@@ -53,12 +53,8 @@ impl MilvusDialect {
     };
 
     /// Milvus 2.4 and 2.5: `%` anywhere; `_` has become a wildcard.
-    pub const STANDALONE_2_4: Self = Self {
-        name: "Milvus 2.4",
-        like_anywhere: true,
-        like_literal_underscore: false,
-        ..Self::STANDALONE
-    };
+    pub const STANDALONE_2_4: Self =
+        Self { name: "Milvus 2.4", like_anywhere: true, like_literal_underscore: false, ..Self::STANDALONE };
 
     /// Milvus 2.6 and later. Its releases give different answers to negated conditions on JSON paths, even one release
     /// for different segments: it is changing to three-valued logic.
