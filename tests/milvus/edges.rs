@@ -87,9 +87,9 @@ async fn every_edge(server: &mut MilvusServer) {
 async fn an_empty_collection_answers_nothing(stores: [&dyn VectorStore; 2]) {
     let both = create(stores, &CollectionConfig::new("empty", 4)).await;
     let vector = vec![1.0, 0.0, 0.0, 0.0];
-    assert_eq!(found(&both, "search", SearchRequest::new(vector.clone())).await, [[]; 1]);
+    assert!(found(&both, "search", SearchRequest::new(vector.clone())).await[0].is_empty());
     let offset = SearchRequest::new(vector).with_limit(16_000).with_offset(384);
-    assert_eq!(found(&both, "offset", offset).await, [[]; 1]);
+    assert!(found(&both, "offset", offset).await[0].is_empty());
     assert!(found(&both, "no vectors", SearchRequest::new(Vec::<Vec<f32>>::new())).await.is_empty());
     assert!(rows(&both, "query", "doc_id != ''").await.is_empty());
     let all = Filter::parse("doc_id != ''").expect("valid");
