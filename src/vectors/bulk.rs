@@ -320,7 +320,8 @@ mod tests {
             most.fetch_max(held, Ordering::Relaxed);
             Entity::default()
         });
-        let insert = |batch: Vec<Entity>| async {
+        let written = &written;
+        let insert = |batch: Vec<Entity>| async move {
             tokio::task::yield_now().await;
             written.fetch_add(batch.len() as u64, Ordering::Relaxed);
             Ok(vec![String::new(); batch.len()])

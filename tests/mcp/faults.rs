@@ -18,8 +18,10 @@ use crate::support::{
     arguments, connected, connected_with, python, runtime, runtime_with, sockets_to, soon, until,
 };
 
-/// How a server may answer a call, and the kind of error where it is always the same one.
-pub(crate) const FAULTS: [(&str, Option<ErrorKind>, fn(&Request) -> Reply); 20] = [
+/// How a server answers a call, and the kind of error where it is always the same one.
+type Fault = (&'static str, Option<ErrorKind>, fn(&Request) -> Reply);
+
+pub(crate) const FAULTS: [Fault; 20] = [
     ("never answers", Some(ErrorKind::Timeout), |_| Reply::Never),
     ("answers after the deadline", Some(ErrorKind::Timeout), |_| {
         Reply::After(Duration::from_secs(2), json_body("{}"))

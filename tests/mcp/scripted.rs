@@ -62,9 +62,12 @@ pub(crate) enum Reply {
     Never,
 }
 
+/// Answers a request; the number is how many with the same method came before.
+type Answer = Box<dyn Fn(&Request, usize) -> Reply + Send + Sync>;
+
 /// What a server answers, the tools that it lists, and what arrived.
 pub(crate) struct Script {
-    answer: Box<dyn Fn(&Request, usize) -> Reply + Send + Sync>,
+    answer: Answer,
     tools: Mutex<Vec<Value>>,
     seen: Mutex<Vec<Request>>,
 }

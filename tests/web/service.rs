@@ -18,7 +18,7 @@ pub(crate) struct Service {
 impl Service {
     /// Starts it with these variables and no others, and returns when it listens.
     pub(crate) fn start(variables: &[(&str, &str)]) -> Self {
-        let port = ReservedPort::new();
+        let port = ReservedPort::reserve();
         Self { process: spawn(&port, variables), port }
     }
 

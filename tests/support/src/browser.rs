@@ -36,7 +36,7 @@ impl Browser {
     ///
     /// If Chromium or ChromeDriver is not installed or does not come up.
     pub fn start() -> Self {
-        let (port, folder) = (ReservedPort::new(), tempfile::tempdir().expect("a temporary folder"));
+        let (port, folder) = (ReservedPort::reserve(), tempfile::tempdir().expect("a temporary folder"));
         let log = File::create(folder.path().join("log")).expect("the folder is ours");
         let mut command = Command::new("chromedriver");
         command.arg(format!("--port={}", port.number())).stdin(Stdio::null());

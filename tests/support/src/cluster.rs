@@ -25,7 +25,7 @@ impl Cluster {
     ///
     /// If that takes longer than fifteen seconds; a node itself waits two before it takes part.
     pub fn start() -> Self {
-        let buses: Vec<_> = (0..NODES).map(|_| ReservedPort::new()).collect();
+        let buses: Vec<_> = (0..NODES).map(|_| ReservedPort::reserve()).collect();
         let cluster = Self { nodes: buses.iter().map(node).collect(), buses };
         cluster.assign_slots();
         cluster.introduce();

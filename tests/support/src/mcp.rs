@@ -26,7 +26,7 @@ impl McpServer {
     ///
     /// If Python's packages are not installed or it does not come up.
     pub fn start() -> Self {
-        let mut server = Self { process: None, port: ReservedPort::new() };
+        let mut server = Self { process: None, port: ReservedPort::reserve() };
         server.restart();
         server
     }

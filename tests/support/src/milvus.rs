@@ -209,7 +209,7 @@ impl MilvusServer {
     }
 
     fn new(engine: Engine, ports: usize, folder: TempDir, certificates: Option<Certificates>) -> Self {
-        let ports = (0..ports).map(|_| ReservedPort::new()).collect();
+        let ports = (0..ports).map(|_| ReservedPort::reserve()).collect();
         let mut server = Self { process: None, engine, ports, folder, certificates };
         server.restart();
         server

@@ -38,7 +38,7 @@ impl ModelServer {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let program = root.join("target/node/node_modules/.bin/llmock");
         assert!(program.exists(), "{program:?} is missing; `bash tests/all.sh` installs it");
-        let (port, folder) = (ReservedPort::new(), tempfile::tempdir().expect("a temporary folder"));
+        let (port, folder) = (ReservedPort::reserve(), tempfile::tempdir().expect("a temporary folder"));
         let log = File::create(log_in(&folder)).expect("the folder is ours");
         let process = Process::spawn(
             Command::new("node")

@@ -16,7 +16,7 @@ pub struct ReservedPort {
 
 impl ReservedPort {
     /// A port that was free.
-    pub fn new() -> Self {
+    pub fn reserve() -> Self {
         let socket = bound(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let address = socket.local_addr().ok().and_then(|address| address.as_socket()).expect("it is bound");
         Self { _socket: socket, address }

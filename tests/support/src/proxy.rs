@@ -72,7 +72,7 @@ impl Proxy {
     /// A proxy whose jitter and piece sizes are drawn from `seed`: the same for the same connections in the same
     /// order.
     pub fn seeded(target: SocketAddr, seed: u64) -> Self {
-        let (port, counts) = (ReservedPort::new(), Arc::new(Counts::default()));
+        let (port, counts) = (ReservedPort::reserve(), Arc::new(Counts::default()));
         let (rules, watched) = watch::channel(Rules::default());
         let (doors, orders) = mpsc::unbounded_channel();
         let server =

@@ -83,7 +83,7 @@ impl RedisServerBuilder {
     ///
     /// With the server's log, if it does not come up in ten seconds.
     pub fn start(self) -> RedisServer {
-        let (port, folder) = (ReservedPort::new(), tempfile::tempdir().expect("a temporary folder"));
+        let (port, folder) = (ReservedPort::reserve(), tempfile::tempdir().expect("a temporary folder"));
         let certificates = self.tls.then(|| Certificates::make(folder.path()));
         let mut server = RedisServer {
             process: None,
