@@ -19,9 +19,10 @@ use std::sync::Arc;
 use crate::Registry;
 
 #[cfg(feature = "hyper")]
-pub use self::hyper::HyperTransport;
+pub use self::hyper::{Hyper, HyperTransport};
+pub use self::transport::Transport;
 #[cfg(feature = "ureq")]
-pub use self::ureq::UreqTransport;
+pub use self::ureq::{Ureq, UreqTransport};
 
 /// Registers the HTTP transports.
 pub(super) fn register(registry: &mut Registry) {

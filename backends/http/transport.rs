@@ -19,7 +19,7 @@ use crate::{
     unsupported_limit_error,
 };
 
-/// A bounded HTTP transport. `D` moves the bytes.
+/// A bounded HTTP transport. `D` sends its requests: see `UreqTransport` and `HyperTransport`.
 pub struct Transport<D: Driver> {
     driver: D,
     queue: PermitQueue,

@@ -1,5 +1,6 @@
 //! The page of the example `web_service` in a browser.
 
+mod load;
 mod service;
 
 use std::path::PathBuf;

@@ -42,7 +42,7 @@ use crate::{BuildContext, ErrorKind, Result};
 /// Dropping the transport aborts its requests, those whose body is still being read included.
 pub type HyperTransport = Transport<Hyper>;
 
-/// Sends requests with hyper, each in a task.
+/// Sends the requests of a [`HyperTransport`] with hyper, each in a task.
 pub struct Hyper {
     proxy: Option<Arc<Proxy>>,
 }

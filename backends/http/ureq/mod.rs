@@ -44,7 +44,7 @@ use crate::{BuildContext, Result};
 /// Dropping the transport aborts its requests, those whose body is still being read included.
 pub type UreqTransport = Transport<Ureq>;
 
-/// Sends requests with ureq, each on a thread.
+/// Sends the requests of an [`UreqTransport`] with ureq, each on a thread.
 pub struct Ureq {
     threads: BlockingPool,
     agents: AgentFactory,
