@@ -6,7 +6,7 @@ mod memory_growth;
 mod tasks;
 #[cfg(feature = "embedded")]
 mod vectors;
-#[cfg(feature = "embedded")]
+#[cfg(all(feature = "embedded", target_os = "linux"))]
 mod vectors_disk;
 #[cfg(all(feature = "embedded", target_os = "linux"))]
 mod vectors_worker;

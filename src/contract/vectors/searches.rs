@@ -119,10 +119,8 @@ pub(super) async fn rows_of_a_query_have_the_chosen_fields(store: &dyn VectorSto
     insert(&*collection, (0..5).map(|n| entity(n).with_field("page", n)).collect()).await;
     let one = || QueryRequest::new(filter("page == 3"));
     let all = query(&*collection, one()).await.remove(0);
-    assert_eq!(
-        all.fields.keys().map(String::as_str).collect::<Vec<_>>(),
-        ["content", "doc_id", "metadata", "page"]
-    );
+    let names = ["content", "doc_id", "metadata", "page"];
+    assert!(all.fields.len() == 4 && names.iter().all(|name| all.fields.contains_key(*name)), "{all:?}");
     assert_eq!(all.fields["doc_id"], json!(all.id));
     let chosen = query(&*collection, one().with_output_fields(["metadata", "page"])).await.remove(0);
     assert_eq!(chosen.id, all.id, "a row has its id, whichever fields were chosen");
