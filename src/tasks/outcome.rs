@@ -165,21 +165,28 @@ pub struct FunctionExecutionResult {
     pub failed_functions: Vec<FunctionFailure>,
 }
 
+impl FunctionExecutionResult {
+    /// Adds the outcome of the call at `index`: for executors, in the order of the calls.
+    pub fn push(&mut self, index: usize, outcome: FunctionOutcome) {
+        match outcome {
+            FunctionOutcome::Completed(result) => {
+                self.regular_results.push(FunctionResult { index, ..result });
+            }
+            FunctionOutcome::Initiated(started) => {
+                self.background_initiated.push(BackgroundInitiated { index, ..started });
+            }
+            FunctionOutcome::Failed(failure) => {
+                self.failed_functions.push(FunctionFailure { index, ..failure });
+            }
+        }
+    }
+}
+
 impl From<Vec<FunctionOutcome>> for FunctionExecutionResult {
     fn from(outcomes: Vec<FunctionOutcome>) -> Self {
         let mut lists = Self::default();
         for (index, outcome) in outcomes.into_iter().enumerate() {
-            match outcome {
-                FunctionOutcome::Completed(result) => {
-                    lists.regular_results.push(FunctionResult { index, ..result });
-                }
-                FunctionOutcome::Initiated(started) => {
-                    lists.background_initiated.push(BackgroundInitiated { index, ..started });
-                }
-                FunctionOutcome::Failed(failure) => {
-                    lists.failed_functions.push(FunctionFailure { index, ..failure });
-                }
-            }
+            lists.push(index, outcome);
         }
         lists
     }

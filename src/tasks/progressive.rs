@@ -36,12 +36,12 @@ opaque_debug!(FunctionTask {});
 
 /// Waits for all of `tasks`; their index among `tasks` is that of their outcome.
 pub(super) async fn gather(tasks: Vec<FunctionTask>) -> FunctionExecutionResult {
-    let mut outcomes = Vec::with_capacity(tasks.len());
+    let mut result = FunctionExecutionResult::default();
     // One after the other: they run by themselves.
-    for task in tasks {
-        outcomes.push(task.await);
+    for (index, task) in tasks.into_iter().enumerate() {
+        result.push(index, task.await);
     }
-    outcomes.into()
+    result
 }
 
 /// Keeps the calls of a streaming turn, and ensures that no call id runs twice in the turns of a conversation.

@@ -1,6 +1,7 @@
 //! The limits of a store: eviction across its shards.
 
 use std::cmp::Reverse;
+use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::MutexGuard;
 
@@ -55,6 +56,7 @@ impl Store {
             *kept = (kept.0 + 1, kept.1 + size);
             kept.0 <= entries.max() && kept.1 <= bytes.max()
         };
+        let now = self.stamps.load(Relaxed);
         let mut newest = Vec::new();
         for index in 0..self.shards.count() {
             let (shard, mut kept) = (self.shards.lock(index), (0, 0));
@@ -63,10 +65,14 @@ impl Store {
         newest.sort_unstable_by_key(|(stamp, _)| Reverse(*stamp));
         let mut kept = (0, 0);
         let stay = newest.iter().take_while(|(_, size)| fits(&mut kept, *size));
-        let oldest = stay.last().map_or(u64::MAX, |(stamp, _)| *stamp);
+        // If none stays, then still those that are written meanwhile.
+        let oldest = stay.last().map_or(now, |(stamp, _)| *stamp);
+        let mut dropped = Vec::new();
         for index in 0..self.shards.count() {
-            self.shards.lock(index).keep_since(oldest, cause).map_err(no_memory)?;
+            dropped.push(self.shards.lock(index).keep_since(oldest, cause).map_err(no_memory)?);
         }
+        // The system takes its time to take back gigabytes. If no thread can start, they are dropped here.
+        let _ = std::thread::Builder::new().name("arshai-memory".into()).spawn(move || drop(dropped));
         Ok(())
     }
 

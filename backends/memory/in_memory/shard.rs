@@ -241,11 +241,11 @@ impl Shard {
     }
 
     /// Removes the entries that were used before the one with this stamp, without reporting them. It costs as much as what
-    /// it keeps: a new shard takes over, and the old one goes with all its pages at once.
+    /// it keeps: a new shard takes over, and the old one, which is returned, goes with all its pages at once.
     ///
     /// # Errors
     /// As [`insert`](Self::insert).
-    pub(super) fn keep_since(&mut self, stamp: u64, cause: RemovalCause) -> io::Result<()> {
+    pub(super) fn keep_since(&mut self, stamp: u64, cause: RemovalCause) -> io::Result<Self> {
         let Entries { by_use, by_expiry, .. } = &self.entries;
         let kept = by_use.last_to_first().take_while(|number| by_use.order(*number) >= stamp);
         let mut kept: Vec<_> = kept.collect();
@@ -264,8 +264,7 @@ impl Shard {
         }
         new.stats = std::mem::take(&mut self.stats);
         new.stats.removals.add_many(cause, (self.len() - new.len()) as u64);
-        *self = new;
-        Ok(())
+        Ok(std::mem::replace(self, new))
     }
 
     /// Removes all entries without reporting them.

@@ -195,12 +195,12 @@ impl TaskExecutor for BoundedExecutor {
             (started, is_regular)
         };
         let started: Vec<_> = input.function_calls.into_iter().zip(is_duplicate).map(start).collect();
-        let mut outcomes = Vec::with_capacity(started.len());
+        let mut result = FunctionExecutionResult::default();
         let mut watch = WorkerWatch::default();
-        for (call, is_regular) in started {
-            outcomes.push(self.scope.outcome(call, is_regular, &mut watch).await);
+        for (index, (call, is_regular)) in started.into_iter().enumerate() {
+            result.push(index, self.scope.outcome(call, is_regular, &mut watch).await);
         }
-        outcomes.into()
+        result
     }
 
     fn execute_function_progressively(
