@@ -3,7 +3,7 @@
 //!
 //! It replaces the model, not HTTP: requests use a real socket.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
@@ -106,24 +106,25 @@ fn call(id: &str, name: &str, arguments: &Value) -> Value {
 /// The sentence of the search results that says most about the question, and those that say nearly as much, with their
 /// sources. A word that few of the sentences have says more than one that most have.
 fn answer(question: &str, results: &[&str]) -> String {
-    let wanted: HashSet<String> = words(question).collect();
+    let wanted: BTreeSet<String> = words(question).collect();
     let mut sentences = Vec::new();
     for hit in results.iter().filter_map(|text| serde_json::from_str::<Value>(text).ok()) {
         for passage in hit["passages"].as_array().into_iter().flatten() {
             let source = passage["source"].as_str().unwrap_or_default();
             for sentence in sentences_of(passage["text"].as_str().unwrap_or_default()) {
-                let found: HashSet<String> = words(&sentence).filter(|word| wanted.contains(word)).collect();
+                let found: BTreeSet<String> = words(&sentence).filter(|word| wanted.contains(word)).collect();
                 sentences.push((found, sentence, source.to_owned()));
             }
         }
     }
     let count = |word: &String| sentences.iter().filter(|(found, ..)| found.contains(word)).count() as f64;
-    let score = |(found, sentence, _): &(HashSet<String>, String, String)| {
+    let score = |(found, sentence, _): &(BTreeSet<String>, String, String)| {
         let said: f64 = found.iter().map(|word| (1.0 + sentences.len() as f64 / count(word)).ln()).sum();
         said / (8.0 + words(sentence).count() as f64).ln()
     };
     let mut scored: Vec<_> = sentences.iter().map(|sentence| (score(sentence), sentence)).collect();
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    // Stores may order passages of equal score differently.
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.2.cmp(&b.1.2)));
     let best = scored.first().map_or(0.0, |(score, _)| *score);
     if best == 0.0 {
         return "The documents say nothing about that.".to_owned();

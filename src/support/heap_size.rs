@@ -14,7 +14,7 @@ pub fn map_heap_bytes(fields: &Map<String, Value>) -> usize {
 
 /// Bytes that a JSON value holds on the heap, itself not included.
 #[must_use]
-pub fn value_heap_bytes(value: &Value) -> usize {
+fn value_heap_bytes(value: &Value) -> usize {
     match value {
         Value::String(string) => string_heap_bytes(string),
         Value::Array(items) => {

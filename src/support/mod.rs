@@ -20,13 +20,14 @@ mod usage_meter;
 pub use crate::__opaque_debug as opaque_debug;
 pub use backoff::Backoff;
 pub use blocking::{BlockingPool, JobHandle};
-pub use heap_size::{map_heap_bytes, string_heap_bytes, value_heap_bytes};
+pub use heap_size::{map_heap_bytes, string_heap_bytes};
 pub use idle_stack::IdleStack;
 pub use lazy_task::LazyTask;
 pub use panics::{catch_panic, panic_message};
 pub use permit_queue::PermitQueue;
 pub use semaphore::{OwnedPermit, ResizableSemaphore};
-pub use truncate::{cut_middle, floor_char_boundary, json_excerpt, truncated};
+pub use truncate::truncated;
+pub(crate) use truncate::{cut_middle, floor_char_boundary, json_excerpt};
 pub use usage_meter::UsageMeter;
 
 /// Statistics as the JSON that [`Component::counters`](crate::Component::counters) returns.

@@ -17,7 +17,7 @@ pub fn truncated(text: &str, max: usize) -> Cow<'_, str> {
 /// `text`, or its beginning and its end of about `max` bytes together if it is longer, with a mark between them that says
 /// how much is missing, followed by `hint`.
 #[must_use]
-pub fn cut_middle<'a>(text: &'a str, max: usize, hint: &str) -> Cow<'a, str> {
+pub(crate) fn cut_middle<'a>(text: &'a str, max: usize, hint: &str) -> Cow<'a, str> {
     if text.len() <= max {
         return Cow::Borrowed(text);
     }
@@ -33,13 +33,13 @@ pub fn cut_middle<'a>(text: &'a str, max: usize, hint: &str) -> Cow<'a, str> {
 
 /// The last position not after `at` that is between two characters of `text`.
 #[must_use]
-pub fn floor_char_boundary(text: &str, at: usize) -> usize {
+pub(crate) fn floor_char_boundary(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 /// `value` as JSON, or the beginning of it of at most `max` bytes, without writing the rest.
 #[must_use]
-pub fn json_excerpt(value: &Value, max: usize) -> String {
+pub(crate) fn json_excerpt(value: &Value, max: usize) -> String {
     let mut excerpt = Excerpt { bytes: Vec::new(), max };
     let is_complete = serde_json::to_writer(&mut excerpt, value).is_ok();
     // The end may be in the middle of a character.

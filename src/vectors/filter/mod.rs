@@ -144,7 +144,7 @@ impl Filter {
 
     /// Whether `word` is a keyword of the language, which cannot name a field.
     #[must_use]
-    pub fn is_keyword(word: &str) -> bool {
+    pub(crate) fn is_keyword(word: &str) -> bool {
         parser::KEYWORDS.iter().any(|keyword| word.eq_ignore_ascii_case(keyword))
     }
 }
