@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arshai::config::{McpAuth, McpProtocol, McpServerConfig, McpSigningAlgorithm};
+use arshai::config::{McpAuth, McpProtocol, McpServerConfig};
 use arshai::http::HttpRequest;
 use arshai::mcp::{
     McpCall, McpClientCapabilities, McpClientHandler, McpElicitation, McpElicitationResult, McpServerHealth,
@@ -30,8 +30,6 @@ struct Context {
     client_id: Option<String>,
     #[serde(rename = "client_secret")]
     client_secret: Option<String>,
-    #[serde(rename = "private_key_pem")]
-    private_key: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -125,25 +123,17 @@ fn config(context: &Context) -> Config {
             _ => McpProtocol::Initialize,
         };
     }
-    server.auth = scenario.starts_with("auth/").then(|| auth(&scenario, context));
+    server.auth = scenario.starts_with("auth/").then(|| auth(context));
     let mut config = Config::default();
     config.mcp.enabled = true;
     config.mcp.servers = vec![server];
     config
 }
 
-fn auth(scenario: &str, context: &Context) -> McpAuth {
-    let client_id = context.client_id.clone();
-    if scenario.starts_with("auth/client-credentials") {
-        let (id, secret) = (client_id.unwrap_or_default(), context.client_secret.clone().unwrap_or_default());
-        return match context.private_key.clone() {
-            Some(key) => McpAuth::private_key_jwt(id, key, McpSigningAlgorithm::Es256),
-            None => McpAuth::client_credentials(id, secret),
-        };
-    }
+fn auth(context: &Context) -> McpAuth {
     let mut auth = McpAuth::oauth();
-    if let McpAuth::OAuth { client_id: id, client_secret, client_metadata_url, .. } = &mut auth {
-        *id = client_id;
+    if let McpAuth::OAuth { client_id, client_secret, client_metadata_url, .. } = &mut auth {
+        client_id.clone_from(&context.client_id);
         *client_secret = context.client_secret.clone().map(Into::into);
         *client_metadata_url = Some(CLIENT_METADATA.to_owned());
     }

@@ -12,9 +12,6 @@ use serde_json::Value;
 /// Checks that the suite adds to every scenario, about messages on the wire.
 const ADDED: [&str; 2] = ["wire-schema-valid", "wire-schema-harness-error"];
 
-/// Scenarios of optional extensions, which no revision requires.
-pub(crate) const EXTENSIONS: &str = "extensions";
-
 /// The number of checks of a scenario that succeed, with the version given and with the version detected: finding it out
 /// takes a request more, which some scenarios check too.
 #[derive(Deserialize)]
@@ -40,9 +37,8 @@ pub(crate) fn run(revision: &str, version: &str) -> Result<(), String> {
     for scenario in expected.keys() {
         Command::new(&node)
             .arg(&suite)
-            .args(["client", "--scenario", scenario, "--output-dir"])
+            .args(["client", "--scenario", scenario, "--spec-version", revision, "--output-dir"])
             .arg(results.path())
-            .args((revision != EXTENSIONS).then_some(["--spec-version", revision]).into_iter().flatten())
             .args(["--command", &format!("{} {version}", client.display())])
             .output()
             .map_err(|error| format!("the suite does not start: {error}"))?;

@@ -99,6 +99,7 @@ impl OAuthHttp {
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(form.into_bytes())
             .map_err(|_| self.error(ErrorKind::Protocol, "invalid token endpoint"))?;
+        self.failure.lock().take();
         let response = self.send(&request, self.deadline).await?;
         self.read(response).await
     }
