@@ -21,7 +21,6 @@ pub(crate) const PROGRAMS: [Promise; 16] = [
     ("memory_in_redis_outlives_the_process", memory),
     ("models_answers_as_a_type_and_as_a_stream", models),
     ("observability_prints_every_limit", observability),
-    ("observability_prints_every_limit", observability),
     ("pools_hands_out_a_connection", pools),
     ("python_reads_what_python_stored", python),
     ("redis_keeps_a_key", redis),
@@ -109,14 +108,6 @@ fn models(workspace: &Workspace) {
 fn observability(workspace: &Workspace) {
     let printed = output(&mut workspace.program("observability"));
     assert!(printed.contains(r#"arshai_used{component="memory",key="memory.max_entries"} 0"#), "{printed}");
-}
-
-fn observability(workspace: &Workspace) {
-    let printed = output(&mut workspace.program("observability"));
-    assert!(
-        printed.contains("arshai_used{component=\"memory\",key=\"memory.max_entries\"} 0\n"),
-        "{printed}"
-    );
 }
 
 fn pools(workspace: &Workspace) {
