@@ -17,6 +17,7 @@ mod semaphore;
 mod truncate;
 mod usage_meter;
 
+#[doc(inline)]
 pub use crate::__opaque_debug as opaque_debug;
 pub use backoff::Backoff;
 pub use blocking::{BlockingPool, JobHandle};
