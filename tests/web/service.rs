@@ -1,11 +1,10 @@
 //! The example as a process of its own.
 
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use arshai_test_support::{Process, ReservedPort, until};
+use arshai_test_support::{Process, ReservedPort, example, until};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -56,13 +55,4 @@ fn spawn(port: &ReservedPort, variables: &[(&str, &str)]) -> Process {
         TcpStream::connect(port.address()).ok()
     });
     process
-}
-
-/// Examples lie beside the tests' own folder; `cargo build --examples` builds them.
-fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a running program has a path");
-    let profile = test.ancestors().nth(2).expect("tests lie in a folder of the profile's");
-    let path = profile.join("examples").join(name);
-    assert!(path.exists(), "{path:?} is missing; `cargo build --all-features --examples` builds it");
-    path
 }
