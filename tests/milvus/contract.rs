@@ -39,15 +39,3 @@ async fn the_full_server_keeps_the_contract() {
     let server = MilvusServer::full();
     suite(async |_| emptied(store(config(&server))).await).await;
 }
-
-/// Each insert flushes; the server's limit of flushes, one in ten seconds, is off.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_legacy_implementation_keeps_the_contract_on_the_full_server() {
-    let server = MilvusServer::builder().setting("quotaAndLimits.flushRate.enabled", "false").start();
-    let config = || {
-        let mut config = config(&server);
-        config.rollback.disable_optimizations = true;
-        config
-    };
-    suite(async |_| emptied(legacy(config())).await).await;
-}
