@@ -32,8 +32,9 @@ use crate::{Deadline, Error, ErrorKind};
 
 pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Closing waits for the end of the session this long.
-const DELETE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Closing waits for the end of the session this long: less than the second after which nothing of a dropped runtime is
+/// left.
+const DELETE_TIMEOUT: Duration = Duration::from_millis(900);
 
 pub(super) type HttpError = StreamableHttpError<Error>;
 
