@@ -119,11 +119,13 @@ async fn run(seed: u64) {
     runtime.shutdown(Deadline::after(Duration::from_secs(1))).await;
     assert!(began.elapsed() <= Duration::from_secs(3), "{:?}", began.elapsed());
     drop((runtime, manager));
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // A server may have asked for half a minute before a stream is resumed.
+    tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0, "tasks are left");
 }
 
 #[tokio::test(start_paused = true)]
+#[ignore = "random: for a run by hand after changes of the manager"]
 async fn calls_end_in_time_and_are_sent_once_and_nothing_is_left_whatever_happens() {
     for seed in 0..60 {
         println!("seed {seed}");

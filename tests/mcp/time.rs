@@ -130,6 +130,26 @@ async fn a_server_that_fails_at_listing_is_down_until_it_lists() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handshake_whose_stream_asks_to_be_resumed_for_ever_leaves_no_task() {
+    for retry in ["1", "99999999999"] {
+        let resumable = move || {
+            let events = format!("retry: {retry}\nid: 1\ndata:\n\n");
+            Reply::Now(([("content-type", "text/event-stream")], events).into_response())
+        };
+        let servers = InProcess::default().with("server", move |request, _| match request.method() {
+            "initialize" | "GET" => resumable(),
+            _ => Reply::Well,
+        });
+        let (runtime, manager) = Arc::new(servers).runtime(|config| config.mcp.default_max_retries = 1);
+        manager.initialize(Deadline::after(2 * MINUTE)).await.expect("none is required");
+        assert_eq!(manager.servers()[0].health, McpServerHealth::Error, "{:?}", manager.servers());
+        drop((runtime, manager));
+        tokio::time::sleep(MINUTE).await;
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0, "retry: {retry}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn however_many_ask_for_a_reconnect_one_attempt_runs_at_a_time() {
     let running = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&running);

@@ -7,7 +7,6 @@ use std::time::Duration;
 use rmcp::model::ProtocolVersion;
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::async_rw::AsyncRwTransport;
-use rmcp::transport::common::client_side_sse::ExponentialBackoff;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use rmcp::{ClientLifecycleMode, serve_client_with_lifecycle};
 use secrecy::ExposeSecret;
@@ -19,6 +18,7 @@ use super::handler::Handler;
 use super::headers::server_headers;
 use super::http_client::{HttpSettings, TransportClient};
 use super::input::Input;
+use super::resume::UntilClosed;
 use super::stdio::ServerProcess;
 use crate::config::{McpProtocol, McpServerConfig};
 use crate::mcp::{McpClientHandler, McpGuards};
@@ -114,8 +114,8 @@ impl Connector {
         let mut client = None;
         let (served, process) = match &config.url {
             Some(url) => {
-                let http = client.insert(self.http_client(config, deadline, closed)?);
-                let transport = self.http_transport(config, url, http.clone())?;
+                let http = client.insert(self.http_client(config, deadline, closed.clone())?);
+                let transport = self.http_transport(config, url, http.clone(), closed)?;
                 let serving = serve_client_with_lifecycle(handler.clone(), transport, lifecycle);
                 (deadline.run("mcp", "connecting", serving).await, None)
             }
@@ -159,15 +159,14 @@ impl Connector {
         config: &McpServerConfig,
         url: &str,
         client: TransportClient,
+        closed: CancellationToken,
     ) -> Result<StreamableHttpClientTransport<TransportClient>> {
         let mut settings = StreamableHttpClientTransportConfig::with_uri(url)
             .max_sse_event_size(self.guards.max_result_bytes.saturating_mul(4))
             .max_concurrent_requests(config.max_concurrency.saturating_add(OTHER_REQUESTS))
             // A call that may have been executed must not be sent again; the supervisor reconnects instead.
             .reinit_on_expired_session(false);
-        let mut retry = ExponentialBackoff::default();
-        retry.max_delay = Some(Duration::from_secs(30));
-        settings.retry_config = Arc::new(retry);
+        settings.retry_config = Arc::new(UntilClosed(closed));
         settings.custom_headers = server_headers(config)?;
         settings.auth_header = config.token.as_ref().map(|token| token.expose_secret().to_owned());
         Ok(StreamableHttpClientTransport::with_client(client, settings))

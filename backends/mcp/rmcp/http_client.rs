@@ -32,8 +32,9 @@ use crate::{Deadline, Error, ErrorKind};
 
 pub(super) const SESSION_ID: HeaderName = HeaderName::from_static("mcp-session-id");
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Closing waits for the end of the session this long.
-const DELETE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Closing waits for the end of the session this long: less than the second after which nothing of a dropped runtime is
+/// left.
+const DELETE_TIMEOUT: Duration = Duration::from_millis(900);
 
 pub(super) type HttpError = StreamableHttpError<Error>;
 
@@ -146,10 +147,7 @@ impl TransportClient {
     ) -> Result<HttpResponse, HttpError> {
         let closed = &self.0.closed;
         let sending = http.send(self.0.settings.request(request, deadline));
-        let sent = closed
-            .run_until_cancelled(sending)
-            .await
-            .unwrap_or_else(|| Err(Error::new(ErrorKind::Closed, "mcp", "the connection was closed")));
+        let sent = closed.run_until_cancelled(sending).await.ok_or_else(closed_error)?;
         let mut response = sent.map_err(StreamableHttpError::Client)?;
         response.body = HttpBody::new(response.body.take_until(closed.clone().cancelled_owned()));
         Ok(response)
@@ -162,7 +160,8 @@ impl TransportClient {
         parts: RequestParts,
         last_event_id: Option<String>,
     ) -> Result<BoxStream<'static, Result<Sse, SseError>>, HttpError> {
-        let paced = self.0.resumes.pace(last_event_id.clone()).await;
+        let pacing = self.0.resumes.pace(last_event_id.clone());
+        let paced = self.0.closed.run_until_cancelled(pacing).await.ok_or_else(closed_error)?;
         let mut request = parts.into_request(Method::GET, uri, Bytes::new())?;
         if let Some(id) = last_event_id {
             request.headers_mut().insert(LAST_EVENT_ID, header_value(&id)?);
@@ -183,6 +182,10 @@ impl TransportClient {
             _ => Err(StreamableHttpError::UnexpectedContentType(content_type(&response.headers))),
         }
     }
+}
+
+fn closed_error() -> HttpError {
+    StreamableHttpError::Client(Error::new(ErrorKind::Closed, "mcp", "the connection was closed"))
 }
 
 fn with_token(

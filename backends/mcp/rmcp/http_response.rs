@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, Stream, StreamExt};
+use futures_util::stream::{BoxStream, Stream, StreamExt, TryStreamExt};
 use http::header::{CONTENT_TYPE, DATE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, StatusCode};
 use rmcp::model::{ClientJsonRpcMessage, ClientRequest, ErrorData, ServerJsonRpcMessage};
@@ -21,6 +21,8 @@ pub(super) const JSON: &str = "application/json";
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
 /// Bodies of errors are read this far.
 const MAX_ERROR_BYTES: usize = 64 << 10;
+/// A stream is resumed after this time even where the server asks for a longer one.
+const MAX_RETRY_MILLIS: u64 = 30_000;
 /// A server that asks for a longer delay made a mistake, or waiting is of no use.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
@@ -148,7 +150,13 @@ pub(super) fn event_stream(
     body: HttpBody,
     max_event_size: usize,
 ) -> BoxStream<'static, Result<Sse, SseError>> {
-    SseStream::from_bytes_stream(limit_events(body, max_event_size).boxed()).boxed()
+    let events = SseStream::from_bytes_stream(limit_events(body, max_event_size).boxed());
+    events
+        .map_ok(|mut event| {
+            event.retry = event.retry.map(|millis| millis.min(MAX_RETRY_MILLIS));
+            event
+        })
+        .boxed()
 }
 
 /// Ends the stream with an error once more than `max` bytes come without a blank line.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rmcp::transport::common::client_side_sse::SseRetryPolicy;
 use rmcp::transport::streamable_http_client::SseError;
 use sse_stream::Sse;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::Backoff;
 
@@ -17,6 +19,17 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 const FRUITLESS: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 /// Streams that are remembered; a server that numbers more gets them resumed without delay once.
 const MAX_STREAMS: usize = 256;
+
+/// Resuming ends with the connection: rmcp waits for the answer to a handshake, and resumes its stream, for as long as this
+/// permits. The pace is that of [`Resumes`].
+#[derive(Debug)]
+pub(super) struct UntilClosed(pub(super) CancellationToken);
+
+impl SseRetryPolicy for UntilClosed {
+    fn retry(&self, _: usize) -> Option<Duration> {
+        (!self.0.is_cancelled()).then_some(Duration::ZERO)
+    }
+}
 
 /// The streams of a connection by their last event id, which is what they are resumed by.
 #[derive(Default)]

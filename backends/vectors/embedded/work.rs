@@ -48,7 +48,7 @@ impl Work {
             multiplications: config.dense_dim as u64,
             sparse_queries: 1,
             queries: 1,
-            limit: request.limit as u64,
+            limit: request.limit.saturating_add(request.offset) as u64,
         }
     }
 
