@@ -2,7 +2,6 @@
 
 mod contract;
 mod deadlines;
-mod edges;
 mod faults;
 mod filters;
 mod full;
