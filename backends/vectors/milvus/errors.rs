@@ -25,12 +25,6 @@ fn from_connection(status: &Status) -> Option<Error> {
     if causes().any(|cause| cause.is::<ConnectError>()) {
         return Some(error(ErrorKind::Unavailable, "failed to connect to Milvus").not_sent());
     }
-    // With TLS 1.3 it arrives after the request was sent, which the server then has not read.
-    if root.contains("CertificateRequired") {
-        let message = "Milvus requires a client certificate; set milvus.client_cert and milvus.client_key";
-        let error = error(ErrorKind::Transport, message).with_outcome(Outcome::Rejected);
-        return Some(error.with_retryable(false));
-    }
     if status.code() == Code::DeadlineExceeded || causes().any(|cause| cause.is::<TimeoutExpired>()) {
         return Some(error(ErrorKind::Timeout, "timed out: waiting for the response"));
     }
