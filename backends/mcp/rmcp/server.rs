@@ -106,14 +106,35 @@ impl Server {
 
     /// Drops the connection and waits for the next attempt.
     pub(super) async fn reconnect(&self, deadline: Deadline) -> Result<()> {
-        let before = self.state.borrow().attempts;
-        self.reconnect.notify_one();
+        let wanted = self.request_attempt();
         let mut state = self.state.subscribe();
         let attempted = async {
-            let _ = state.wait_for(|state| state.attempts > before).await;
+            let _ = state.wait_for(|state| state.attempts >= wanted).await;
         };
         deadline.run("mcp", "reconnecting", attempted).await?;
         self.connection().map(drop)
+    }
+
+    /// Asks the supervisor for an attempt to connect and returns its number. All who ask before it ends share it.
+    fn request_attempt(&self) -> u64 {
+        let mut wanted = 0;
+        self.state.send_modify(|state| {
+            wanted = state.attempts + 1;
+            state.wanted_attempt = wanted;
+        });
+        self.reconnect.notify_one();
+        wanted
+    }
+
+    /// Waits until an attempt is wanted that has not been made.
+    pub(super) async fn attempt_requested(&self) {
+        loop {
+            self.reconnect.notified().await;
+            let state = self.state.borrow();
+            if state.wanted_attempt > state.attempts {
+                return;
+            }
+        }
     }
 
     /// Starts an authorization by a user; see
@@ -183,7 +204,7 @@ impl Server {
     fn notice_loss(&self) {
         let is_lost = |state: &State| state.connection.as_ref().is_some_and(|current| current.is_closed());
         if is_lost(&self.state.borrow()) {
-            self.reconnect.notify_one();
+            self.request_attempt();
         }
     }
 

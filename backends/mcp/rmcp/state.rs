@@ -25,6 +25,8 @@ pub(super) struct State {
     pub(super) is_recovering: bool,
     pub(super) next_attempt: Option<Instant>,
     pub(super) attempts: u64,
+    /// The number of the last attempt that somebody waits for.
+    pub(super) wanted_attempt: u64,
     pub(super) connects: u64,
     pub(super) sessions: u64,
     /// The era that worked, so that it is not probed again.

@@ -65,7 +65,7 @@ impl Server {
             }
             tokio::select! {
                 () = sleep_until(next) => {}
-                () = self.reconnect.notified() => {}
+                () = self.attempt_requested() => {}
             }
         }
     }
@@ -140,7 +140,7 @@ impl Server {
         let mut changed = pin!(connection.tools_changed());
         loop {
             let is_changed = tokio::select! {
-                () = self.reconnect.notified() => {
+                () = self.attempt_requested() => {
                     return connection.failure().unwrap_or_else(|| self.ended("reconnecting"));
                 }
                 () = &mut changed => {
