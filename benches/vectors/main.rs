@@ -26,6 +26,9 @@ use peers::{Graph, HNSW, LOOP, SIMSIMD, brute_force, plain_dot, recall, simsimd_
 
 const MAX_BYTES: u64 = 4 << 30;
 
+/// What a program would do instead of a filter.
+type ByHand = fn(&serde_json::Map<String, serde_json::Value>) -> bool;
+
 fn main() {
     if let Some(case) = child_case() {
         return memory_child(&case);
@@ -223,7 +226,7 @@ fn filters(bench: &mut Bench) {
             1e9 / ns_per_op(rows.len(), work)
         };
         // The same in Rust, for the two that are one line of it.
-        let by_hand: Option<fn(&serde_json::Map<String, serde_json::Value>) -> bool> = match name {
+        let by_hand: Option<ByHand> = match name {
             "compare" => Some(|row| row["metadata"]["percent"].as_i64() == Some(7)),
             "like" => Some(|row| {
                 row["content"].as_str().is_some_and(|text| text.contains("sentence that was lost"))
