@@ -31,11 +31,14 @@ const LEGACY: &str = "ARSHAI_DISABLE_OPTIMIZATIONS";
 /// How much more memory than the bare SDK the client may hold.
 const MORE_MEMORY_MIB: f64 = 20.0;
 
+/// A part of the bench, on the server at a port, of so many rows.
+type Part = fn(&mut Bench, u16, usize);
+
 fn main() {
     if let Some(case) = child_case() {
         return child(&case);
     }
-    let parts: [(&str, fn(&mut Bench, u16, usize)); 5] = [
+    let parts: [(&str, Part); 5] = [
         ("inserts", inserts),
         ("flushed", flushed_inserts),
         ("costs", client_costs),

@@ -20,7 +20,7 @@ const TURNS_OF_A_CONVERSATION: usize = 5;
 #[derive(Clone)]
 enum Contender {
     Ours(Ours),
-    ByHand(ByHand),
+    ByHand(Arc<ByHand>),
 }
 
 impl Contender {
@@ -45,7 +45,7 @@ pub(crate) fn run(argument: &str) -> Vec<f64> {
     let contender = {
         let _inside = runtime.enter();
         match contender {
-            PEER => Contender::ByHand(ByHand::new(&case)),
+            PEER => Contender::ByHand(Arc::new(ByHand::new(&case))),
             backend => Contender::Ours(Ours::new(&case, backend)),
         }
     };
