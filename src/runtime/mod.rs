@@ -175,7 +175,7 @@ impl Arshai {
     }
 
     /// The context that its backends were built from. Use it to build further components and
-    /// [register](BuildContext::register) them.
+    /// [register](BuildContext::registrar) them.
     #[must_use]
     pub fn context(&self) -> &BuildContext {
         &self.0.context

@@ -256,10 +256,11 @@ impl Collection for ListCollection {
         self.counters.searches.fetch_add(1, Ordering::SeqCst);
         let mut dense = self.dense_scores(request.filter.as_ref(), &request.dense);
         let mut sparse = self.sparse_scores(request.filter.as_ref(), &request.sparse);
-        dense.truncate(request.limit);
-        sparse.truncate(request.limit);
-        let merged = request.ranker.merge(self.config.metric, dense, sparse, request.limit);
-        Ok(self.hits(merged.into_iter(), request.output_fields.as_deref()))
+        let candidates = request.offset + request.limit;
+        dense.truncate(candidates);
+        sparse.truncate(candidates);
+        let merged = request.ranker.merge(self.config.metric, dense, sparse, candidates);
+        Ok(self.hits(merged.into_iter().skip(request.offset), request.output_fields.as_deref()))
     }
 
     async fn query_by_expr(&self, request: QueryRequest) -> Result<Vec<Hit>> {
