@@ -11,7 +11,7 @@ use super::errors::error;
 use crate::config::HttpConfig;
 use crate::{ErrorKind, Result};
 
-/// What connections trust and how they identify themselves.
+/// Trusted authorities and client identity of connections.
 ///
 /// They trust the system's certificates and those of `http.ca_file`; where there are none at all, as in a container
 /// without the package `ca-certificates`, Mozilla's.

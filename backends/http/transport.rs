@@ -1,4 +1,4 @@
-//! What the transports have in common: the queue in front of their connections, and their lifecycle.
+//! The part that all transports share: the queue in front of their connections, and their lifecycle.
 
 #![expect(private_bounds, reason = "drivers are not for use outside")]
 

@@ -17,8 +17,7 @@ use tokio_util::task::task_tracker::{TaskTracker, TaskTrackerToken};
 
 use super::{EndOnDrop, notify_failure};
 use crate::registry::BuildContext;
-use crate::support::opaque_debug;
-use crate::support::{catch_panic, counters, panic_message};
+use crate::support::{catch_panic, counters, opaque_debug, panic_message};
 use crate::tasks::{
     BackgroundFailureListener, CallContext, FailureKind, FunctionBody, FunctionCall, FunctionError,
     FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome, FunctionOutput, FunctionTask,

@@ -12,8 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits::LimitUsage;
-use crate::support::opaque_debug;
-use crate::support::{OwnedPermit, ResizableSemaphore, catch_panic};
+use crate::support::{OwnedPermit, ResizableSemaphore, catch_panic, opaque_debug};
 
 /// Idle threads end after this.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);

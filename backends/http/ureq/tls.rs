@@ -44,7 +44,7 @@ impl<In: Transport> Connector<In> for TlsConnector {
     }
 }
 
-/// What the steps before have left of the timeout for connecting.
+/// The rest of the timeout for connecting after the previous steps.
 fn remaining(details: &ConnectionDetails<'_>) -> NextTimeout {
     let mut timeout = details.timeout;
     if let (Duration::Exact(limit), Instant::Exact(began)) = (timeout.after, details.now) {

@@ -17,7 +17,7 @@ const MAX_ABSENT: usize = 1_000;
 pub(super) struct Catalog {
     config: McpServerConfig,
     changes: McpToolChanges,
-    /// Is told of changed tools.
+    /// Notified of changed tools.
     handler: Option<Arc<dyn McpClientHandler>>,
     names: Arc<Mutex<ToolNames>>,
     guards: Mutex<McpGuards>,
@@ -114,7 +114,7 @@ impl Catalog {
         new
     }
 
-    /// Logs a change and tells the application, which may accept it.
+    /// Logs a change and notifies the application, which may accept it.
     fn report(&self, change: &McpToolChange) {
         let McpToolChange { tool, accepted, fingerprint, refused, .. } = change;
         let server = self.config.name.as_str();

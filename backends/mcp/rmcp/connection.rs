@@ -47,7 +47,7 @@ pub(super) struct Connection {
     ends: Mutex<Option<Ends>>,
 }
 
-/// What closing ends, in this order.
+/// The parts of a connection, in the order in which they are closed.
 struct Ends {
     service: Service,
     process: Option<ServerProcess>,

@@ -122,7 +122,7 @@ fn find_ours<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
     }
 }
 
-/// What an error of rmcp's transport means.
+/// The meaning of an error of rmcp's transport.
 struct Described {
     kind: ErrorKind,
     message: String,

@@ -18,8 +18,7 @@ use super::headers::{CallHeaders, server_headers};
 use super::state::State;
 use crate::config::McpServerConfig;
 use crate::mcp::{McpCall, McpCredentialStore, McpServerHealth, McpServerStatus, McpTool, McpToolResult};
-use crate::support::opaque_debug;
-use crate::support::{LazyTask, OwnedPermit, ResizableSemaphore};
+use crate::support::{LazyTask, OwnedPermit, ResizableSemaphore, opaque_debug};
 use crate::{
     CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result, ShutdownPhase,
     unsupported_limit_error,

@@ -16,8 +16,7 @@ use hashbrown::HashSet;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::opaque_debug;
-use crate::support::{ResizableSemaphore, counters};
+use crate::support::{ResizableSemaphore, counters, opaque_debug};
 use crate::tasks::{
     CallContext, FunctionCall, FunctionExecutionInput, FunctionExecutionResult, FunctionOutcome,
     FunctionTask, Functions, TaskCapabilities, TaskExecutor, TaskStats,

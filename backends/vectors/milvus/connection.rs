@@ -15,8 +15,7 @@ use super::client::Client;
 use super::engine::Engine;
 use super::rpc::{Effect, Rpc};
 use super::settings::Settings;
-use crate::support::opaque_debug;
-use crate::support::{Backoff, OwnedPermit, ResizableSemaphore};
+use crate::support::{Backoff, OwnedPermit, ResizableSemaphore, opaque_debug};
 use crate::{CloseReport, Deadline, Error, ErrorKind, Outcome, Result};
 
 const MAX_ATTEMPTS: u32 = 3;
