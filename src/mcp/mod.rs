@@ -164,13 +164,13 @@ pub trait McpServerManager: Component {
         Err(unsupported("authorization by a user"))
     }
 
-    /// Names of the connected servers.
+    /// Names of the servers that are connected and did not fail their last check.
     fn connected_servers(&self) -> Vec<String> {
         let connected = self.servers().into_iter().filter(|server| server.health == McpServerHealth::Healthy);
         connected.map(|server| server.name).collect()
     }
 
-    /// Servers that are not connected, with their last error.
+    /// Servers that are not connected or failed their last check, with their last error.
     fn failed_servers(&self) -> Vec<McpServerStatus> {
         self.servers().into_iter().filter(|server| server.health != McpServerHealth::Healthy).collect()
     }

@@ -78,6 +78,35 @@ async fn the_era_is_remembered_through_an_outage_and_found_anew_when_the_server_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_either_era_that_failed_a_check_is_unhealthy_until_it_answers() {
+    for is_stateless in [true, false] {
+        let is_down = Arc::new(AtomicBool::new(false));
+        let down = Arc::clone(&is_down);
+        let server = Scripted::start("server", move |request, _| match request.method() {
+            _ if down.load(Ordering::SeqCst) => Reply::Now(StatusCode::SERVICE_UNAVAILABLE.into_response()),
+            _ if is_stateless => stateless(request).map_or(Reply::Well, Reply::Now),
+            _ => Reply::Well,
+        });
+        let (_runtime, manager) = connected([server.config.clone()]).await;
+        for answers_by_call in [true, false] {
+            is_down.store(true, Ordering::SeqCst);
+            assert_eq!(manager.health_check(soon()).await[0].health, McpServerHealth::Unhealthy);
+            let status = &manager.servers()[0];
+            assert_eq!((status.health, status.connects), (McpServerHealth::Unhealthy, 1), "{status:?}");
+            assert!(status.error.is_some());
+            is_down.store(false, Ordering::SeqCst);
+            if answers_by_call {
+                manager.call_tool(McpCall::new("server", "pay")).await.expect("it is back");
+            } else {
+                assert_eq!(manager.health_check(soon()).await[0].health, McpServerHealth::Healthy);
+            }
+            let status = &manager.servers()[0];
+            assert_eq!((status.health, &status.error), (McpServerHealth::Healthy, &None));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_nonsense_version_is_refused() {
     let server = Scripted::start("server", |request, _| match request.method() {
         "initialize" => Reply::Now(initialized(request, "1999-01-01", None)),

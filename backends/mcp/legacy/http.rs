@@ -23,7 +23,7 @@ pub(super) struct HttpSession {
     http: Arc<dyn HttpTransport>,
     headers: HeaderMap,
     deny_private_addresses: bool,
-    /// What the server assigned and agreed on.
+    /// Headers of the session: its id and the protocol version.
     session: Mutex<HeaderMap>,
 }
 

@@ -13,7 +13,7 @@ use crate::{Error, ErrorKind, LimitUsage, Result};
 /// Definitions of tools that are no longer listed and yet remembered, so that they cannot change by being away.
 const MAX_ABSENT: usize = 1_000;
 
-/// What is known of a server's tools, whether it is connected or not.
+/// The tools of a server, kept whether it is connected or not.
 pub(super) struct Catalog {
     config: McpServerConfig,
     changes: McpToolChanges,

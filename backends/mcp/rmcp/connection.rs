@@ -11,7 +11,7 @@ use rmcp::service::{PeerRequestOptions, RequestHandle, RunningService};
 use rmcp::{Peer, RoleClient, ServiceError};
 use serde_json::{Map, Value};
 use tokio::sync::Mutex;
-use tokio_util::sync::DropGuard;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::catalog::Catalog;
@@ -44,6 +44,7 @@ pub(super) struct Connection {
     failure: OnceLock<LastError>,
     /// Calls that hold the connection.
     calls: TaskTracker,
+    ended: CancellationToken,
     ends: Mutex<Option<Ends>>,
 }
 
@@ -65,6 +66,7 @@ impl Connection {
         handler: Handler,
         process: Option<ServerProcess>,
         requests: DropGuard,
+        ended: CancellationToken,
     ) -> Self {
         Self {
             peer: service.peer().clone(),
@@ -72,6 +74,7 @@ impl Connection {
             subscribed: Mutex::default(),
             failure: OnceLock::new(),
             calls: TaskTracker::new(),
+            ended,
             ends: Mutex::new(Some(Ends { service, process, _requests: requests })),
         }
     }
@@ -85,8 +88,15 @@ impl Connection {
         self.protocol_version().as_deref() == Some(ProtocolVersion::V_2026_07_28.as_str())
     }
 
+    /// Whether it cannot be used any longer.
     pub(super) fn is_closed(&self) -> bool {
-        self.failure.get().is_some() || self.peer.is_transport_closed()
+        self.ended.is_cancelled()
+    }
+
+    /// Waits until it cannot be used any longer: rmcp has dropped the transport, the server's program has ended, or
+    /// every further call would fail.
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Whether the server's program has ended. A process that it left behind may keep the connection open.
@@ -189,6 +199,7 @@ impl Connection {
         let is_rejected = error.kind() == ErrorKind::Authentication && !has_credentials && !is_forbidden;
         if is_lost || is_rejected {
             let _ = self.failure.set(LastError::from(&error));
+            self.ended.cancel();
         }
         error
     }

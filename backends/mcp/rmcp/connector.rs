@@ -30,6 +30,9 @@ const OTHER_REQUESTS: usize = 8;
 /// Longest wait for the listening stream of a session: a server may leave it unanswered.
 const MAX_LISTEN_WAIT: Duration = Duration::from_secs(2);
 
+/// Longest wait for a failed attempt to end, which may have a session to delete.
+const MAX_CLEANUP_WAIT: Duration = Duration::from_millis(100);
+
 /// The inputs of connecting besides the server's configuration.
 #[derive(Clone)]
 pub(super) struct Connector {
@@ -109,12 +112,15 @@ impl Connector {
     ) -> Result<Connection> {
         let input = Input::new(config, self.handler.clone());
         let (handler, closed) = (Handler::new(input), CancellationToken::new());
+        // Cancelled when rmcp drops the transport, which is how it ends a connection.
+        let ended = CancellationToken::new();
         // What a failed handshake leaves running ends with this.
         let close = closed.clone().drop_guard();
         let mut client = None;
         let (served, process) = match &config.url {
             Some(url) => {
-                let http = client.insert(self.http_client(config, deadline, closed.clone())?);
+                let http =
+                    client.insert(self.http_client(config, deadline, closed.clone(), ended.clone())?);
                 let transport = self.http_transport(config, url, http.clone(), closed)?;
                 let serving = serve_client_with_lifecycle(handler.clone(), transport, lifecycle);
                 (deadline.run("mcp", "connecting", serving).await, None)
@@ -123,21 +129,29 @@ impl Connector {
                 // A longer line would be dropped, and the call that it answers would wait for its deadline: the
                 // connection ends instead. A result may be there twice, as text and structured, with escapes.
                 let max_line = self.guards.max_result_bytes.saturating_mul(4);
-                let (process, stdout, stdin) = ServerProcess::spawn(config, &self.inherited, max_line)?;
+                let (process, stdout, stdin) =
+                    ServerProcess::spawn(config, &self.inherited, max_line, ended.clone())?;
                 let transport = AsyncRwTransport::new_client(stdout, stdin).with_max_line_length(usize::MAX);
                 let serving = serve_client_with_lifecycle(handler.clone(), transport, lifecycle);
                 (deadline.run("mcp", "connecting", serving).await, Some(process))
             }
         };
-        let service = served
-            .and_then(|served| served.map_err(|error| connect_error(&config.name, error)))
-            .map_err(|error| error.with_context("server", &config.name))?;
+        let served = served.and_then(|served| served.map_err(|error| connect_error(&config.name, error)));
+        let service = match served {
+            Ok(service) => service,
+            Err(error) => {
+                // What this attempt took is given back before the next one takes as much.
+                drop((close, client));
+                let _ = deadline.capped(MAX_CLEANUP_WAIT).run("mcp", "closing", ended.cancelled()).await;
+                return Err(error.with_context("server", &config.name));
+            }
+        };
         check_version(&config.name, &service)?;
         if let Some(client) = client {
             client.connected();
             let _ = deadline.capped(MAX_LISTEN_WAIT).run("mcp", "listening", client.listening()).await;
         }
-        Ok(Connection::new(service, handler, process, close))
+        Ok(Connection::new(service, handler, process, close, ended))
     }
 
     fn http_client(
@@ -145,13 +159,14 @@ impl Connector {
         config: &McpServerConfig,
         deadline: Deadline,
         closed: CancellationToken,
+        ended: CancellationToken,
     ) -> Result<TransportClient> {
         let settings = self.http.clone().ok_or_else(|| {
             let message =
                 "no HTTP transport: enable the cargo feature \"ureq\" or pass a transport to the builder";
             Error::new(ErrorKind::Unsupported, format!("mcp:{}", config.name), message).not_sent()
         })?;
-        Ok(TransportClient::new(settings, deadline, closed))
+        Ok(TransportClient::new(settings, deadline, closed, ended))
     }
 
     fn http_transport(

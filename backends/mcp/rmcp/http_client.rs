@@ -16,7 +16,7 @@ use rmcp::transport::streamable_http_client::{
 use secrecy::{ExposeSecret, SecretString};
 use sse_stream::Sse;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::authorization::Authorization;
 use super::errors::CHALLENGE;
@@ -72,6 +72,8 @@ struct Inner {
     closed: CancellationToken,
     resumes: Resumes,
     session: watch::Sender<Session>,
+    /// Cancels `ended` when rmcp drops the last handle.
+    _ended: DropGuard,
 }
 
 /// Whether a session began, and whether its listening stream was answered.
@@ -82,10 +84,16 @@ struct Session {
 }
 
 impl TransportClient {
-    pub(super) fn new(settings: HttpSettings, connecting: Deadline, closed: CancellationToken) -> Self {
+    pub(super) fn new(
+        settings: HttpSettings,
+        connecting: Deadline,
+        closed: CancellationToken,
+        ended: CancellationToken,
+    ) -> Self {
         let connecting = Mutex::new(Some(connecting));
         let (resumes, session) = (Resumes::default(), watch::Sender::default());
-        Self(Arc::new(Inner { settings, connecting, closed, resumes, session }))
+        let ended = ended.drop_guard();
+        Self(Arc::new(Inner { settings, connecting, closed, resumes, session, _ended: ended }))
     }
 
     /// Waits until the session's listening stream is open or refused, so that no change of the tools is missed between

@@ -15,7 +15,7 @@ use super::connection::Connection;
 use super::connector::Connector;
 use super::errors::CHALLENGE;
 use super::headers::{CallHeaders, server_headers};
-use super::state::State;
+use super::state::{LastError, State};
 use crate::config::McpServerConfig;
 use crate::mcp::{McpCall, McpCredentialStore, McpServerHealth, McpServerStatus, McpTool, McpToolResult};
 use crate::support::{LazyTask, OwnedPermit, ResizableSemaphore, opaque_debug};
@@ -188,7 +188,6 @@ impl Server {
     /// The connection. One that was lost just now is waited for, so that one recovery serves all callers.
     async fn recovered(&self, deadline: Deadline) -> Result<Arc<Connection>> {
         if self.state.borrow().is_recovering() && !self.stop.is_cancelled() {
-            self.notice_loss();
             let mut state = self.state.subscribe();
             let recovered = async {
                 let _ = state.wait_for(|state| !state.is_recovering()).await;
@@ -197,14 +196,6 @@ impl Server {
             waited.map_err(|error| error.with_context("server", &self.config.name).not_sent())?;
         }
         self.connection()
-    }
-
-    /// Wakes the supervisor if the connection it watches is lost.
-    fn notice_loss(&self) {
-        let is_lost = |state: &State| state.connection.as_ref().is_some_and(|current| current.is_closed());
-        if is_lost(&self.state.borrow()) {
-            self.request_attempt();
-        }
     }
 
     /// Ends the supervisor. What it holds is dropped with it.
@@ -234,11 +225,13 @@ impl Server {
         let hard = Deadline::after(deadline.remaining() + NOTIFYING);
         let called = connection.call_tool(call, headers, deadline, &self.catalog);
         let result = hard.run("mcp", "calling the tool", called).await.and_then(|result| result);
-        if let Err(error) = &result {
-            if let Some((_, challenge)) = error.context().find(|(name, _)| *name == CHALLENGE) {
-                self.state.send_modify(|state| state.challenge = Some(challenge.to_owned()));
+        match &result {
+            Ok(_) => self.answered(),
+            Err(error) => {
+                if let Some((_, challenge)) = error.context().find(|(name, _)| *name == CHALLENGE) {
+                    self.state.send_modify(|state| state.challenge = Some(challenge.to_owned()));
+                }
             }
-            self.notice_loss();
         }
         result
     }
@@ -279,15 +272,31 @@ impl Server {
 
     /// Checks whether the server responds.
     pub(super) async fn check(&self, deadline: Deadline) -> McpServerStatus {
-        let mut status = self.status();
-        let Ok(connection) = self.connection() else { return status };
+        let Ok(connection) = self.connection() else { return self.status() };
         let answered = deadline.run("mcp", "health check", connection.ping(&self.config.name)).await;
-        if let Err(error) = answered.and_then(|answered| answered) {
-            status.health = McpServerHealth::Unhealthy;
-            status.error = Some(error.to_string());
-            self.notice_loss();
+        match answered.and_then(|answered| answered) {
+            Ok(()) => self.answered(),
+            // If the connection was lost meanwhile, the supervisor knows more.
+            Err(error) => {
+                _ = self.state.send_if_modified(|state| {
+                    let is_current =
+                        state.connection.as_ref().is_some_and(|current| Arc::ptr_eq(current, &connection));
+                    if is_current {
+                        state.fail(LastError::from(&error));
+                    }
+                    is_current
+                })
+            }
         }
-        status
+        self.status()
+    }
+
+    /// The server has answered: an error of a health check is overcome.
+    fn answered(&self) {
+        let is_unhealthy = |state: &State| state.connection.is_some() && state.error.is_some();
+        if is_unhealthy(&self.state.borrow()) {
+            self.state.send_if_modified(|state| state.connection.is_some() && state.error.take().is_some());
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{Error, ErrorKind};
 pub(super) struct State {
     pub(super) connection: Option<Arc<Connection>>,
     pub(super) tools: Arc<[McpTool]>,
-    /// The last error, while not connected.
+    /// The last error of connecting, or of a health check, until it is overcome.
     pub(super) error: Option<LastError>,
     /// The last error, whether or not it was overcome.
     pub(super) last_error: Option<String>,
@@ -82,7 +82,8 @@ impl State {
 
     pub(super) fn status(&self, name: &str) -> McpServerStatus {
         let health = match (&self.connection, &self.error) {
-            (Some(_), _) => McpServerHealth::Healthy,
+            (Some(_), None) => McpServerHealth::Healthy,
+            (Some(_), Some(_)) => McpServerHealth::Unhealthy,
             (None, Some(error)) if error.kind == ErrorKind::Authentication => {
                 McpServerHealth::NeedsAuthorization
             }

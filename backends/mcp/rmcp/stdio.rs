@@ -30,11 +30,13 @@ pub(super) struct ServerProcess {
 }
 
 impl ServerProcess {
-    /// Starts the server's program. Its output fails once a line is longer than `max_line` bytes.
+    /// Starts the server's program. Its output fails once a line is longer than `max_line` bytes. `ended` is cancelled
+    /// when the program has ended, or its output is no longer read.
     pub(super) fn spawn(
         config: &McpServerConfig,
         inherited: &BTreeMap<String, String>,
         max_line: usize,
+        ended: CancellationToken,
     ) -> Result<(Self, ServerOutput, ChildStdin)> {
         let component = || format!("mcp:{}", config.name);
         let program = config.command.as_deref().unwrap_or_default();
@@ -60,7 +62,7 @@ impl ServerProcess {
         let (Some(stdout), Some(stdin), Some(stderr)) = pipes else {
             return Err(Error::new(ErrorKind::Internal, component(), "child process without pipes"));
         };
-        let (stopping, ended) = (CancellationToken::new(), CancellationToken::new());
+        let stopping = CancellationToken::new();
         let output = ServerOutput::new(stdout, max_line, ended.clone());
         let log = log_stderr(config.name.clone(), BufReader::new(stderr));
         let keeper = tokio::spawn(keep(group, log, stopping.clone(), ended.clone().drop_guard()));
@@ -147,11 +149,13 @@ pub(super) struct ServerOutput {
     max_line: usize,
     line: usize,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    _unread: DropGuard,
 }
 
 impl ServerOutput {
     fn new(stdout: ChildStdout, max_line: usize, ended: CancellationToken) -> Self {
-        Self { stdout, max_line, line: 0, ended: Box::pin(ended.cancelled_owned()) }
+        let unread = ended.clone().drop_guard();
+        Self { stdout, max_line, line: 0, ended: Box::pin(ended.cancelled_owned()), _unread: unread }
     }
 }
 

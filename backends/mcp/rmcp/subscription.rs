@@ -61,7 +61,8 @@ impl Connection {
                     }
                     let mut filter = SubscriptionFilter::new();
                     filter.tools_list_changed = Some(true);
-                    let listening = self.peer.listen(filter);
+                    // Boxed, so that its 7 KiB are free while the subscription is open, or there is none.
+                    let listening = Box::pin(self.peer.listen(filter));
                     let deadline = Deadline::after(ACKNOWLEDGED);
                     match deadline.run("mcp", "subscribing", listening).await {
                         Ok(Ok(subscription)) => {
