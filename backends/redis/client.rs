@@ -20,6 +20,7 @@ use super::connection_manager::ConnectionManager;
 use super::errors::from_fred;
 use super::fred_connection::RedisConnector;
 use super::in_flight::{InFlightGuard, InFlightLimit};
+use super::replies::{BytesReply, IntegerReply, WrittenReply};
 use super::settings::Settings;
 use super::value::RedisValue;
 use super::{COMPONENT, fred};
@@ -146,9 +147,10 @@ impl RedisClient {
         let bytes = key.len() + value.len();
         self.command("SET", NonIdempotent, self.deadline(), bytes, |redis| {
             let (key, value, expire) = (key.clone(), value.clone(), expire.clone());
-            async move { redis.set(key, value, expire, None, false).await }
+            async move { redis.set::<WrittenReply, _, _>(key, value, expire, None, false).await }
         })
         .await
+        .map(|_| ())
     }
 
     /// The value of a key; `None` if it does not exist (Python: `get_key`).
@@ -164,13 +166,13 @@ impl RedisClient {
         }
         // GETRANGE answers the same for an empty value and a missing key.
         let key = Bytes::copy_from_slice(key.as_bytes());
-        let exists: bool = self
+        let IntegerReply(exists) = self
             .command("EXISTS", Idempotent, deadline, key.len(), |redis| {
                 let key = key.clone();
                 async move { redis.exists(key).await }
             })
             .await?;
-        Ok(exists.then(|| RedisValue::parse(bytes)))
+        Ok((exists > 0).then(|| RedisValue::parse(bytes)))
     }
 
     /// The bytes of a key, empty if it does not exist. At most one byte more than the limit is read, however large the
@@ -180,7 +182,7 @@ impl RedisClient {
         let max = self.0.max_value_bytes;
         let mut limit = FIRST_READ_BYTES.min(max);
         loop {
-            let bytes: Bytes = self
+            let BytesReply(bytes) = self
                 .command("GETRANGE", Idempotent, deadline, key.len() + limit, |redis| {
                     let key = key.clone();
                     async move { redis.getrange(key, 0, limit).await }
@@ -202,9 +204,10 @@ impl RedisClient {
         let key = Bytes::copy_from_slice(key.as_bytes());
         self.command("DEL", NonIdempotent, self.deadline(), key.len(), |redis| {
             let key = key.clone();
-            async move { redis.del(key).await }
+            async move { redis.del::<IntegerReply, _>(key).await }
         })
         .await
+        .map(|IntegerReply(deleted)| deleted > 0)
     }
 
     /// Runs any other command with fred's own client, on the shared connection (Python: `get_client`). `name` is the

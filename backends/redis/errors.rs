@@ -60,17 +60,20 @@ fn error_code(error: &FredError) -> Option<&str> {
 pub(super) fn breaks_connection(error: &FredError) -> bool {
     match error_code(error) {
         Some(code) => matches!(code, "READONLY" | "MASTERDOWN" | "ERR max number of clients"),
-        // Parse: a reply of another type than the command has. Replies may be out of step with their commands.
-        None => matches!(
-            error.kind(),
-            FredKind::IO
-                | FredKind::Canceled
-                | FredKind::Protocol
-                | FredKind::Parse
-                | FredKind::Routing
-                | FredKind::Unknown
-        ),
+        None => {
+            is_unexpected_reply(error)
+                || matches!(
+                    error.kind(),
+                    FredKind::IO | FredKind::Canceled | FredKind::Routing | FredKind::Unknown
+                )
+        }
     }
+}
+
+/// Whether the reply is not of the type that the command has: replies may be out of step with their commands, and those
+/// to the other commands in flight may not be theirs.
+pub(super) fn is_unexpected_reply(error: &FredError) -> bool {
+    error_code(error).is_none() && matches!(error.kind(), FredKind::Protocol | FredKind::Parse)
 }
 
 /// The error of `command`: [`Outcome::Rejected`] for an error reply, otherwise [`Outcome::Unknown`]. A reply may

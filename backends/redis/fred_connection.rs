@@ -36,6 +36,11 @@ impl FredConnection {
         &self.client
     }
 
+    /// Closes the socket when it is aborted.
+    pub(super) fn driver_task(&self) -> &AbortHandle {
+        &self.driver_task
+    }
+
     /// Cancelled once the socket is closed, for any reason.
     pub(super) fn closed(&self) -> &CancellationToken {
         &self.closed

@@ -11,6 +11,7 @@ mod errors;
 mod fred_connection;
 mod in_flight;
 mod multiplexed;
+mod replies;
 mod settings;
 mod value;
 
@@ -19,6 +20,8 @@ pub use connection::RedisConnection;
 /// The underlying client library, for commands that [`RedisClient`] has no method for.
 pub use fred;
 pub use value::RedisValue;
+
+pub(crate) use replies::{IntegerReply, WrittenReply};
 
 use crate::{Arshai, Result};
 

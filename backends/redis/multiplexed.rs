@@ -10,11 +10,12 @@ use fred::error::{Error as FredError, ErrorKind as FredKind};
 use fred::interfaces::ClientLike;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::COMPONENT;
-use super::errors::{breaks_connection, connection_lost_error};
+use super::errors::{breaks_connection, connection_lost_error, is_unexpected_reply};
 use super::fred_connection::FredConnection;
 use super::in_flight::InFlightGuard;
 use crate::pool::PooledConnection;
@@ -26,6 +27,9 @@ use crate::{Deadline, Error, ErrorKind, Result};
 pub(super) struct MultiplexedConnection {
     client: Client,
     closed: CancellationToken,
+    driver_task: AbortHandle,
+    /// Replies are out of step with their commands: no further one is handed to a caller.
+    out_of_step: CancellationToken,
     /// No further commands may use it, though its socket may still be open.
     broken: AtomicBool,
     sent: AtomicU64,
@@ -57,11 +61,14 @@ impl MultiplexedConnection {
             ));
         };
         let (client, closed) = (connection.client().clone(), connection.closed().clone());
+        let driver_task = connection.driver_task().clone();
         // Commands may be in flight on it when it is dropped: it is never reused.
         pooled.set_reusable(false);
         Ok(Self {
             client,
             closed,
+            driver_task,
+            out_of_step: CancellationToken::new(),
             broken: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             replies: AtomicU64::new(0),
@@ -85,6 +92,13 @@ impl MultiplexedConnection {
         self.broken.store(true, Ordering::Release);
     }
 
+    /// Closes the socket: all commands in flight fail.
+    fn break_off(&self) {
+        self.mark_broken();
+        self.out_of_step.cancel();
+        self.driver_task.abort();
+    }
+
     /// Runs one command until `deadline`, and marks the connection broken if the result shows that it is. A command
     /// that gets no reply, because of the deadline or a dropped future, takes its share of the limits out of
     /// `in_flight`: it stays in use until a later reply, or until the connection closes.
@@ -99,6 +113,7 @@ impl MultiplexedConnection {
         let mut unanswered = Unanswered { connection: self, in_flight, number, answered: false };
         let result = tokio::select! {
             biased;
+            () = self.out_of_step.cancelled() => Err(connection_lost_error()),
             result = pin!(command) => result,
             // fred never completes commands that reach it while its connection closes.
             () = self.closed.cancelled() => Err(connection_lost_error()),
@@ -113,6 +128,7 @@ impl MultiplexedConnection {
         };
         unanswered.answered = true;
         match &result {
+            Err(error) if is_unexpected_reply(error) => self.break_off(),
             Err(error) if breaks_connection(error) => self.mark_broken(),
             _ => self.replied(number),
         }

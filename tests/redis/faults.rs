@@ -4,8 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arshai::backends::redis::RedisValue;
-use arshai::{Component as _, Deadline, ErrorKind, Outcome};
+use arshai::backends::memory::RedisMemoryManager;
+use arshai::backends::redis::fred::interfaces::ClientLike;
+use arshai::backends::redis::fred::types::{ClusterHash, CustomCommand};
+use arshai::backends::redis::{Idempotency, RedisValue};
+use arshai::memory::{MemoryInput, MemoryManager as _};
+use arshai::{BuildContext, Component as _, Deadline, ErrorKind, Outcome};
 use arshai_test_support::{Proxy, RedisServer, eventually};
 use tokio::time::Instant;
 
@@ -200,6 +204,82 @@ async fn a_broken_connection_is_replaced_and_reads_succeed() {
         assert!(client.get_key("k").await.expect("it is asked again").is_some());
     }
     assert!(client.stats().pool.open <= 2);
+}
+
+/// The server leaves out the reply to `CLIENT REPLY SKIP` and to the command after it, so that all later ones answer
+/// earlier commands.
+#[tokio::test]
+async fn replies_out_of_step_end_every_command_in_flight_and_the_connection() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.address());
+    let client = client(config(&server.url_at(proxy.port())));
+    client.set_key("mine", "my text", None).await.expect("it sets");
+    let skip = CustomCommand::new_static("CLIENT", ClusterHash::FirstKey, false);
+    let skip = client.run("CLIENT", Idempotency::NonIdempotent, |redis| {
+        let skip = skip.clone();
+        async move { redis.custom::<(), _>(skip, vec!["REPLY", "SKIP"]).await }
+    });
+    let began = Instant::now();
+    let (_, set, first, second) = tokio::join!(
+        skip,
+        client.set_key("mine", "my new text", None),
+        client.delete_key("not there"),
+        client.delete_key("neither"),
+    );
+    let set = set.expect_err("a number is no reply to SET");
+    assert_eq!((set.kind(), set.outcome()), (ErrorKind::Protocol, Outcome::Unknown), "{set}");
+    assert_eq!(first.expect_err("its reply went to another").kind(), ErrorKind::Transport);
+    assert_eq!(second.expect_err("so did its").kind(), ErrorKind::Transport);
+    assert!(began.elapsed() < SECOND, "at once: {:?}", began.elapsed());
+    let text = client.get_key("mine").await.expect("a new connection");
+    assert_eq!(text, Some(RedisValue::Text("my new text".into())));
+    assert_eq!(proxy.connections_ever(), 2);
+}
+
+#[tokio::test]
+async fn closing_while_a_connection_is_made_ends_the_call_and_leaves_no_connection() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.address());
+    proxy.stall();
+    let client = client(config(&server.url_at(proxy.port())));
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.get_key("k").await }
+    });
+    eventually("it connects", SECOND, || proxy.connections() == 1).await;
+    client.close(Deadline::after(SECOND)).await;
+    let error = call.await.expect("no panic").expect_err("it is closed");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Closed, Outcome::NotSent), "{error}");
+    proxy.pass();
+    eventually("no connection", SECOND, || proxy.connections() == 0).await;
+    assert_eq!(client.get_key("k").await.expect_err("it is closed").kind(), ErrorKind::Closed);
+}
+
+#[tokio::test]
+async fn every_operation_of_the_memory_ends_within_one_deadline() {
+    let server = RedisServer::start();
+    let mut config = config(&server.url());
+    config.redis.command_timeout = SECOND;
+    let memory = RedisMemoryManager::from_context(&BuildContext::new(config)).expect("it is valid");
+    let input = || MemoryInput::working_memory("a").with_data("text");
+    memory.store(input()).await.expect("it stores");
+    server.stop_signal();
+    let lag = tokio::spawn(lag(SECOND));
+    let (began, input) = (Instant::now(), &input());
+    let ended = async |operation: &str, result: arshai::Result<()>| {
+        (operation.to_owned(), began.elapsed(), result.expect_err("the server is stopped").kind())
+    };
+    let all = tokio::join!(
+        async { ended("store", memory.store(input.clone()).await.map(drop)).await },
+        async { ended("retrieve", memory.retrieve(input).await.map(drop)).await },
+        async { ended("update", memory.update(input.clone()).await.map(drop)).await },
+        async { ended("delete", memory.delete(input).await.map(drop)).await },
+    );
+    let lag = lag.await.expect("no panic");
+    for (operation, took, kind) in [all.0, all.1, all.2, all.3] {
+        assert_eq!(kind, ErrorKind::Timeout, "{operation}");
+        assert!(took <= SECOND + Duration::from_millis(100) + lag, "{operation}: {took:?}");
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use fred::interfaces::{KeysInterface, LuaInterface};
 use fred::types::{Expiration, SetOptions, Value};
 
 use super::COMPONENT;
-use crate::backends::redis::{Idempotency, RedisClient, fred};
+use crate::backends::redis::{Idempotency, IntegerReply, RedisClient, WrittenReply, fred};
 use crate::memory::CasOutcome;
 use crate::{Deadline, Error, ErrorKind, Result};
 
@@ -69,14 +69,14 @@ impl EntryCommands for SharedCommands {
         let bytes = key.len() + entry.len();
         let key = Bytes::copy_from_slice(key.as_bytes());
         let expire = Some(Expiration::EX(self.ttl_seconds));
-        let reply: Option<String> = self
+        let WrittenReply(created) = self
             .client
             .command("SET", Idempotency::NonIdempotent, self.client.deadline(), bytes, |redis| {
                 let (key, entry, expire) = (key.clone(), entry.clone(), expire.clone());
                 async move { redis.set(key, entry, expire, Some(SetOptions::NX), false).await }
             })
             .await?;
-        Ok(reply.is_some())
+        Ok(created)
     }
 
     /// Reads, edits and compares until no other process has written in between; one deadline covers all of it.
@@ -120,7 +120,7 @@ impl SharedCommands {
         let arguments =
             [Value::Bytes(expected), Value::Bytes(replacement), Value::Integer(self.ttl_seconds)].to_vec();
         // The whole script travels each time: it is short, and no server can lack it.
-        let outcome: i64 = self
+        let IntegerReply(outcome) = self
             .client
             .command("EVAL", Idempotency::NonIdempotent, deadline, bytes, |redis| {
                 let (key, arguments) = (key.clone(), arguments.clone());
