@@ -2,6 +2,7 @@
 
 mod contract;
 mod deadlines;
+mod edges;
 mod faults;
 mod filters;
 mod full;

@@ -125,10 +125,9 @@ impl Search<'_> {
                 }
             }
             for (best, products) in best.sparse.iter_mut().zip(&products) {
-                if let Some(sum) = products.get(row).map(clamp)
-                    && !best.excludes(sum.into())
-                    && matches()
-                {
+                // As in Milvus, what has a score of 0 is not found.
+                let sum = clamp(products.get(row));
+                if sum > 0.0 && !best.excludes(sum.into()) && matches() {
                     best.push(sum, (position, row));
                 }
             }

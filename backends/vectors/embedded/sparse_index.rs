@@ -47,20 +47,20 @@ impl SparseIndex {
     }
 }
 
-/// The sum of products of each row with one query; rows without a dimension in common have none.
-pub(super) struct Sums(Vec<Option<f64>>);
+/// The sum of products of each row with one query: 0 for rows that have nothing in common with it.
+pub(super) struct Sums(Vec<f64>);
 
 impl Sums {
     pub(super) fn new(rows: usize) -> Self {
-        Self(vec![None; rows])
+        Self(vec![0.0; rows])
     }
 
     /// In doubles, products of floats do not overflow.
     pub(super) fn add(&mut self, row: usize, x: f32, y: f32) {
-        *self.0[row].get_or_insert(0.0) += f64::from(x) * f64::from(y);
+        self.0[row] += f64::from(x) * f64::from(y);
     }
 
-    pub(super) fn get(&self, row: usize) -> Option<f64> {
+    pub(super) fn get(&self, row: usize) -> f64 {
         self.0[row]
     }
 }
