@@ -139,6 +139,11 @@ mod tests {
         serde_json::from_slice(&encode_chat("test", "gpt-4o", request, stream).expect("JSON")).expect("JSON")
     }
 
+    fn embed_body(request: &EmbedRequest) -> Value {
+        let bytes = encode_embed("test", "text-embedding-3-small", request).expect("JSON");
+        serde_json::from_slice(&bytes).expect("JSON")
+    }
+
     #[test]
     fn a_request_has_the_shape_of_the_published_examples() {
         let functions = Functions::new().with(
@@ -215,16 +220,25 @@ mod tests {
         request.extra_body.insert("max_tokens".into(), json!(9));
         let body = body(&request, false);
         assert_eq!((&body["seed"], &body["max_tokens"]), (&json!(7), &json!(9)));
+        let request =
+            EmbedRequest::new(["text"]).with_extra("input_type", "query").with_extra("dimensions", 3);
+        let body = embed_body(&request.with_dimensions(256));
+        assert_eq!((&body["input_type"], &body["dimensions"]), (&json!("query"), &json!(3)));
+    }
+
+    #[test]
+    fn the_effort_of_reasoning_is_sent_as_written() {
+        let mut request = ChatRequest::new(Vec::new());
+        assert_eq!(body(&request, false).get("reasoning_effort"), None);
+        request.reasoning_effort = Some("low".into());
+        assert_eq!(body(&request, false)["reasoning_effort"], "low");
     }
 
     #[test]
     fn a_request_for_embeddings_has_the_shape_of_the_published_examples() {
         let request = EmbedRequest::new(["The food was delicious"]).with_dimensions(256);
-        let body: Value =
-            serde_json::from_slice(&encode_embed("test", "text-embedding-3-small", &request).expect("JSON"))
-                .expect("JSON");
         assert_eq!(
-            body,
+            embed_body(&request),
             json!({"model": "text-embedding-3-small", "input": ["The food was delicious"],
                    "encoding_format": "float", "dimensions": 256})
         );
