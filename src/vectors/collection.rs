@@ -23,7 +23,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// - **Search** returns the best hits first: highest score, or lowest distance with
 ///   [`Metric::L2`](super::Metric::L2); with [`ordered`](super::VectorCapabilities::ordered), equal scores by ascending
 ///   id. Scores of an inner product, a cosine and a squared Euclidean distance are Milvus's. A
-///   sparse search finds only entities with a score above 0. Filters apply before the search: with enough matching entities there are always `limit` hits.
+///   sparse search finds only entities with a score above 0. Filters apply before the search: with enough matching
+///   entities there are always `limit` hits.
 /// - **Hybrid search** searches each vector for its best `offset + limit` entities, merges both lists with the request's
 ///   [`Ranker`](super::Ranker), as Milvus does, and skips the best `offset`.
 /// - **Delete** takes a filter; there is no empty filter. One that matches everything deletes everything.

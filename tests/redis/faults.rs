@@ -266,17 +266,17 @@ async fn every_operation_of_the_memory_ends_within_one_deadline() {
     server.stop_signal();
     let lag = tokio::spawn(lag(SECOND));
     let (began, input) = (Instant::now(), &input());
-    let ended = async |operation: &str, result: arshai::Result<()>| {
-        (operation.to_owned(), began.elapsed(), result.expect_err("the server is stopped").kind())
-    };
-    let all = tokio::join!(
-        async { ended("store", memory.store(input.clone()).await.map(drop)).await },
-        async { ended("retrieve", memory.retrieve(input).await.map(drop)).await },
-        async { ended("update", memory.update(input.clone()).await.map(drop)).await },
-        async { ended("delete", memory.delete(input).await.map(drop)).await },
+    let ended =
+        |result: arshai::Result<()>| (began.elapsed(), result.expect_err("the server is stopped").kind());
+    let (store, retrieve, update, delete) = tokio::join!(
+        async { ended(memory.store(input.clone()).await.map(drop)) },
+        async { ended(memory.retrieve(input).await.map(drop)) },
+        async { ended(memory.update(input.clone()).await.map(drop)) },
+        async { ended(memory.delete(input).await.map(drop)) },
     );
     let lag = lag.await.expect("no panic");
-    for (operation, took, kind) in [all.0, all.1, all.2, all.3] {
+    let all = [("store", store), ("retrieve", retrieve), ("update", update), ("delete", delete)];
+    for (operation, (took, kind)) in all {
         assert_eq!(kind, ErrorKind::Timeout, "{operation}");
         assert!(took <= SECOND + Duration::from_millis(100) + lag, "{operation}: {took:?}");
     }

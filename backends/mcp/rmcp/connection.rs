@@ -99,11 +99,10 @@ impl Connection {
         self.ended.cancelled().await;
     }
 
-    /// Whether the server's program has ended. A process that it left behind may keep the connection open.
+    /// Whether the server was a child process whose output has ended: no call can get its answer any more.
     pub(super) fn has_exited(&self) -> bool {
         let Ok(ends) = self.ends.try_lock() else { return false };
-        let process = ends.as_ref().and_then(|ends| ends.process.as_ref());
-        process.is_some_and(ServerProcess::has_exited)
+        self.is_closed() && ends.as_ref().is_some_and(|ends| ends.process.is_some())
     }
 
     /// Why it cannot be used any longer.

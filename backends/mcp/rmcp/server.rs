@@ -236,7 +236,7 @@ impl Server {
         result
     }
 
-    /// What a call adds to its request must not reach into the protocol.
+    /// The headers of a call; an error if it sets headers or `_meta` keys of the protocol.
     fn check_call(&self, call: &McpCall) -> Result<CallHeaders> {
         self.catalog.check_call(&call.tool)?;
         let invalid = |message: String| {
@@ -293,10 +293,7 @@ impl Server {
 
     /// The server has answered: an error of a health check is overcome.
     fn answered(&self) {
-        let is_unhealthy = |state: &State| state.connection.is_some() && state.error.is_some();
-        if is_unhealthy(&self.state.borrow()) {
-            self.state.send_if_modified(|state| state.connection.is_some() && state.error.take().is_some());
-        }
+        self.state.send_if_modified(|state| state.connection.is_some() && state.error.take().is_some());
     }
 }
 

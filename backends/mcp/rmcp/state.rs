@@ -1,4 +1,4 @@
-//! What is known of a server.
+//! The state of a server: its connection, tools and last errors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(super) struct State {
     pub(super) error: Option<LastError>,
     /// The last error, whether or not it was overcome.
     pub(super) last_error: Option<String>,
-    /// What the server asked for when it last rejected a request's authorization.
+    /// The challenge of the last request whose authorization was rejected.
     pub(super) challenge: Option<String>,
     /// The connection was lost just now, and the first attempt to replace it runs: callers wait for it.
     pub(super) is_recovering: bool,

@@ -25,7 +25,6 @@ const MAX_LOG_LINE: u64 = 2_000;
 #[derive(Debug)]
 pub(super) struct ServerProcess {
     stopping: CancellationToken,
-    ended: CancellationToken,
     keeper: JoinHandle<()>,
 }
 
@@ -65,13 +64,8 @@ impl ServerProcess {
         let stopping = CancellationToken::new();
         let output = ServerOutput::new(stdout, max_line, ended.clone());
         let log = log_stderr(config.name.clone(), BufReader::new(stderr));
-        let keeper = tokio::spawn(keep(group, log, stopping.clone(), ended.clone().drop_guard()));
-        Ok((Self { stopping, ended, keeper }, output, stdin))
-    }
-
-    /// Whether the program has ended. Its children end with it, unless they left its group.
-    pub(super) fn has_exited(&self) -> bool {
-        self.ended.is_cancelled()
+        let keeper = tokio::spawn(keep(group, log, stopping.clone(), ended.drop_guard()));
+        Ok((Self { stopping, keeper }, output, stdin))
     }
 
     /// Waits for the child, whose input is closed, to end; then SIGTERM, then SIGKILL for its whole group.

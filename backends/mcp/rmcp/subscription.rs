@@ -1,4 +1,4 @@
-//! Being told that the tools changed: by a notification in the session, or by a subscription in the stateless era.
+//! How changes of the tools arrive: as a notification in the session, or by a subscription in the stateless era.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ impl Connection {
         }
     }
 
-    /// Whether the server tells when its tools change.
+    /// Whether the server notifies its clients when its tools change.
     pub(super) fn announces_changes(&self) -> bool {
         let tools = self.peer.peer_info().and_then(|info| info.capabilities.tools.clone());
         tools.is_some_and(|tools| tools.list_changed == Some(true))
