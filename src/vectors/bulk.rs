@@ -103,7 +103,7 @@ impl fmt::Debug for BulkInsertOptions<'_> {
 pub struct BatchLimits {
     /// Maximum number of entities per batch, unless the options set one. Default: 1 000.
     pub max_rows: usize,
-    /// A batch ends with the entity that reaches this estimate of bytes. Default: 4 MiB.
+    /// Maximum size of a batch by [`Entity::approximate_bytes`]; a larger entity is a batch of its own. Default: 4 MiB.
     pub max_bytes: usize,
     /// Maximum number of batches in progress. Default: 1.
     pub concurrency: usize,
@@ -219,8 +219,14 @@ impl<'a> Batches<'a> {
                 }
                 continue;
             }
-            self.bytes += entity.approximate_bytes(self.max_bytes);
+            let bytes = entity.approximate_bytes(self.max_bytes);
+            let is_too_much = !self.batch.is_empty() && self.bytes + bytes > self.max_bytes;
+            let full = is_too_much.then(|| self.take(position));
+            self.bytes += bytes;
             self.batch.push(entity);
+            if full.is_some() {
+                return full;
+            }
             if self.batch.len() >= self.max_rows || self.bytes >= self.max_bytes {
                 return Some(self.take(position + 1));
             }
@@ -337,14 +343,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_batch_ends_at_its_limit_of_bytes() {
-        let entities = entity_stream((0..10).map(|_| Entity::new("x".repeat(1_000), Vec::new())));
+    async fn a_batch_ends_before_the_entity_that_would_exceed_its_bytes() {
+        let texts = [1_000, 1_000, 1_000, 9_000, 100, 1_000, 1_000].map(|len| "x".repeat(len));
+        let entities = entity_stream(texts.map(|text| Entity::new(text, Vec::new())));
         let mut batches = Batches::new(entities, Vec::new(), 1_000, 2_500);
         let mut sizes = Vec::new();
         while let Some((positions, batch)) = batches.next().await {
             assert_eq!(positions.end - positions.start, batch.len() as u64);
             sizes.push(batch.len());
         }
-        assert_eq!(sizes, [3, 3, 3, 1]);
+        assert_eq!(sizes, [2, 1, 1, 3], "one that is too large is alone");
     }
 }

@@ -49,34 +49,38 @@ impl Entity {
         self
     }
 
-    /// An estimate of its size in bytes, for sizing batches: vectors, strings as JSON and 16 bytes per JSON value. It stops
-    /// counting at `limit`, so that its cost is bounded.
+    /// An upper bound of its size in bytes as vectors and JSON, for sizing batches. It stops counting at `limit`, so that
+    /// its cost is bounded.
     #[must_use]
     pub fn approximate_bytes(&self, limit: usize) -> usize {
         let mut bytes = self.dense.len() * 4 + self.sparse.as_ref().map_or(0, |sparse| sparse.len() * 8);
-        for (name, value) in &self.fields {
-            bytes += name.len();
-            add_bytes(value, limit, &mut bytes);
-        }
+        bytes += VALUE_BYTES;
+        add_fields(&self.fields, limit, &mut bytes);
         bytes.min(limit)
     }
 }
+
+/// Bytes of the longest number (`-2.2250738585072014e-308`), or of the brackets around items, and of a comma.
+const VALUE_BYTES: usize = 25;
 
 fn add_bytes(value: &Value, limit: usize, bytes: &mut usize) {
     if *bytes >= limit {
         return;
     }
-    *bytes += 16;
+    *bytes += VALUE_BYTES;
     match value {
         Value::String(string) => *bytes += escaped_len(string),
         Value::Array(items) => items.iter().for_each(|item| add_bytes(item, limit, bytes)),
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                *bytes += name.len();
-                add_bytes(value, limit, bytes);
-            }
-        }
+        Value::Object(fields) => add_fields(fields, limit, bytes),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn add_fields(fields: &Map<String, Value>, limit: usize, bytes: &mut usize) {
+    for (name, value) in fields {
+        // Two quotes and a colon.
+        *bytes += escaped_len(name) + 3;
+        add_bytes(value, limit, bytes);
     }
 }
 
@@ -88,4 +92,27 @@ fn escaped_len(string: &str) -> usize {
         _ => 1,
     };
     string.bytes().map(len).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_size_is_at_least_that_of_its_json() {
+        for value in [
+            json!(null),
+            json!(f64::MIN_POSITIVE * -1.0),
+            json!([i64::MIN, u64::MAX, false, [], {}]),
+            json!({"": "", "\u{1}\"\\": "\u{1}\n\"\\ü", "a": {"b": [{"c": [1.5]}]}}),
+        ] {
+            let entity = Entity::default().with_field("metadata\u{7f}", value);
+            let text = serde_json::to_string(&entity.fields).expect("valid JSON");
+            let bytes = entity.approximate_bytes(usize::MAX);
+            assert!(bytes >= text.len(), "{bytes} of {}: {text}", text.len());
+            assert_eq!(entity.approximate_bytes(10), 10, "it stops at the limit");
+        }
+    }
 }

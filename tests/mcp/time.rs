@@ -251,6 +251,23 @@ async fn a_caller_that_waits_for_a_new_session_waits_no_longer_than_its_deadline
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lost_connection_is_replaced_at_once() {
+    let servers = Arc::new(InProcess::default().with("server", |request, before| match request.method() {
+        "tools/call" if before == 0 => Reply::Now(StatusCode::NOT_FOUND.into_response()),
+        _ => Reply::Well,
+    }));
+    let (_runtime, manager) = servers.runtime(|_| {});
+    manager.initialize(soon()).await.expect("none is required");
+    let lost = Instant::now();
+    manager.call_tool(McpCall::new("server", "pay")).await.expect_err("the session has expired");
+    while manager.servers()[0].connects < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(manager.servers()[0].health, McpServerHealth::Healthy);
+    assert!(lost.elapsed() <= Duration::from_millis(10), "{:?}", lost.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn closing_ends_a_call_at_its_deadline_and_gives_a_hanging_delete_a_second() {
     let servers = Arc::new(InProcess::default().with("server", |request, _| match request.method() {
         "tools/call" | "DELETE" => Reply::Never,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arshai::vectors::{
-    BulkInsertOptions, CollectionConfig, Entity, Filter, SearchRequest, VectorStore, entity_stream,
+    BulkInsertOptions, CollectionConfig, Entity, FieldType, Filter, SearchRequest, VectorStore, entity_stream,
 };
 use arshai::{Component, Deadline, ErrorKind, Outcome};
 use arshai_test_support::MilvusServer;
@@ -151,6 +151,24 @@ async fn an_insert_of_64_mb_is_rejected_before_it_is_sent_and_a_bulk_insert_take
     assert!(report.is_complete() && report.flushed, "{report:?}");
     assert_eq!(collection.get_collection_stats().await.expect("counted").num_entities, 300);
     assert!(server.runs());
+}
+
+#[tokio::test]
+async fn a_bulk_insert_takes_every_entity_that_is_valid_alone() {
+    let server = MilvusServer::small();
+    let store = store(config(&server));
+    let names: Vec<_> = (0..60).map(|n| format!("text_{n}")).collect();
+    let add_field = |config: CollectionConfig, name| config.with_field(name, FieldType::VarChar);
+    let config = names.iter().fold(CollectionConfig::new("pages", 4), add_field);
+    let collection = store.get_or_create_collection(&config).await.expect("created");
+    // Two large ones, of 3.6 MB each, are more than the server takes at once.
+    let sized = |(n, len): (usize, usize)| {
+        names.iter().fold(entity(n as u64), |entity, name| entity.with_field(name, "x".repeat(len)))
+    };
+    let stream = entity_stream([10, 60_000, 60_000, 10, 60_000].into_iter().enumerate().map(sized));
+    let report = collection.bulk_insert_optimized(stream, BulkInsertOptions::default()).await;
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!(numbers(&*collection).await, [0, 1, 2, 3, 4]);
 }
 
 #[tokio::test]
