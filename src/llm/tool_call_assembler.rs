@@ -1,11 +1,9 @@
 //! Tool calls, assembled from the deltas of a stream.
 
-use std::collections::VecDeque;
-
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::wire::merge_extra;
+use super::wire::{EventQueue, merge_extra};
 use super::{ArgumentError, ChatEvent, MAX_ARGUMENT_BYTES, MAX_TOOL_CALLS, ToolCall};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -52,7 +50,7 @@ impl ToolCallAssembler {
     }
 
     /// Adds a delta and emits the calls that it starts and completes.
-    pub(super) fn add(&mut self, delta: ToolCallDelta, events: &mut VecDeque<ChatEvent>) -> Result<()> {
+    pub(super) fn add(&mut self, delta: ToolCallDelta, events: &mut EventQueue) -> Result<()> {
         let position = match self.index_of(&delta) {
             Some(position) => position,
             None => self.start_call(&delta)?,
@@ -112,7 +110,7 @@ impl ToolCallAssembler {
 
     /// Emits what is left at the end of the response: a call without arguments as one of an empty object, a truncated
     /// one as failed.
-    pub(super) fn finish(&mut self, events: &mut VecDeque<ChatEvent>) -> Result<()> {
+    pub(super) fn finish(&mut self, events: &mut EventQueue) -> Result<()> {
         if self.calls.iter().any(|partial| partial.call.name.is_empty()) {
             return Err(self.protocol_error("tool call without a function name"));
         }
@@ -129,7 +127,7 @@ impl ToolCallAssembler {
 }
 
 impl PartialToolCall {
-    fn emit(&mut self, index: usize, events: &mut VecDeque<ChatEvent>) {
+    fn emit(&mut self, index: usize, events: &mut EventQueue) {
         if !self.started && !self.call.name.is_empty() {
             self.started = true;
             events.push_back(started_event(index, &self.call));
@@ -218,10 +216,10 @@ mod tests {
     use super::*;
 
     fn assemble(deltas: impl IntoIterator<Item = ToolCallDelta>) -> Result<Vec<ChatEvent>> {
-        let (mut assembler, mut events) = (ToolCallAssembler::new("test"), VecDeque::new());
+        let (mut assembler, mut events) = (ToolCallAssembler::new("test"), EventQueue::default());
         deltas.into_iter().try_for_each(|delta| assembler.add(delta, &mut events))?;
         assembler.finish(&mut events)?;
-        Ok(events.into())
+        Ok(events.into_iter().collect())
     }
 
     fn delta(index: impl Into<Option<u64>>, id: &str, name: &str, arguments: &str) -> ToolCallDelta {

@@ -3,4 +3,5 @@
 mod chat;
 mod conversation;
 mod streaming;
+mod wire;
 mod working_memory;

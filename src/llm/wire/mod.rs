@@ -1,20 +1,22 @@
 //! The wire format of OpenAI-compatible chat completions and embeddings, which all four providers implement.
 
 mod embeddings;
+mod event_queue;
 mod lenient;
 mod messages;
 mod provider_error;
+mod repair;
 mod request;
 mod response;
 mod retry_after;
 mod state;
-mod surrogates;
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind};
 
 pub(super) use embeddings::decode_embeddings;
+pub(super) use event_queue::EventQueue;
 pub(super) use provider_error::status_error;
 pub(super) use request::{encode_chat, encode_embed};
 pub(super) use state::{StreamState, decode_chat};

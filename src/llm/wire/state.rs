@@ -1,13 +1,13 @@
 //! The state of a response that is being received.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 
 use serde_json::{Map, Value};
 
+use super::event_queue::EventQueue;
 use super::provider_error::{body_error, content_filter_error, model_refusal_error};
+use super::repair::{join_in_value, repair};
 use super::response::{Completion, CompletionExtra, ResponseMessage, WireToolCall};
-use super::surrogates::SurrogateJoiner;
 use super::{decode_error, merge_extra};
 use crate::error::{Error, ErrorKind, Result};
 use crate::llm::response::REASONING_FIELDS;
@@ -20,9 +20,8 @@ pub(in crate::llm) struct StreamState {
     component: &'static str,
     secrets: Secrets,
     assembler: ToolCallAssembler,
-    surrogates: SurrogateJoiner,
     /// Events that were not read yet.
-    pub(in crate::llm) pending_events: VecDeque<ChatEvent>,
+    pub(in crate::llm) pending_events: EventQueue,
     /// The index of the choice that is read: one was requested.
     choice: Option<Option<u64>>,
     usage: Option<Usage>,
@@ -56,8 +55,7 @@ impl StreamState {
             component,
             secrets,
             assembler: ToolCallAssembler::new(component),
-            surrogates: SurrogateJoiner::default(),
-            pending_events: VecDeque::new(),
+            pending_events: EventQueue::default(),
             choice: None,
             usage: None,
             message_extra: Map::new(),
@@ -70,19 +68,23 @@ impl StreamState {
 
     /// Adds the data of a server-sent event.
     pub(in crate::llm) fn feed(&mut self, data: &str) -> Result<()> {
-        match data.trim() {
+        let fed = match data.trim() {
             _ if self.is_complete => Ok(()),
             "" => Ok(()),
             "[DONE]" => self.complete(),
             data => self.feed_part(data, "invalid chunk in the event stream"),
-        }
+        };
+        fed.inspect_err(|_| self.pending_events.finish_texts())
     }
 
     /// The body has ended without `[DONE]`, which some servers leave out.
     pub(in crate::llm) fn end_of_body(&mut self) -> Result<()> {
         match self.finish_reason {
             Some(_) => self.complete(),
-            None => Err(self.truncated_error()),
+            None => {
+                self.pending_events.finish_texts();
+                Err(self.truncated_error())
+            }
         }
     }
 
@@ -90,8 +92,8 @@ impl StreamState {
         let mut json = Cow::Borrowed(json);
         let part: Completion = serde_json::from_str(&json)
             .or_else(|error| {
-                // Unpaired surrogates are rare, and errors too.
-                json = Cow::Owned(self.surrogates.repair(&json));
+                json = Cow::Owned(repair(&json));
+                self.pending_events.has_marks = true;
                 serde_json::from_str(&json).map_err(|_| error)
             })
             .map_err(|error| decode_error(self.component, &error, invalid))?;
@@ -101,7 +103,8 @@ impl StreamState {
             self.extra.extend(extra.into_iter().filter(|(_, value)| !value.is_null()));
         }
         let Completion { choices, usage, error } = part;
-        if let Some(error) = error.filter(|error| !error.is_null()) {
+        if let Some(mut error) = error.filter(|error| !error.is_null()) {
+            join_in_value(&mut error);
             return Err(body_error(self.component, &error, &self.secrets));
         }
         // Some providers count up in every chunk.
@@ -163,11 +166,14 @@ impl StreamState {
             None if self.assembler.is_empty() => "stop".to_owned(),
             None => "tool_calls".to_owned(),
         };
+        self.pending_events.finish_texts();
         let (message, response) = (std::mem::take(&mut self.message_extra), std::mem::take(&mut self.extra));
         if !message.is_empty() || !response.is_empty() {
             self.pending_events.push_back(ChatEvent::ExtraFields { message, response });
         }
-        self.pending_events.extend(self.usage.map(ChatEvent::Usage));
+        if let Some(usage) = self.usage {
+            self.pending_events.push_back(ChatEvent::Usage(usage));
+        }
         self.pending_events.push_back(ChatEvent::Finished { reason });
         self.is_complete = true;
         Ok(())
@@ -276,6 +282,73 @@ mod tests {
         let stop = r#"{"choices": [{"finish_reason": "stop"}]}"#;
         let response = stream(&[&part("a\\ud83e"), &part("\\udd80b"), stop]).expect("a response");
         assert_eq!(response.content.as_deref(), Some("a🦀b"));
+    }
+
+    #[test]
+    fn split_surrogate_pairs_of_several_fields_are_not_mixed() {
+        let part = |delta: &str| format!(r#"{{"choices": [{{"delta": {{{delta}}}}}]}}"#);
+        let call = |index: u8, name: &str, arguments: &str| {
+            part(&format!(
+                r#""tool_calls": [{{"index": {index}, "function": {{"name": {name}, "arguments": "{arguments}"}}}}]"#
+            ))
+        };
+        let parts = [
+            part(r#""content": "a\ud83e", "reasoning_content": "b\ud83d""#),
+            call(0, "\"f\"", r#"{\"x\": \"\ud83e"#),
+            call(1, "\"g\"", r#"{\"y\": \"\ud83d"#),
+            call(0, "null", r#"\udd80\"}"#),
+            part(r#""reasoning_content": "\udc4bc""#),
+            call(1, "null", r#"\udc4b\"}"#),
+            part(r#""content": "\udd80d""#),
+            r#"{"choices": [{"finish_reason": "tool_calls"}]}"#.to_owned(),
+        ];
+        let response = stream(&parts.each_ref().map(String::as_str)).expect("a response");
+        assert_eq!((response.content.as_deref(), response.reasoning()), (Some("a🦀d"), Some("b👋c")));
+        let arguments: Vec<_> = response.tool_calls.iter().map(|call| &*call.arguments).collect();
+        assert_eq!(arguments, [r#"{"x": "🦀"}"#, r#"{"y": "👋"}"#]);
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_at_the_end_is_replaced_before_the_end_or_the_error() {
+        let half = r#"{"choices": [{"delta": {"content": "a\ud83e", "reasoning": "b\ud83e"}}]}"#;
+        let stop = r#"{"choices": [{"finish_reason": "stop"}]}"#;
+        let response = stream(&[half, stop]).expect("a response");
+        assert_eq!(response.content.as_deref(), Some("a\u{fffd}"));
+        assert_eq!(response.reasoning(), Some("b\u{fffd}"));
+        let text = |after: &[&str]| {
+            let mut state = StreamState::new("test", Secrets::default());
+            state.feed(half).expect("text");
+            let fed = after.iter().try_for_each(|part| state.feed(part)).and_then(|()| state.end_of_body());
+            fed.expect_err("no end");
+            let mut response = ChatResponse::default();
+            state.pending_events.into_iter().for_each(|event| response.apply_event(event));
+            response.content
+        };
+        assert_eq!(text(&[]).as_deref(), Some("a\u{fffd}"));
+        assert_eq!(text(&["nonsense"]).as_deref(), Some("a\u{fffd}"));
+        let body =
+            r#"{"choices": [{"message": {"content": "a\ud83e"}, "finish_reason": "stop"}], "id": "\udd80"}"#;
+        let response = decode_chat("test", body.as_bytes(), &Secrets::default()).expect("a completion");
+        assert_eq!(
+            (response.content.as_deref(), &response.extra["id"]),
+            (Some("a\u{fffd}"), &json!("\u{fffd}"))
+        );
+    }
+
+    #[test]
+    fn numbers_that_are_not_json_do_not_lose_a_response() {
+        let logprobs = r#""logprobs": {"content": [{"logprob": NaN, "top": [-Infinity, Infinity]}]}"#;
+        let complete = format!(
+            r#"{{"choices": [{{"message": {{"content": "is NaN", "score": -Infinity}}, {logprobs}, "finish_reason": "stop"}}],
+                "timings": {{"per_second": NaN}}, "usage": {{"prompt_tokens": 7, "completion_tokens": NaN}}}}"#
+        );
+        let chunk = complete.replace("message", "delta");
+        let decoded = decode_chat("test", complete.as_bytes(), &Secrets::default());
+        for response in [decoded, stream(&[&chunk, "[DONE]"])] {
+            let response = response.expect("a completion");
+            assert_eq!((response.content.as_deref(), response.usage), (Some("is NaN"), Usage::new(7, 0)));
+            assert_eq!(response.extra["timings"], json!({"per_second": null}));
+        }
     }
 
     #[test]
