@@ -1,7 +1,6 @@
 //! The limits of a store: eviction across its shards.
 
 use std::cmp::Reverse;
-use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::MutexGuard;
 
@@ -38,7 +37,7 @@ impl Store {
         }
         let mut removed = self.notifier.collect();
         let result = self.make_room(None, None, &mut removed);
-        self.finish(removed);
+        self.finish(self.stamp(), removed);
         result
     }
 
@@ -56,7 +55,7 @@ impl Store {
             *kept = (kept.0 + 1, kept.1 + size);
             kept.0 <= entries.max() && kept.1 <= bytes.max()
         };
-        let now = self.stamps.load(Relaxed);
+        let now = self.stamp();
         let mut newest = Vec::new();
         for index in 0..self.shards.count() {
             let (shard, mut kept) = (self.shards.lock(index), (0, 0));
@@ -120,7 +119,9 @@ impl Store {
                     shard.remove_oldest(cause, removed);
                     return Err(too_large());
                 }
-                written = Some(shard.touch_oldest(&self.stamps));
+                let stamp = self.stamp();
+                shard.touch_oldest(stamp);
+                written = Some(stamp);
                 continue;
             }
             self.evict_batch(&mut shard, cause, written, removed);
