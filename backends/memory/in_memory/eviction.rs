@@ -94,22 +94,15 @@ impl Store {
             return Ok(());
         }
         let _evicting = evicting.unwrap_or_else(|| self.evicting.lock());
-        let mut shards = 0_u64;
-        let result = self.evict(written, &mut shards, removed);
-        for index in (0..self.shards.count()).filter(|index| shards >> index & 1 == 1) {
-            self.shards.lock(index).release_unused();
-        }
-        result
+        self.evict(written, removed)
     }
 
     /// Evicts until the limits hold: expired entries, then the least recently used ones, but not the one that was just
-    /// `written`, identified by its stamp. Adds the shards that entries were evicted from to the set of `shards`.
-    fn evict(&self, mut written: Option<u64>, shards: &mut u64, removed: &mut RemovedEntries) -> Result<()> {
+    /// `written`, identified by its stamp.
+    fn evict(&self, mut written: Option<u64>, removed: &mut RemovedEntries) -> Result<()> {
         let now = self.now();
         while let Some(cause) = self.excess() {
-            let index = self.shards.next_to_evict(now);
-            let mut shard = self.shards.lock(index).keep_unused();
-            *shards |= 1 << index;
+            let mut shard = self.shards.lock(self.shards.next_to_evict(now));
             if shard.remove_expired(now, 1, removed) > 0 {
                 continue;
             }
