@@ -11,6 +11,8 @@ use arshai::memory::{MemoryInput, MemoryManager, MemoryType, WorkingMemory};
 use parking_lot::Mutex;
 
 pub(crate) const QUICK: &str = "quick_cache 0.7.0";
+/// Copies texts in and out, as a store outside the heap must; the other peers lend theirs.
+pub(crate) const COPIED: &str = "quick_cache 0.7.0, texts copied";
 pub(crate) const MOKA: &str = "moka 0.12.16 with TTL";
 pub(crate) const HASHLINK: &str = "Mutex<hashlink 0.12.2>";
 pub(crate) const LEGACY: &str = "legacy";
@@ -41,6 +43,7 @@ pub(crate) fn make(name: &str, limit: Limit, ttl: Option<Duration>) -> Box<dyn C
     match name {
         "arshai" => Box::new(ours(limit, ttl)),
         QUICK => Box::new(quick(limit)),
+        COPIED => Box::new(Copied(quick(limit))),
         MOKA => Box::new(moka(limit, ttl)),
         HASHLINK => Box::new(Linked::new(limit)),
         LEGACY => Box::new(Legacy::new(ttl)),
@@ -133,6 +136,26 @@ impl Contender for Quick {
             Self::Plain(cache) => cache.clear(),
             Self::Weighted(cache) => cache.clear(),
         }
+    }
+}
+
+struct Copied(Quick);
+
+impl Contender for Copied {
+    fn get(&self, id: &str) -> Option<Arc<str>> {
+        self.0.get(id).map(|text| Arc::from(&*text))
+    }
+
+    fn set(&self, id: &str, text: &Arc<str>) {
+        self.0.set(id, &Arc::from(&**text));
+    }
+
+    fn remove(&self, id: &str) {
+        self.0.remove(id);
+    }
+
+    fn clear(&self) {
+        self.0.clear();
     }
 }
 

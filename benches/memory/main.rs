@@ -12,7 +12,9 @@ use std::time::Duration;
 use arshai_benches::{
     Bench, Better, Contender as Run, child_case, in_child, ns_per_op, on_threads, resident_bytes,
 };
-use contenders::{Contender, HASHLINK, LEGACY, Limit, MOKA, Peers, QUICK, exact_lru_hit_ratio, ids, make};
+use contenders::{
+    COPIED, Contender, HASHLINK, LEGACY, Limit, MOKA, Peers, QUICK, exact_lru_hit_ratio, ids, make,
+};
 use rustix::time::{ClockId, clock_gettime};
 
 const OURS: &str = "arshai";
@@ -72,7 +74,7 @@ fn hits(bench: &mut Bench) {
         .collect();
     for threads in [1, 2] {
         // Twice the entries fit, so that no contender evicts.
-        let names = [OURS, QUICK, MOKA, HASHLINK];
+        let names = [OURS, QUICK, COPIED, MOKA, HASHLINK];
         let stores = names.map(|name| filled(name, Limit::Entries(2 * LIVE as u64), &ids, 1024));
         let all = names.iter().zip(&stores).map(|(name, store)| -> Run<'_> {
             let (ids, orders) = (&ids, &orders);
@@ -144,7 +146,7 @@ fn zipf(bench: &mut Bench) {
     let texts: Vec<_> = (0..KEYS).map(|_| text(1024)).collect();
     let warm = zipf_operations(KEYS, 1_000_000, 1);
     let orders: Vec<_> = (2..=3).map(|seed| zipf_operations(KEYS, count, seed)).collect();
-    let names = [OURS, QUICK, MOKA, HASHLINK];
+    let names = [OURS, QUICK, COPIED, MOKA, HASHLINK];
 
     let stores = names.map(|name| make(name, Limit::Entries(CAPACITY), None));
     let replay_all =

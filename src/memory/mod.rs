@@ -51,7 +51,7 @@ pub use stats::{EvictionListener, MemoryStats, RemovalCause, RemovalCounts, Remo
 /// - **Expiry.** An entry expires when its TTL has passed since `store` (or since the last change, where
 ///   [`MemoryCapabilities::update_renews_ttl`] says so).
 /// - **Eviction** to keep a limit removes expired entries first, then the least recently used ones; reading and writing are
-///   uses.
+///   uses; a rejected write is not.
 /// - **Limits** hold after every operation, unless [`MemoryCapabilities::bounded`] is false.
 ///   [`Component::limits`] shows them.
 /// - **Close.** After [`Component::close`] every operation fails with [`ErrorKind::Closed`](crate::ErrorKind::Closed).

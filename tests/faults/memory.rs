@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use arshai::backends::memory::{InMemoryManager, LegacyMemoryManager};
-use arshai::memory::{EvictionListener, MemoryInput, MemoryManager, MemoryType, RemovalCause, WorkingMemory};
+use arshai::memory::{
+    CasOutcome, EvictionListener, MemoryInput, MemoryManager, MemoryType, RemovalCause, WorkingMemory,
+};
 use arshai::{Component, Deadline, ErrorKind, ManualClock};
 use proptest::prelude::*;
 use serde_json::json;
@@ -377,6 +379,29 @@ async fn a_closed_store_returns_neither_texts_nor_metadata() {
     memory.close(Deadline::after(Duration::from_secs(1))).await;
     assert_eq!(memory.get(WORKING, "c"), None);
     assert_eq!(memory.metadata(WORKING, "c"), None);
+}
+
+#[test]
+fn a_rejected_write_does_not_count_as_a_use() {
+    let memory = InMemoryManager::builder().max_entries(2).max_bytes(8 << 10).build().expect("valid");
+    memory.store(input("a", "text")).expect("it stores");
+    memory.store(input("b", "text")).expect("it stores");
+    let large = "x".repeat(16 << 10);
+    let old = WorkingMemory::new("text");
+    let rejected = [
+        memory.store(input("a", &large)).map(drop),
+        memory.update(input("a", &large)),
+        memory.compare_and_set(input("a", &large), Some(&old)).map(|_| ()),
+    ];
+    for result in rejected {
+        assert_eq!(result.expect_err("larger than the store").kind(), ErrorKind::TooLarge);
+    }
+    let other = WorkingMemory::new("other");
+    let conflict = memory.compare_and_set(input("a", "new"), Some(&other)).expect("it compares");
+    assert_eq!(conflict, CasOutcome::Conflict);
+    memory.store(input("c", "text")).expect("it stores");
+    assert_eq!(memory.get(WORKING, "a"), None, "the least recently used entry");
+    assert_eq!(memory.get(WORKING, "b"), Some(old));
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The limits of a store: eviction across its shards.
 
 use std::cmp::Reverse;
-use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::MutexGuard;
 
@@ -38,7 +37,7 @@ impl Store {
         }
         let mut removed = self.notifier.collect();
         let result = self.make_room(None, None, &mut removed);
-        self.finish(removed);
+        self.finish(self.stamp(), removed);
         result
     }
 
@@ -56,7 +55,7 @@ impl Store {
             *kept = (kept.0 + 1, kept.1 + size);
             kept.0 <= entries.max() && kept.1 <= bytes.max()
         };
-        let now = self.stamps.load(Relaxed);
+        let now = self.stamp();
         let mut newest = Vec::new();
         for index in 0..self.shards.count() {
             let (shard, mut kept) = (self.shards.lock(index), (0, 0));
@@ -95,22 +94,15 @@ impl Store {
             return Ok(());
         }
         let _evicting = evicting.unwrap_or_else(|| self.evicting.lock());
-        let mut shards = 0_u64;
-        let result = self.evict(written, &mut shards, removed);
-        for index in (0..self.shards.count()).filter(|index| shards >> index & 1 == 1) {
-            self.shards.lock(index).release_unused();
-        }
-        result
+        self.evict(written, removed)
     }
 
     /// Evicts until the limits hold: expired entries, then the least recently used ones, but not the one that was just
-    /// `written`, identified by its stamp. Adds the shards that entries were evicted from to the set of `shards`.
-    fn evict(&self, mut written: Option<u64>, shards: &mut u64, removed: &mut RemovedEntries) -> Result<()> {
+    /// `written`, identified by its stamp.
+    fn evict(&self, mut written: Option<u64>, removed: &mut RemovedEntries) -> Result<()> {
         let now = self.now();
         while let Some(cause) = self.excess() {
-            let index = self.shards.next_to_evict(now);
-            let mut shard = self.shards.lock(index).keep_unused();
-            *shards |= 1 << index;
+            let mut shard = self.shards.lock(self.shards.next_to_evict(now));
             if shard.remove_expired(now, 1, removed) > 0 {
                 continue;
             }
@@ -120,7 +112,9 @@ impl Store {
                     shard.remove_oldest(cause, removed);
                     return Err(too_large());
                 }
-                written = Some(shard.touch_oldest(&self.stamps));
+                let stamp = self.stamp();
+                shard.touch_oldest(stamp);
+                written = Some(stamp);
                 continue;
             }
             self.evict_batch(&mut shard, cause, written, removed);

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hashbrown::HashTable;
 use smallvec::SmallVec;
@@ -79,15 +78,8 @@ impl Shard {
         &self.entries[number]
     }
 
-    /// Marks an entry as used and returns its number, valid while the shard stays locked and unchanged. An expired entry
-    /// is removed.
-    pub(super) fn lookup(
-        &mut self,
-        key: &Key<'_>,
-        now: u64,
-        stamps: &AtomicU64,
-        removed: &mut RemovedEntries,
-    ) -> Option<u32> {
+    /// Returns the number of an entry, valid while the shard stays locked and unchanged. An expired entry is removed.
+    pub(super) fn find(&mut self, key: &Key<'_>, now: u64, removed: &mut RemovedEntries) -> Option<u32> {
         let is_key =
             |slot: &Slot| slot.hash == key.hash && self.entries[slot.number].has_key(&self.pages, key);
         let number = self.index.find(Slot::spread(key.hash), is_key)?.number;
@@ -95,8 +87,12 @@ impl Shard {
             self.remove(number, RemovalCause::Expired, removed);
             return None;
         }
-        self.entries.by_use.move_to_end(number, stamps.fetch_add(1, Relaxed));
         Some(number)
+    }
+
+    /// Marks an entry as used, with a stamp later than those of all entries.
+    pub(super) fn touch(&mut self, number: u32, stamp: u64) {
+        self.entries.by_use.move_to_end(number, stamp);
     }
 
     /// Copies the text of an entry to the end of `to`.
@@ -123,7 +119,7 @@ impl Shard {
         self.pages.copy(entry.first, entry.metadata_offset(), entry.metadata_bytes)
     }
 
-    /// Adds an entry that does not exist, and returns the stamp of this use.
+    /// Adds an entry that does not exist, with the stamp of this use.
     ///
     /// # Errors
     /// When the system has no memory left; nothing has changed then.
@@ -132,8 +128,8 @@ impl Shard {
         key: &Key<'_>,
         expires: u64,
         (metadata, text): (&[u8], &str),
-        stamps: &AtomicU64,
-    ) -> io::Result<u64> {
+        stamp: u64,
+    ) -> io::Result<()> {
         let entry = Entry {
             first: NONE,
             hash: key.hash,
@@ -142,9 +138,7 @@ impl Shard {
             metadata_bytes: metadata.len(),
             text_bytes: text.len(),
         };
-        let stamp = stamps.fetch_add(1, Relaxed);
-        self.add(entry, &[key.id.as_bytes(), metadata, text.as_bytes()], stamp, expires)?;
-        Ok(stamp)
+        self.add(entry, &[key.id.as_bytes(), metadata, text.as_bytes()], stamp, expires).map(drop)
     }
 
     /// Adds an entry with the contents of its pages, and returns its number.
@@ -163,8 +157,7 @@ impl Shard {
         Ok(number)
     }
 
-    /// Replaces the text of an entry that was just looked up, and with `store` its metadata and the time it expires.
-    /// Returns the stamp of its last use.
+    /// Replaces the text of an entry, and with `store` its metadata and the time it expires.
     ///
     /// # Errors
     /// As [`insert`](Self::insert).
@@ -173,8 +166,9 @@ impl Shard {
         number: u32,
         store: Option<(u64, &[u8])>,
         text: &str,
+        stamp: u64,
         removed: &mut RemovedEntries,
-    ) -> io::Result<u64> {
+    ) -> io::Result<()> {
         let old = *self.entry(number);
         let metadata_bytes = store.map_or(old.metadata_bytes, |(_, metadata)| metadata.len());
         let new = Entry { metadata_bytes, text_bytes: text.len(), ..old };
@@ -188,7 +182,8 @@ impl Shard {
         }
         self.pages.write(new.first, new.text_offset(), text.as_bytes());
         self.entries[number] = new;
-        Ok(self.entries.by_use.order(number))
+        self.touch(number, stamp);
+        Ok(())
     }
 
     /// Removes the entry with this number.
@@ -209,13 +204,11 @@ impl Shard {
         }
     }
 
-    /// Marks the least recently used entry as used and returns its stamp.
-    pub(super) fn touch_oldest(&mut self, stamps: &AtomicU64) -> u64 {
-        let stamp = stamps.fetch_add(1, Relaxed);
+    /// Marks the least recently used entry, if there is one, as used.
+    pub(super) fn touch_oldest(&mut self, stamp: u64) {
         if let Some(number) = self.entries.by_use.first() {
-            self.entries.by_use.move_to_end(number, stamp);
+            self.touch(number, stamp);
         }
-        stamp
     }
 
     /// Removes up to `max` expired entries and returns how many it removed.

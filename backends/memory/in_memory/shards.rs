@@ -55,7 +55,7 @@ impl Shards {
         let shard = self.shards[index].0.lock();
         let (entries, bytes) = (shard.len(), shard.bytes());
         let summary = &self.summaries[index];
-        LockedShard { shards: self, summary, shard, entries, bytes, keeps_unused: false }
+        LockedShard { shards: self, summary, shard, entries, bytes }
     }
 
     /// When the first entry of a shard expires; `u64::MAX` if there is none.
@@ -86,15 +86,6 @@ pub(super) struct LockedShard<'a> {
     shard: MutexGuard<'a, Shard>,
     entries: usize,
     bytes: usize,
-    keeps_unused: bool,
-}
-
-impl LockedShard<'_> {
-    /// Leaves it to the caller to return memory that becomes unused: once for many removals.
-    pub(super) fn keep_unused(mut self) -> Self {
-        self.keeps_unused = true;
-        self
-    }
 }
 
 impl Deref for LockedShard<'_> {
@@ -113,7 +104,7 @@ impl DerefMut for LockedShard<'_> {
 
 impl Drop for LockedShard<'_> {
     fn drop(&mut self) {
-        if self.shard.bytes() < self.bytes && !self.keeps_unused {
+        if self.shard.bytes() < self.bytes {
             self.shard.release_unused();
         }
         // Stored only if different, so that reading entries does not invalidate other threads' cache lines.

@@ -13,7 +13,7 @@ use super::super::notifier::{EvictionNotifier, RemovedEntries};
 use super::entry::Key;
 use super::eviction::{check_limits, no_memory};
 use super::shard::{Shard, to_str};
-use super::shards::Shards;
+use super::shards::{LockedShard, Shards};
 use crate::memory::{CasOutcome, EvictionListener, MemoryStats, MemoryType, RemovalCause, WorkingMemory};
 use crate::support::UsageMeter;
 use crate::{Clock, ErrorKind, LimitUsage, Result};
@@ -36,8 +36,8 @@ const STACK_BYTES: usize = 16 * 1024;
 pub(super) struct Store {
     pub(super) shards: Shards,
     hasher: DefaultHashBuilder,
-    /// Numbers every use, so that entries of different shards can be compared.
-    pub(super) stamps: AtomicU64,
+    /// Numbers every operation, so that the uses of entries of different shards can be compared.
+    stamps: AtomicU64,
     /// One thread at a time makes room, so that two writers cannot evict each other's entries.
     pub(super) evicting: Mutex<()>,
     ttl: u64,
@@ -89,6 +89,19 @@ impl Store {
         nanos(self.clock.now())
     }
 
+    /// A stamp later than all others. Under a shard's lock it is also later than those of the shard's entries.
+    pub(super) fn stamp(&self) -> u64 {
+        self.stamps.fetch_add(1, Relaxed)
+    }
+
+    /// Locks a shard for an operation, which gets a stamp, and removes some of its expired entries.
+    fn begin(&self, index: usize, now: u64, removed: &mut RemovedEntries) -> (LockedShard<'_>, u64) {
+        let mut shard = self.shards.lock(index);
+        let stamp = self.stamp();
+        shard.remove_expired(now, EXPIRED_PER_OPERATION, removed);
+        (shard, stamp)
+    }
+
     /// The text of an entry.
     pub(super) fn get(&self, memory_type: MemoryType, id: &str) -> Option<WorkingMemory> {
         let mut text = SmallVec::<[u8; STACK_BYTES]>::new();
@@ -114,13 +127,14 @@ impl Store {
     ) -> T {
         let (index, key) = self.key(memory_type, id);
         let (now, mut removed) = (self.now(), self.notifier.collect());
-        let result = {
-            let mut shard = self.shards.lock(index);
-            shard.remove_expired(now, EXPIRED_PER_OPERATION, &mut removed);
-            let found = shard.lookup(&key, now, &self.stamps, &mut removed);
-            take(&mut shard, found)
-        };
-        self.finish(removed);
+        let (mut shard, stamp) = self.begin(index, now, &mut removed);
+        let found = shard.find(&key, now, &mut removed);
+        if let Some(number) = found {
+            shard.touch(number, stamp);
+        }
+        let result = take(&mut shard, found);
+        drop(shard);
+        self.finish(stamp, removed);
         result
     }
 
@@ -137,65 +151,62 @@ impl Store {
         let (now, mut removed) = (self.now(), self.notifier.collect());
         // Large texts are written one at a time, so that they do not all exceed the limit at the same moment.
         let evicting = (text.len() > LARGE_TEXT_BYTES).then(|| self.evicting.lock());
-        let result = {
-            let mut shard = self.shards.lock(index);
-            shard.remove_expired(now, EXPIRED_PER_OPERATION, &mut removed);
-            self.write_to_shard(&mut shard, (&key, text), write, expected, now, &mut removed)
-        };
-        let result = result.and_then(|(outcome, stamp)| {
-            self.make_room(evicting, stamp, &mut removed)?;
+        let (mut shard, stamp) = self.begin(index, now, &mut removed);
+        let result =
+            self.write_to_shard(&mut shard, (&key, text), write, expected, (now, stamp), &mut removed);
+        drop(shard);
+        let result = result.and_then(|outcome| {
+            self.make_room(evicting, Some(stamp), &mut removed)?;
             Ok(outcome)
         });
         self.shards.entries.record_peak();
         self.shards.bytes.record_peak();
-        self.finish(removed);
+        self.finish(stamp, removed);
         result
     }
 
-    /// Returns the outcome and the stamp of the written entry.
     fn write_to_shard(
         &self,
         shard: &mut Shard,
         (key, text): (&Key<'_>, &str),
         write: Write<'_>,
         expected: Option<Option<&str>>,
-        now: u64,
+        (now, stamp): (u64, u64),
         removed: &mut RemovedEntries,
-    ) -> Result<(CasOutcome, Option<u64>)> {
-        let found = shard.lookup(key, now, &self.stamps, removed);
+    ) -> Result<CasOutcome> {
+        let found = shard.find(key, now, removed);
         if let Some(expected) = expected {
             match (&found, expected) {
-                (None, Some(_)) => return Ok((CasOutcome::Missing, None)),
-                (Some(_), None) => return Ok((CasOutcome::Conflict, None)),
+                (None, Some(_)) => return Ok(CasOutcome::Missing),
+                (Some(_), None) => return Ok(CasOutcome::Conflict),
                 (Some(number), Some(expected)) if !shard.has_text(*number, expected) => {
-                    return Ok((CasOutcome::Conflict, None));
+                    return Ok(CasOutcome::Conflict);
                 }
                 _ => {}
             }
         }
-        let expires = now.saturating_add(self.ttl);
-        let written = match (found, write) {
-            (None, Write::Update) => return Ok((CasOutcome::Missing, None)),
-            (None, Write::Store { metadata }) => {
-                self.check_size(key.id.len() + metadata.len() + text.len())?;
-                shard.insert(key, expires, (metadata, text), &self.stamps)
-            }
-            (Some(old), Write::Store { metadata }) => {
-                self.check_size(key.id.len() + metadata.len() + text.len())?;
-                shard.replace(old, Some((expires, metadata)), text, removed)
-            }
-            (Some(old), Write::Update) => {
-                self.check_size(shard.entry(old).text_offset() + text.len())?;
-                shard.replace(old, None, text, removed)
-            }
+        let (metadata, text_offset) = match (found, write) {
+            (_, Write::Store { metadata }) => (Some(metadata), key.id.len() + metadata.len()),
+            (Some(old), Write::Update) => (None, shard.entry(old).text_offset()),
+            (None, Write::Update) => return Ok(CasOutcome::Missing),
         };
-        Ok((CasOutcome::Updated, Some(written.map_err(no_memory)?)))
+        // First: a rejected write does not count as a use.
+        self.check_size(text_offset + text.len())?;
+        let expires = now.saturating_add(self.ttl);
+        match found {
+            Some(old) => {
+                let store = metadata.map(|metadata| (expires, metadata));
+                shard.replace(old, store, text, stamp, removed)
+            }
+            None => shard.insert(key, expires, (metadata.unwrap_or_default(), text), stamp),
+        }
+        .map_err(no_memory)?;
+        Ok(CasOutcome::Updated)
     }
 
     /// Reports removed entries and, every so often, cleans up another shard. The caller holds no lock.
-    pub(super) fn finish(&self, removed: RemovedEntries) {
+    pub(super) fn finish(&self, stamp: u64, removed: RemovedEntries) {
         self.notifier.notify(removed);
-        let stamp = self.stamps.load(Relaxed);
         if stamp.is_multiple_of(OPERATIONS_PER_CLEANUP) {
             self.clean_up_batch((stamp / OPERATIONS_PER_CLEANUP) as usize % self.shards.count());
         }
@@ -204,14 +215,12 @@ impl Store {
     pub(super) fn delete(&self, memory_type: MemoryType, id: &str) {
         let (index, key) = self.key(memory_type, id);
         let (now, mut removed) = (self.now(), self.notifier.collect());
-        {
-            let mut shard = self.shards.lock(index);
-            shard.remove_expired(now, EXPIRED_PER_OPERATION, &mut removed);
-            if let Some(number) = shard.lookup(&key, now, &self.stamps, &mut removed) {
-                shard.remove(number, RemovalCause::Deleted, &mut removed);
-            }
+        let (mut shard, stamp) = self.begin(index, now, &mut removed);
+        if let Some(number) = shard.find(&key, now, &mut removed) {
+            shard.remove(number, RemovalCause::Deleted, &mut removed);
         }
-        self.finish(removed);
+        drop(shard);
+        self.finish(stamp, removed);
     }
 
     /// Removes all expired entries.
@@ -258,7 +267,7 @@ impl Store {
 
     /// Removes the entries that a shard has now, with a call of the listener for each.
     fn clear_and_notify(&self, index: usize) {
-        let newest = self.stamps.fetch_add(1, Relaxed);
+        let newest = self.stamp();
         loop {
             let mut removed = self.notifier.collect();
             {
