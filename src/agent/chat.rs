@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use tracing::Instrument;
 
 use super::conversation_memory::MemoryBudget;
-use super::results::ToolResults;
 use super::stream::AgentStream;
 use super::{Agent, AgentInput};
 use crate::error::Result;
@@ -257,18 +256,14 @@ impl ChatAgent {
     }
 
     /// The functions of this turn.
-    pub(super) fn turn_functions(&self, results: &ToolResults) -> Functions {
+    pub(super) fn turn_functions(&self) -> Functions {
         let provided = self
             .providers
             .iter()
             .fold(Functions::new(), |functions, provider| functions.with_others(provider.functions()));
         let provided =
             self.background_tasks.iter().fold(provided, |functions, task| functions.without(task.name()));
-        let all = self.functions.clone().with_others(provided);
-        match all.is_empty() {
-            true => all,
-            false => all.with_others(Functions::new().with(results.read_function())),
-        }
+        self.functions.clone().with_others(provided)
     }
 }
 

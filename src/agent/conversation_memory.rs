@@ -62,7 +62,11 @@ impl MemoryBudget {
     async fn apply(&self, transcript: &mut Transcript) {
         let removed = transcript.shrink_to(self.max, &*self.size);
         let Some(condense) = self.condense.as_ref().filter(|_| !removed.is_empty()) else { return };
-        let messages = removed.into_iter().flat_map(|turn| turn.messages).collect();
+        let load = |mut turn: Turn| {
+            turn.load();
+            turn.messages
+        };
+        let messages = removed.into_iter().flat_map(load).collect();
         match condense(transcript.summary.clone(), messages).await {
             Ok(summary) => transcript.summary = Some(summary),
             Err(error) => {
@@ -136,12 +140,12 @@ impl<'a> TurnRecord<'a> {
             };
             let mut before = Transcript::default();
             match transcript.turns.iter_mut().find(|turn| turn.id == self.turn.id) {
-                Some(turn) => turn.clone_from(&self.turn),
+                Some(turn) => *turn = self.turn.written(),
                 // It was removed as the oldest.
                 None if self.written => return Ok(before),
                 None => {
-                    before.clone_from(&transcript);
-                    transcript.turns.push(self.turn.clone());
+                    before = transcript.take_messages();
+                    transcript.turns.push(self.turn.written());
                 }
             }
             let condensing = self.budget.apply(&mut transcript);

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::llm::{Message, Modalities, ToolCall};
 use crate::support::{cut_middle, floor_char_boundary};
-use crate::tasks::{Function, FunctionError, FunctionOffer, FunctionOutcome, FunctionResult};
+use crate::tasks::{Function, FunctionError, FunctionOutcome, FunctionResult};
 
 /// The function that reads the rest of results that were cut.
 pub(super) const READ_TOOL_RESULT: &str = "read_tool_result";
@@ -24,8 +24,6 @@ pub(super) struct ToolResults {
     modalities: Modalities,
     /// Results that were cut, by the ids of their calls.
     whole: Arc<Mutex<HashMap<String, Arc<str>>>>,
-    /// Made with the first result that is cut.
-    reading: FunctionOffer,
 }
 
 /// Arguments of [`READ_TOOL_RESULT`].
@@ -40,10 +38,15 @@ struct ReadArguments {
 
 impl ToolResults {
     pub(super) fn new(max_bytes: usize, modalities: Modalities) -> Self {
-        Self { max_bytes, modalities, whole: Arc::default(), reading: FunctionOffer::new() }
+        Self { max_bytes, modalities, whole: Arc::default() }
     }
 
-    /// Reads results that were cut, part by part. Offered once there is one.
+    /// Whether any result was cut.
+    pub(super) fn has_cut(&self) -> bool {
+        !self.whole.lock().is_empty()
+    }
+
+    /// Reads results that were cut, part by part.
     pub(super) fn read_function(&self) -> Function {
         let (whole, max) = (Arc::clone(&self.whole), self.max_bytes);
         let read = move |arguments: ReadArguments| {
@@ -59,7 +62,6 @@ impl ToolResults {
                 "Reads a part of a tool's result of which only the beginning and the end were shown.",
             )
             .with_max_result_bytes(usize::MAX)
-            .with_offer(self.reading.clone())
     }
 
     /// One message for each call, in their order.
@@ -98,7 +100,6 @@ impl ToolResults {
         let hint = format!("; {READ_TOOL_RESULT} with call_id {:?} reads the whole", call.call_id);
         let cut = cut_middle(&text, self.max_bytes, &hint).into_owned();
         self.whole.lock().insert(call.call_id.clone(), text.into());
-        self.reading.make();
         cut
     }
 }

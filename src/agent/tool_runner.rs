@@ -19,7 +19,7 @@ const COMPONENT: &str = "agent.chat";
 pub(super) struct ToolRunner<'a> {
     pub(super) llm: &'a dyn LlmClient,
     pub(super) tasks: &'a dyn TaskExecutor,
-    pub(super) functions: &'a Functions,
+    pub(super) functions: Functions,
     pub(super) background_tasks: &'a Functions,
     pub(super) deadline: Deadline,
     /// Receives what happens while the model streams; `None` for a complete response.
@@ -184,7 +184,7 @@ impl<'a> StartedCalls<'a> {
         }
         let task = self.runner.tasks.execute_function_progressively(
             function_call,
-            self.runner.functions,
+            &self.runner.functions,
             self.runner.background_tasks,
             Some(self.runner.deadline),
         );

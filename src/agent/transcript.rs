@@ -31,11 +31,12 @@ pub(super) struct Transcript {
 pub(super) struct Turn {
     #[serde(rename = "turn")]
     pub(super) id: String,
+    /// Empty where they were taken, and only the line holds them.
     pub(super) messages: Vec<Message>,
     /// It has no final answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) unfinished: bool,
-    /// The line that it was read from, until it is changed.
+    /// The line of the text, until it is changed.
     #[serde(skip)]
     line: Option<String>,
 }
@@ -68,10 +69,12 @@ impl Transcript {
 
     /// The text that [`parse`](Self::parse) reads.
     pub(super) fn to_memory(&self) -> WorkingMemory {
-        let mut text = self.notes.clone();
         let summary = self.summary.clone().map(|summary| Cow::Owned(to_json(&Summary { summary })));
-        let turns = self.turns.iter().map(Turn::json);
-        for (index, line) in summary.into_iter().chain(turns).enumerate() {
+        let lines: Vec<_> = summary.into_iter().chain(self.turns.iter().map(Turn::json)).collect();
+        let bytes: usize = lines.iter().map(|line| line.len() + 1).sum();
+        let mut text = String::with_capacity(self.notes.len() + 2 + HEADING.len() + bytes);
+        text.push_str(&self.notes);
+        for (index, line) in lines.into_iter().enumerate() {
             if index == 0 {
                 text.push_str(if text.is_empty() { "" } else { "\n\n" });
                 text.push_str(HEADING);
@@ -82,11 +85,21 @@ impl Transcript {
         WorkingMemory::new(text)
     }
 
+    /// The conversation with its messages, of which only the lines stay here.
+    pub(super) fn take_messages(&mut self) -> Self {
+        let take = |turn: &mut Turn| {
+            let messages = std::mem::take(&mut turn.messages);
+            Turn { id: String::new(), messages, unfinished: turn.unfinished, line: None }
+        };
+        let turns = self.turns.iter_mut().map(take).collect();
+        Self { notes: self.notes.clone(), summary: self.summary.clone(), turns }
+    }
+
     /// The turns as messages to the model.
-    pub(super) fn messages(&self) -> impl Iterator<Item = Message> + '_ {
-        self.turns.iter().flat_map(|turn| {
+    pub(super) fn into_messages(self) -> impl Iterator<Item = Message> {
+        self.turns.into_iter().flat_map(|turn| {
             let mark = turn.unfinished.then(|| Message::assistant(UNFINISHED));
-            turn.messages.iter().cloned().chain(mark)
+            turn.messages.into_iter().chain(mark)
         })
     }
 
@@ -120,6 +133,21 @@ impl Turn {
         self.messages.extend(messages.iter().map(without_data));
     }
 
+    /// The turn as its line alone.
+    pub(super) fn written(&self) -> Self {
+        let line = Some(to_json(self));
+        Self { id: self.id.clone(), messages: Vec::new(), unfinished: self.unfinished, line }
+    }
+
+    /// Reads the messages from the line again where they were taken.
+    pub(super) fn load(&mut self) {
+        if self.messages.is_empty()
+            && let Some(Ok(Self { messages, .. })) = self.line.as_deref().map(serde_json::from_str)
+        {
+            self.messages = messages;
+        }
+    }
+
     fn json(&self) -> Cow<'_, str> {
         self.line.as_deref().map_or_else(|| Cow::Owned(to_json(self)), Cow::Borrowed)
     }
@@ -128,6 +156,7 @@ impl Turn {
     fn shrink_to(&mut self, max: usize, size: impl Fn(&str) -> usize) {
         const SHORT: usize = 64;
         while size(&self.json()) > max {
+            self.load();
             self.line = None;
             let longest = self.messages.iter_mut().filter_map(content_mut).max_by_key(|text| text.len());
             let Some(text) = longest.filter(|text| text.len() > SHORT) else { return };
@@ -199,8 +228,8 @@ mod tests {
         assert!(memory.as_str().starts_with("### USER CONTEXT:\nlikes tea\n\n### MESSAGES:\n"));
         let read = Transcript::parse(&memory);
         assert_eq!((&read.notes, &read.summary), (&transcript.notes, &transcript.summary));
-        assert!(read.messages().eq(transcript.messages()));
         assert_eq!(read.to_memory(), memory);
+        assert!(read.into_messages().eq(transcript.into_messages()));
     }
 
     #[test]
@@ -232,7 +261,8 @@ mod tests {
     fn a_turn_beyond_the_whole_budget_is_cut_at_its_longest_texts() {
         let messages =
             vec![Message::user("short"), Message::tool("c", "ä".repeat(50_000)), Message::assistant("end")];
-        let mut transcript = Transcript { turns: vec![turn("1", messages)], ..Transcript::default() };
+        let written = turn("1", messages).written();
+        let mut transcript = Transcript { turns: vec![written], ..Transcript::default() };
         assert!(transcript.shrink_to(2_000, str::len).is_empty());
         let turn = &transcript.turns[0];
         assert!(turn.json().len() <= 2_000);

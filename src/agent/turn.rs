@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::AgentInput;
 use super::chat::{AgentOutput, COMPONENT, ChatAgent};
 use super::conversation_memory::{ConversationMemory, TurnRecord};
-use super::results::ToolResults;
+use super::results::{READ_TOOL_RESULT, ToolResults};
 use super::stream::EventSender;
 use super::tool_runner::{FailedCall, ToolRunner};
 use super::transcript::Transcript;
@@ -41,11 +41,10 @@ impl ChatAgent {
         let question = Message::User { content: input.message.clone(), attachments };
         let results =
             ToolResults::new(self.max_result_bytes, self.modalities.unwrap_or_else(|| self.llm.modalities()));
-        let functions = self.turn_functions(&results);
         let runner = ToolRunner {
             llm: self.llm.as_ref(),
             tasks: self.tasks.as_ref(),
-            functions: &functions,
+            functions: self.turn_functions(),
             background_tasks: &self.background_tasks,
             deadline,
             events,
@@ -60,7 +59,7 @@ impl ChatAgent {
         };
         let earlier = turn.begin(&input, &question).await;
         let mut messages = vec![Message::system(self.system_text(&earlier))];
-        messages.extend(earlier.messages());
+        messages.extend(earlier.into_messages());
         messages.push(question);
         turn.run(messages).await
     }
@@ -133,6 +132,10 @@ impl<'a> ChatTurn<'a> {
                 let results = self.results.messages(&response.tool_calls, &outcomes);
                 let round: Vec<Message> = std::iter::once(message).chain(results).collect();
                 self.output.tool_results.push(outcomes);
+                if self.results.has_cut() && self.runner.functions.get(READ_TOOL_RESULT).is_none() {
+                    let functions = std::mem::take(&mut self.runner.functions);
+                    self.runner.functions = functions.with(self.results.read_function());
+                }
                 self.add_round(&mut request, round).await?;
             }
         }

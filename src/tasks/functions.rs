@@ -30,6 +30,9 @@ impl Functions {
     /// Adds the functions of `others` whose names are not taken.
     #[must_use]
     pub fn with_others(mut self, others: Functions) -> Self {
+        if others.is_empty() {
+            return self;
+        }
         let by_name = Arc::make_mut(&mut self.by_name);
         for (name, function) in Arc::unwrap_or_clone(others.by_name) {
             by_name.entry(name).or_insert(function);

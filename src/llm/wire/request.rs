@@ -16,7 +16,9 @@ pub(in crate::llm) fn encode_chat(
     request: &ChatRequest,
     stream: bool,
 ) -> Result<Bytes> {
-    encode(component, &request.extra_body, |fields| {
+    // The texts, their escapes, and the names of fields.
+    let capacity = 1_024 + request.messages.iter().map(|message| message.bytes() * 9 / 8 + 64).sum::<usize>();
+    encode(component, capacity, &request.extra_body, |fields| {
         fields.put("model", model)?;
         fields.put("messages", &wire_messages(&request.messages))?;
         if !request.tools.is_empty() {
@@ -41,7 +43,8 @@ pub(in crate::llm) fn encode_embed(
     model: &str,
     request: &EmbedRequest,
 ) -> Result<Bytes> {
-    encode(component, &request.extra_body, |fields| {
+    let capacity = 128 + request.inputs.iter().map(|input| input.len() * 9 / 8 + 4).sum::<usize>();
+    encode(component, capacity, &request.extra_body, |fields| {
         fields.put("model", model)?;
         fields.put("input", &request.inputs)?;
         fields.put("encoding_format", "float")?;
@@ -76,11 +79,12 @@ impl Fields<'_> {
 
 fn encode(
     component: &'static str,
+    capacity: usize,
     extra: &Map<String, Value>,
     put_fields: impl FnOnce(&mut Fields<'_>) -> serde_json::Result<()>,
 ) -> Result<Bytes> {
     let encode = || {
-        let mut bytes = Vec::new();
+        let mut bytes = Vec::with_capacity(capacity);
         let mut serializer = serde_json::Serializer::new(&mut bytes);
         let mut fields = Fields { map: serializer.serialize_map(None)?, extra };
         put_fields(&mut fields)?;

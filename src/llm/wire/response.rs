@@ -1,5 +1,6 @@
 //! Chat completions, complete or in chunks: one set of structs reads both.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
@@ -10,16 +11,23 @@ use super::lenient::{count, json_text, or_default, text};
 use crate::llm::Usage;
 
 /// A complete response (`chat.completion`) or a part of one (`chat.completion.chunk`).
-#[derive(Deserialize, Default)]
-#[serde(default)]
+#[derive(Default)]
 pub(super) struct Completion {
     pub(super) choices: Option<Vec<Choice>>,
-    #[serde(deserialize_with = "or_default")]
     pub(super) usage: Option<WireUsage>,
     pub(super) error: Option<Value>,
+    /// Fields without a name here, if they were asked for.
+    pub(super) extra: Map<String, Value>,
 }
 
 impl Completion {
+    /// Parses JSON, fields without a name here only `with_extra`.
+    pub(super) fn parse(json: &str, with_extra: bool) -> serde_json::Result<Self> {
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        let completion = deserializer.deserialize_map(CompletionVisitor { with_extra })?;
+        deserializer.end().map(|()| completion)
+    }
+
     /// Whether the response ends with this part.
     pub(super) fn is_last(&self) -> bool {
         let ends = |choice: &Choice| choice.finish_reason.is_some();
@@ -27,22 +35,41 @@ impl Completion {
     }
 }
 
-/// The fields of a [`Completion`] without a name here. Decoded on their own because most parts need none of them.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-pub(super) struct CompletionExtra {
-    #[serde(rename = "choices")]
-    _choices: IgnoredAny,
-    #[serde(rename = "usage")]
-    _usage: IgnoredAny,
-    #[serde(rename = "error")]
-    _error: IgnoredAny,
-    /// Padding against side channels; new in every chunk.
-    #[serde(rename = "obfuscation")]
-    _obfuscation: IgnoredAny,
-    #[serde(flatten)]
-    pub(super) extra: Map<String, Value>,
+struct CompletionVisitor {
+    with_extra: bool,
 }
+
+impl<'de> Visitor<'de> for CompletionVisitor {
+    type Value = Completion;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a completion")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Completion, A::Error> {
+        let mut completion = Completion::default();
+        while let Some(Name(name)) = fields.next_key()? {
+            match &*name {
+                "choices" => completion.choices = fields.next_value()?,
+                "usage" => completion.usage = fields.next_value::<LenientUsage>()?.0,
+                "error" => completion.error = fields.next_value()?,
+                // Padding against side channels; new in every chunk.
+                name if self.with_extra && name != "obfuscation" => {
+                    completion.extra.insert(name.to_owned(), fields.next_value()?);
+                }
+                _ => drop(fields.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(completion)
+    }
+}
+
+/// A field's name, borrowed unless it contains escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[derive(Deserialize)]
+struct LenientUsage(#[serde(deserialize_with = "or_default")] Option<WireUsage>);
 
 #[derive(Deserialize, Default)]
 #[serde(default)]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::event_queue::EventQueue;
 use super::provider_error::{body_error, content_filter_error, model_refusal_error};
 use super::repair::{join_in_value, repair};
-use super::response::{Completion, CompletionExtra, ResponseMessage, WireToolCall};
+use super::response::{Completion, ResponseMessage, WireToolCall};
 use super::{decode_error, merge_extra};
 use crate::error::{Error, ErrorKind, Result};
 use crate::llm::response::REASONING_FIELDS;
@@ -90,19 +90,20 @@ impl StreamState {
 
     fn feed_part(&mut self, json: &str, invalid: &'static str) -> Result<()> {
         let mut json = Cow::Borrowed(json);
-        let part: Completion = serde_json::from_str(&json)
+        // The parts between the first and the last repeat the same fields.
+        let is_first = !std::mem::replace(&mut self.has_read_extra, true);
+        let mut part = Completion::parse(&json, is_first)
             .or_else(|error| {
                 json = Cow::Owned(repair(&json));
                 self.pending_events.has_marks = true;
-                serde_json::from_str(&json).map_err(|_| error)
+                Completion::parse(&json, is_first).map_err(|_| error)
             })
             .map_err(|error| decode_error(self.component, &error, invalid))?;
-        // The parts between the first and the last repeat the same fields.
-        if !std::mem::replace(&mut self.has_read_extra, true) || part.is_last() {
-            let CompletionExtra { extra, .. } = serde_json::from_str(&json).unwrap_or_default();
-            self.extra.extend(extra.into_iter().filter(|(_, value)| !value.is_null()));
+        if !is_first && part.is_last() {
+            part.extra = Completion::parse(&json, true).unwrap_or_default().extra;
         }
-        let Completion { choices, usage, error } = part;
+        let Completion { choices, usage, error, extra } = part;
+        self.extra.extend(extra.into_iter().filter(|(_, value)| !value.is_null()));
         if let Some(mut error) = error.filter(|error| !error.is_null()) {
             join_in_value(&mut error);
             return Err(body_error(self.component, &error, &self.secrets));
