@@ -128,7 +128,8 @@ impl Sdk {
         rows as f64 / began.elapsed().as_secs_f64()
     }
 
-    /// One search, with everything but the vectors in its hits.
+    /// One search, with everything but the vectors in its hits: by columns, as its rows need the name of the primary key,
+    /// which Milvus 2.3 does not send.
     pub(crate) async fn search(self, name: &'static str, seed: usize) {
         let request = milvus::v2::prelude::SearchRequest::builder()
             .collection_name(name)
@@ -139,7 +140,7 @@ impl Sdk {
             .consistency_level(ConsistencyLevel::Bounded)
             .build();
         let found = self.0.search(request.expect("a valid request")).await.expect("it searches");
-        let rows = found.results().iter().next().expect("one list").rows().expect("rows");
-        assert_eq!(rows.len(), LIMIT);
+        let hits = found.results().iter().next().expect("one list");
+        assert_eq!((hits.len(), hits.get_output_fields().len()), (LIMIT, 3));
     }
 }

@@ -98,7 +98,7 @@ pub trait McpServerManager: Component {
     /// Replaces the servers while calls are in flight. Unchanged servers keep their connections. New and changed servers
     /// are connected first; once each is connected or has used its attempts, at the latest at the deadline, all of them
     /// replace the old ones at the same moment. Calls to servers that were removed or changed may then complete until the
-    /// deadline. New servers become components of the runtime, removed ones are unregistered. Concurrent replacements run
+    /// deadline, and a child process that does not end by itself is given half a second more. New servers become components of the runtime, removed ones are unregistered. Concurrent replacements run
     /// one after the other.
     ///
     /// Dropping the future before the new servers are in use changes nothing; dropping it later ends the old ones

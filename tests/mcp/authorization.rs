@@ -344,6 +344,20 @@ async fn a_scope_that_one_tool_lacks_fails_that_call_and_is_asked_for_next() {
     assert_eq!(begun.await.expect_err("not configured").kind(), ErrorKind::Unsupported);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tool_that_is_forbidden_without_a_challenge_fails_that_call_only() {
+    let server = Scripted::start("server", |request, before| match request.method() {
+        "tools/call" if before == 0 => Reply::Now(StatusCode::FORBIDDEN.into_response()),
+        _ => Reply::Well,
+    });
+    let (_runtime, manager) = connected([server.config.clone()]).await;
+    let error = manager.call_tool(McpCall::new("server", "pay")).await.expect_err("not permitted");
+    assert_eq!((error.kind(), error.outcome()), (ErrorKind::Authentication, Outcome::Rejected), "{error}");
+    manager.call_tool(McpCall::new("server", "pay")).await.expect("another call is permitted");
+    let status = &manager.servers()[0];
+    assert_eq!((status.health, status.connects), (McpServerHealth::Healthy, 1), "{status:?}");
+}
+
 #[test]
 fn auth_is_read_from_a_file_and_its_secrets_are_not_shown() {
     let folder = tempfile::tempdir().expect("a folder");

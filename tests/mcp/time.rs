@@ -251,6 +251,44 @@ async fn a_caller_that_waits_for_a_new_session_waits_no_longer_than_its_deadline
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_server_that_throttles_calls_is_not_contacted_before_that_time() {
+    for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE] {
+        let servers =
+            Arc::new(InProcess::default().with("server", move |request, before| match request.method() {
+                "tools/call" if before == 0 => Reply::Now((status, [("retry-after", "2")]).into_response()),
+                _ => Reply::Well,
+            }));
+        let (_runtime, manager) = servers.runtime(|_| {});
+        manager.initialize(soon()).await.expect("none is required");
+        let error = manager.call_tool(McpCall::new("server", "pay")).await.expect_err("throttled");
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(2)), "{error}");
+        let error = manager.call_tool(McpCall::new("server", "pay")).await.expect_err("still throttled");
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::RateLimited, Outcome::NotSent), "{error}");
+        assert!(error.retry_after().is_some_and(|after| after <= Duration::from_secs(2)), "{error}");
+        let own = manager.call_tool(McpCall::new("server", "pay").with_token("alice".to_owned())).await;
+        own.expect("a call with a token of its own is another client to the server");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        manager.call_tool(McpCall::new("server", "pay")).await.expect("the time has come");
+        assert_eq!(servers.script("server").called().len(), 3, "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_deadline_has_passed_is_not_sent() {
+    let servers = Arc::new(InProcess::default().with("server", |_, _| Reply::Well));
+    let (_runtime, manager) = servers.runtime(|_| {});
+    manager.initialize(soon()).await.expect("none is required");
+    for timeout in [Duration::ZERO, Duration::from_millis(1)] {
+        let deadline = Deadline::after(timeout);
+        tokio::time::sleep(timeout).await;
+        let call = McpCall::new("server", "pay").with_deadline(deadline);
+        let error = manager.call_tool(call).await.expect_err("it is too late");
+        assert_eq!((error.kind(), error.outcome()), (ErrorKind::Timeout, Outcome::NotSent), "{error}");
+    }
+    assert_eq!(servers.script("server").called().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_connection_is_replaced_at_once() {
     let servers = Arc::new(InProcess::default().with("server", |request, before| match request.method() {
         "tools/call" if before == 0 => Reply::Now(StatusCode::NOT_FOUND.into_response()),

@@ -102,9 +102,11 @@ pub(super) fn is_session_lost(error: &ServiceError) -> bool {
     matches!(find::<StreamableHttpError<Error>>(error), Some(StreamableHttpError::SessionExpired))
 }
 
-/// Whether the token is good, but does not permit this request.
+/// Whether this request is not permitted (403), which says nothing of other requests.
 pub(super) fn is_forbidden(error: &ServiceError) -> bool {
     find::<InsufficientScopeError>(error).is_some()
+        || matches!(find::<StreamableHttpError<Error>>(error),
+            Some(StreamableHttpError::HttpStatus(status)) if status.status == 403)
 }
 
 /// Whether trying another handshake is pointless.

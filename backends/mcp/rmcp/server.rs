@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::authorization::{authorization, not_configured};
@@ -173,8 +174,7 @@ impl Server {
                 _ => ErrorKind::Unavailable,
             };
             let reason = state.error.as_ref().map_or("not connected yet", |error| error.message.as_str());
-            let next =
-                state.next_attempt.map(|next| next.saturating_duration_since(tokio::time::Instant::now()));
+            let next = state.next_attempt.map(|next| next.saturating_duration_since(Instant::now()));
             let error = Error::new(kind, component(), format!("not connected: {reason}"))
                 .with_retry_after(next)
                 .not_sent();
@@ -183,6 +183,27 @@ impl Server {
                 None => error,
             }
         })
+    }
+
+    /// The connection, if a call may be sent over it now.
+    async fn ready(&self, headers: &CallHeaders, deadline: Deadline) -> Result<Arc<Connection>> {
+        let connection = self.recovered(deadline).await?;
+        let component = || format!("mcp:{}", self.config.name);
+        if deadline.has_passed() {
+            return Err(
+                Error::new(ErrorKind::Timeout, component(), "timed out: before the call was sent").not_sent()
+            );
+        }
+        let throttled = self.state.borrow().throttled_until.filter(|_| !headers.has_credentials());
+        let patience = throttled.map(|until| until.saturating_duration_since(Instant::now()));
+        match patience.filter(|patience| !patience.is_zero()) {
+            Some(patience) => {
+                let message = "the server asked for no calls before that time (Retry-After)";
+                let error = Error::new(ErrorKind::RateLimited, component(), message);
+                Err(error.with_retry_after(Some(patience)).not_sent())
+            }
+            None => Ok(connection),
+        }
     }
 
     /// The connection. One that was lost just now is waited for, so that one recovery serves all callers.
@@ -210,11 +231,11 @@ impl Server {
         let headers = self.check_call(call)?;
         let own = Deadline::after(self.config.timeout);
         let deadline = call.deadline.map_or(own, |deadline| deadline.min(own));
-        self.recovered(deadline).await?;
+        self.ready(&headers, deadline).await?;
         let waiting = deadline.run("mcp", "waiting for a call permit", self.calls.acquire_owned()).await;
         let permit =
             waiting.map_err(|error| error.with_context("setting", "mcp.max_concurrency").not_sent())??;
-        let connection = self.recovered(deadline).await?;
+        let connection = self.ready(&headers, deadline).await?;
         Ok(Admission { connection, headers, deadline, _permit: permit })
     }
 
@@ -223,6 +244,7 @@ impl Server {
         tracing::Span::current().record("mcp.protocol.version", connection.protocol_version());
         // rmcp ends the call at the deadline and notifies the server, unless the connection hangs.
         let hard = Deadline::after(deadline.remaining() + NOTIFYING);
+        let has_credentials = headers.has_credentials();
         let called = connection.call_tool(call, headers, deadline, &self.catalog);
         let result = hard.run("mcp", "calling the tool", called).await.and_then(|result| result);
         match &result {
@@ -230,6 +252,11 @@ impl Server {
             Err(error) => {
                 if let Some((_, challenge)) = error.context().find(|(name, _)| *name == CHALLENGE) {
                     self.state.send_modify(|state| state.challenge = Some(challenge.to_owned()));
+                }
+                // What a call's own credentials may do says nothing of the others.
+                if let Some(patience) = error.retry_after().filter(|_| !has_credentials) {
+                    let until = Instant::now().checked_add(patience);
+                    self.state.send_modify(|state| state.throttled_until = state.throttled_until.max(until));
                 }
             }
         }

@@ -24,6 +24,8 @@ pub(super) struct State {
     /// The connection was lost just now, and the first attempt to replace it runs: callers wait for it.
     pub(super) is_recovering: bool,
     pub(super) next_attempt: Option<Instant>,
+    /// The server answered a call with `Retry-After`: the next one may be sent then.
+    pub(super) throttled_until: Option<Instant>,
     pub(super) attempts: u64,
     /// The number of the last attempt that somebody waits for.
     pub(super) wanted_attempt: u64,
