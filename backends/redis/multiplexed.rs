@@ -8,6 +8,7 @@ use std::time::Duration;
 use fred::clients::Client;
 use fred::error::{Error as FredError, ErrorKind as FredKind};
 use fred::interfaces::ClientLike;
+use fred::types::Value;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
@@ -21,6 +22,9 @@ use super::in_flight::InFlightGuard;
 use crate::pool::PooledConnection;
 use crate::{Deadline, Error, ErrorKind, Result};
 
+/// Every so many commands a reply is checked to be the reply to its command: those to reads all look alike.
+const COMMANDS_PER_CHECK: u64 = 64;
+
 /// A pooled connection with the commands of all callers in flight. Redis replies in the order of the commands, so a
 /// reply shows that every earlier command is done.
 #[derive(Debug)]
@@ -29,7 +33,7 @@ pub(super) struct MultiplexedConnection {
     closed: CancellationToken,
     driver_task: AbortHandle,
     /// Replies are out of step with their commands: no further one is handed to a caller.
-    out_of_step: CancellationToken,
+    out_of_step: AtomicBool,
     /// No further commands may use it, though its socket may still be open.
     broken: AtomicBool,
     sent: AtomicU64,
@@ -47,7 +51,9 @@ pub(super) struct MultiplexedConnection {
 #[derive(Debug, Default)]
 struct Abandoned {
     commands: Vec<(u64, InFlightGuard)>,
-    /// A task waits for the reply that shows that they are done.
+    /// The order of replies is to be checked.
+    check_due: bool,
+    /// A task waits for the reply that shows that they are done, and in order.
     probing: bool,
 }
 
@@ -68,7 +74,7 @@ impl MultiplexedConnection {
             client,
             closed,
             driver_task,
-            out_of_step: CancellationToken::new(),
+            out_of_step: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             replies: AtomicU64::new(0),
@@ -95,7 +101,7 @@ impl MultiplexedConnection {
     /// Closes the socket: all commands in flight fail.
     fn break_off(&self) {
         self.mark_broken();
-        self.out_of_step.cancel();
+        self.out_of_step.store(true, Ordering::Release);
         self.driver_task.abort();
     }
 
@@ -110,10 +116,14 @@ impl MultiplexedConnection {
     ) -> Result<T, FredError> {
         let (started, replies_before) = (Instant::now(), self.replies.load(Ordering::Relaxed));
         let number = self.next_number();
+        if number.is_multiple_of(COMMANDS_PER_CHECK) {
+            let mut abandoned = self.abandoned.lock();
+            abandoned.check_due = true;
+            self.start_probing(&mut abandoned);
+        }
         let mut unanswered = Unanswered { connection: self, in_flight, number, answered: false };
         let result = tokio::select! {
             biased;
-            () = self.out_of_step.cancelled() => Err(connection_lost_error()),
             result = pin!(command) => result,
             // fred never completes commands that reach it while its connection closes.
             () = self.closed.cancelled() => Err(connection_lost_error()),
@@ -127,6 +137,9 @@ impl MultiplexedConnection {
             }
         };
         unanswered.answered = true;
+        if self.out_of_step.load(Ordering::Acquire) {
+            return Err(connection_lost_error());
+        }
         match &result {
             Err(error) if is_unexpected_reply(error) => self.break_off(),
             Err(error) if breaks_connection(error) => self.mark_broken(),
@@ -154,25 +167,32 @@ impl MultiplexedConnection {
         let mut abandoned = self.abandoned.lock();
         abandoned.commands.push((number, guard));
         self.has_abandoned.store(true, Ordering::Release);
+        self.start_probing(&mut abandoned);
+    }
+
+    fn start_probing(self: &Arc<Self>, abandoned: &mut Abandoned) {
         if !std::mem::replace(&mut abandoned.probing, true) {
             self.runtime.spawn(Self::probe(Arc::downgrade(self)));
         }
     }
 
-    /// Sends `PING` until no abandoned command is left. A connection that does not reply in time is broken.
+    /// Sends `PING` with a number until no abandoned command is left. A connection that does not reply in time, or not
+    /// with the number, is broken.
     async fn probe(connection: Weak<Self>) {
         while let Some((client, closed, timeout, number)) =
             connection.upgrade().and_then(|it| it.next_probe())
         {
-            let replied = tokio::select! {
-                reply = client.ping::<String>(None) => reply.is_ok(),
-                () = closed.cancelled() => false,
-                () = tokio::time::sleep(timeout) => false,
+            let expected = number.to_string();
+            let reply = tokio::select! {
+                reply = client.ping::<Value>(Some(expected.clone())) => reply.ok(),
+                () = closed.cancelled() => None,
+                () = tokio::time::sleep(timeout) => None,
             };
             let Some(connection) = connection.upgrade() else { return };
-            match replied {
-                true => connection.replied(number),
-                false => return connection.mark_broken(),
+            match reply {
+                Some(reply) if reply.as_str().as_deref() == Some(&*expected) => connection.replied(number),
+                Some(_) => return connection.break_off(),
+                None => return connection.mark_broken(),
             }
         }
     }
@@ -180,7 +200,7 @@ impl MultiplexedConnection {
     /// What the next probe needs, without keeping the connection open; `None` ends the probing.
     fn next_probe(&self) -> Option<(Client, CancellationToken, Duration, u64)> {
         let mut abandoned = self.abandoned.lock();
-        abandoned.probing = !abandoned.commands.is_empty();
+        abandoned.probing = std::mem::take(&mut abandoned.check_due) || !abandoned.commands.is_empty();
         let probe = || (self.client.clone(), self.closed.clone(), self.command_timeout, self.next_number());
         abandoned.probing.then(probe)
     }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use arshai::backends::memory::RedisMemoryManager;
 use arshai::backends::redis::fred::interfaces::ClientLike;
 use arshai::backends::redis::fred::types::{ClusterHash, CustomCommand};
-use arshai::backends::redis::{Idempotency, RedisValue};
-use arshai::memory::{MemoryInput, MemoryManager as _};
+use arshai::backends::redis::{Idempotency, RedisClient, RedisValue};
+use arshai::memory::{MemoryInput, MemoryManager as _, WorkingMemory};
 use arshai::{BuildContext, Component as _, Deadline, ErrorKind, Outcome};
 use arshai_test_support::{Proxy, RedisServer, eventually};
 use tokio::time::Instant;
@@ -214,14 +215,9 @@ async fn replies_out_of_step_end_every_command_in_flight_and_the_connection() {
     let proxy = Proxy::start(server.address());
     let client = client(config(&server.url_at(proxy.port())));
     client.set_key("mine", "my text", None).await.expect("it sets");
-    let skip = CustomCommand::new_static("CLIENT", ClusterHash::FirstKey, false);
-    let skip = client.run("CLIENT", Idempotency::NonIdempotent, |redis| {
-        let skip = skip.clone();
-        async move { redis.custom::<(), _>(skip, vec!["REPLY", "SKIP"]).await }
-    });
     let began = Instant::now();
     let (_, set, first, second) = tokio::join!(
-        skip,
+        skip_replies(&client),
         client.set_key("mine", "my new text", None),
         client.delete_key("not there"),
         client.delete_key("neither"),
@@ -234,6 +230,42 @@ async fn replies_out_of_step_end_every_command_in_flight_and_the_connection() {
     let text = client.get_key("mine").await.expect("a new connection");
     assert_eq!(text, Some(RedisValue::Text("my new text".into())));
     assert_eq!(proxy.connections_ever(), 2);
+}
+
+/// All replies have the same type, so that nothing but a question of its own can show whose they are.
+#[tokio::test]
+async fn reads_whose_replies_are_out_of_step_are_noticed_and_the_connection_closes() {
+    let server = RedisServer::start();
+    let proxy = Proxy::start(server.address());
+    let context = BuildContext::new(config(&server.url_at(proxy.port())));
+    let client = RedisClient::from_context(&context).expect("it is valid");
+    let memory = RedisMemoryManager::new(client.clone(), &context).expect("it is valid");
+    let ids: Vec<_> = (0..20).map(|n| format!("conversation {n}")).collect();
+    for id in &ids {
+        memory.store(MemoryInput::working_memory(id).with_data(&**id)).await.expect("it stores");
+    }
+    let retrieve = async |id: &String| memory.retrieve(&MemoryInput::working_memory(id)).await;
+    let read_until_noticed = async |id| {
+        while proxy.connections_ever() == 1 {
+            let _ = retrieve(id).await;
+        }
+    };
+    let reads = futures_util::future::join_all(ids.iter().map(read_until_noticed));
+    let _ = tokio::join!(skip_replies(&client), reads);
+    for id in &ids {
+        assert_eq!(retrieve(id).await.expect("a new connection"), [WorkingMemory::new(id.as_str())]);
+    }
+    assert_eq!(proxy.connections_ever(), 2);
+}
+
+async fn skip_replies(client: &RedisClient) -> arshai::Result<()> {
+    let skip = CustomCommand::new_static("CLIENT", ClusterHash::FirstKey, false);
+    client
+        .run("CLIENT", Idempotency::NonIdempotent, |redis| {
+            let skip = skip.clone();
+            async move { redis.custom(skip, vec!["REPLY", "SKIP"]).await }
+        })
+        .await
 }
 
 #[tokio::test]
@@ -280,6 +312,48 @@ async fn every_operation_of_the_memory_ends_within_one_deadline() {
         assert_eq!(kind, ErrorKind::Timeout, "{operation}");
         assert!(took <= SECOND + Duration::from_millis(100) + lag, "{operation}: {took:?}");
     }
+}
+
+/// Dropped after one poll, after two, and so on until it is done: before, between and after its two commands.
+#[tokio::test]
+async fn an_update_dropped_at_any_step_leaves_the_entry_whole_and_the_client_usable() {
+    let server = RedisServer::start();
+    let context = BuildContext::new(config(&server.url()));
+    let metadata = serde_json::json!({"user": "ada"});
+    let input = |text: &str| MemoryInput::working_memory("a").with_data(text);
+    let stored = input("old").with_metadata(metadata.as_object().cloned().expect("an object"));
+    for memory in [RedisMemoryManager::from_context(&context), RedisMemoryManager::legacy(&context)] {
+        let memory = memory.expect("it is valid");
+        for polls in 1.. {
+            memory.store(stored.clone()).await.expect("it stores");
+            let done = poll_times(polls, memory.update(input("new"))).await;
+            let found = memory.retrieve(&input("")).await.expect("the client is usable");
+            let is_new = found == [WorkingMemory::new("new")];
+            assert!(is_new || found == [WorkingMemory::new("old")], "{found:?}");
+            let entry = server.command(&["GET", "memory:WORKING_MEMORY:a"]);
+            let entry: serde_json::Value = serde_json::from_str(entry.text()).expect("JSON");
+            assert_eq!(entry["metadata"], metadata);
+            if let Some(done) = done {
+                done.expect("it updates");
+                assert!(polls > 2 && is_new, "{polls}");
+                break;
+            }
+        }
+    }
+}
+
+/// The output of `work`, or nothing once it was polled `polls` times in vain.
+async fn poll_times<T>(mut polls: usize, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|cx| {
+        polls -= 1;
+        match work.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if polls == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }
 
 #[tokio::test]

@@ -19,8 +19,10 @@ use crate::backends::http::errors::{RequestPhase, shut_down_error, timed_out};
 use crate::backends::http::response::{Head, ResponseSender};
 use crate::{Error, Result};
 
+/// Size of the first chunk: the tokens of a stream come in less, and a thousand streams have as many buffers.
+const FIRST_CHUNK_BYTES: usize = 1 << 10;
 /// Maximum size of a chunk.
-const CHUNK_BYTES: usize = 16 << 10;
+const MAX_CHUNK_BYTES: usize = 16 << 10;
 
 /// A request, and where its response goes.
 pub(super) struct RequestJob {
@@ -75,7 +77,7 @@ fn stream_body(
     deadline: Instant,
 ) -> Result<()> {
     call.phase().set(RequestPhase::Body);
-    let (mut reader, mut buffer) = (body.into_reader(), vec![0; CHUNK_BYTES]);
+    let (mut reader, mut buffer) = (body.into_reader(), vec![0; FIRST_CHUNK_BYTES]);
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     loop {
         let read = reader.read(&mut buffer).map_err(|cause| map_error(call, cause.into()))?;
@@ -87,6 +89,9 @@ fn stream_body(
         let sending = response.chunk(Bytes::copy_from_slice(&buffer[..read]));
         block_on_until(deadline, &waker, sending)
             .unwrap_or_else(|| Err(timed_out(RequestPhase::Body, deadline.elapsed())))?;
+        if read == buffer.len() && read < MAX_CHUNK_BYTES {
+            buffer = vec![0; 4 * read];
+        }
     }
 }
 
