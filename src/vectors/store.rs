@@ -90,6 +90,7 @@ pub struct VectorStats {
     /// Number of searches started, hybrid ones included.
     pub searches: u64,
     /// Number of entities that a durable store could not read back when it was opened, as far as they could be counted.
+    /// More may be missing, and deleted ones back: the store's own report of damage says so.
     pub lost_entities: u64,
 }
 

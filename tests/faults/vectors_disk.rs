@@ -229,27 +229,166 @@ async fn a_file_cut_anywhere_keeps_every_whole_record() {
     }
 }
 
+/// A folder as `small_folder` makes it, whose file ends with a delete of the last row.
+async fn small_folder_ending_with_a_delete(folder: &Path) -> (Vec<Hit>, Vec<u64>) {
+    let (mut hits, mut lengths) = small_folder(folder).await;
+    let store = store(folder);
+    let last = Filter::parse("metadata['number'] == 11").expect("valid");
+    assert_eq!(open(&store).await.delete_entity(&last).await.expect("deleted"), 1);
+    close(store).await;
+    hits.pop();
+    lengths.push(fs::metadata(only_file(folder)).expect("a file").len());
+    (hits, lengths)
+}
+
 #[tokio::test]
-async fn a_flipped_bit_anywhere_costs_one_record_and_is_reported() {
+async fn a_flipped_bit_anywhere_costs_one_record_and_is_reported_as_damage_that_stays() {
+    for ends_with_delete in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (hits, _) = if ends_with_delete {
+            small_folder_ending_with_a_delete(folder.path()).await
+        } else {
+            small_folder(folder.path()).await
+        };
+        let file = only_file(folder.path());
+        let whole = fs::read(&file).expect("readable");
+        let mut random = fastrand::Rng::with_seed(3);
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << random.u8(0..8);
+            fs::write(&file, &damaged).expect("written");
+            let (kept, damage) = read_back(folder.path()).await;
+            assert_eq!(damage.len(), 1, "bit flipped in byte {at}");
+            let DamagedFile { damaged_bytes, torn_bytes, .. } = damage[0];
+            assert!(damaged_bytes > 0, "byte {at}: {damage:?}");
+            assert_eq!(torn_bytes, 0, "byte {at}: it was acknowledged");
+            let gone = hits.iter().filter(|hit| !kept.contains(hit)).count();
+            assert!(gone <= 3, "byte {at} costs {gone} rows");
+            let back = kept.iter().filter(|hit| !hits.contains(hit));
+            assert!(back.count() <= 2, "byte {at}: nothing but deleted rows comes back");
+            assert_eq!(fs::read(&file).expect("readable"), damaged, "byte {at}: the file is left as it was");
+        }
+    }
+}
+
+#[tokio::test]
+async fn losses_in_records_whose_header_can_be_read_are_counted() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (hits, _) = small_folder(folder.path()).await;
+    let (hits, lengths) = small_folder_ending_with_a_delete(folder.path()).await;
     let file = only_file(folder.path());
     let whole = fs::read(&file).expect("readable");
-    let mut random = fastrand::Rng::with_seed(3);
-    for at in 0..whole.len() {
+    // The payloads of both deletes and of all inserts.
+    let mut at = lengths[0] as usize;
+    while at < whole.len() {
+        let kind = whole[at + 4];
+        let rows = u64::from(u32::from_le_bytes(whole[at + 24..at + 28].try_into().expect("four bytes")));
+        let len = u32::from_le_bytes(whole[at + 28..at + 32].try_into().expect("four bytes")) as usize;
         let mut damaged = whole.clone();
-        damaged[at] ^= 1 << random.u8(0..8);
+        damaged[at + 40 + len / 2] ^= 1;
         fs::write(&file, &damaged).expect("written");
         let (kept, damage) = read_back(folder.path()).await;
-        assert_eq!(damage.len(), 1, "bit flipped in byte {at}");
-        let DamagedFile { lost_entities, damaged_bytes, torn_bytes, .. } = &damage[0];
-        assert!(damaged_bytes + torn_bytes > 0, "{damage:?}");
-        let gone = hits.iter().filter(|hit| !kept.contains(hit)).count();
-        assert!(gone <= 3, "byte {at} costs {gone} rows");
-        assert!(*lost_entities as usize >= gone || *torn_bytes > 0, "byte {at}: {gone} rows, {damage:?}");
-        let back = kept.iter().filter(|hit| !hits.contains(hit));
-        assert!(back.count() <= 2, "byte {at}: nothing but deleted rows comes back");
-        assert_eq!(only_file(folder.path()), file, "the file stays");
+        let DamagedFile { lost_entities, lost_deletions, damaged_bytes, torn_bytes, .. } = damage[0];
+        let back = kept.iter().filter(|hit| !hits.contains(hit)).count() as u64;
+        let gone = hits.iter().filter(|hit| !kept.contains(hit)).count() as u64;
+        let losses = if kind == 3 { (0, rows) } else { (rows, 0) };
+        assert_eq!((lost_entities, lost_deletions), losses, "record at {at}");
+        assert_eq!((damaged_bytes, torn_bytes), (40 + len as u64, 0), "record at {at}");
+        assert!(gone <= lost_entities && back == lost_deletions, "record at {at}: {gone} gone, {back} back");
+        at += 40 + len;
+    }
+}
+
+#[tokio::test]
+async fn damage_at_the_end_stays_where_it_is_when_more_is_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (hits, lengths) = small_folder_ending_with_a_delete(folder.path()).await;
+    let file = only_file(folder.path());
+    let whole = fs::read(&file).expect("readable");
+    for cut_at_insert in [false, true] {
+        // The last record is a delete, or without it an insert.
+        let last = lengths.len() - 1 - usize::from(cut_at_insert);
+        let (start, end) = (lengths[last - 1] as usize, lengths[last] as usize);
+        for damage_at in [0, 4, 8, 16, 24, 28, 32, 36, 40, end - start - 1] {
+            let mut damaged = whole[..end].to_vec();
+            damaged[start + damage_at] ^= 0x10;
+            fs::write(&file, &damaged).expect("written");
+            let first = store(folder.path());
+            let collection = open(&first).await;
+            let before = all(&*collection).await;
+            let reported = first.damage();
+            let id = collection.insert_entity(entity(99)).await.expect("inserted");
+            assert!(hits.iter().all(|hit| hit.id < id), "lost ids are not given again");
+            close(first).await;
+            let longer = fs::read(&file).expect("readable");
+            assert_eq!(longer[..end], damaged, "byte {damage_at}: nothing was cut or overwritten");
+            let (mut after, reported_again) = read_back(folder.path()).await;
+            assert_eq!(after.pop().map(|hit| hit.id), Some(id), "byte {damage_at}");
+            assert_eq!((after, reported_again), (before, reported), "byte {damage_at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_a_record_that_the_file_ends_before_is_an_unfinished_write() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (hits, lengths) = small_folder(folder.path()).await;
+    let file = only_file(folder.path());
+    let whole = fs::read(&file).expect("readable");
+    let mut random = fastrand::Rng::with_seed(7);
+    // After a crash of the system a file may end with zeros, or with what the disk held before.
+    for len in [1, 39, 40, 41, 5_000] {
+        for tail in [vec![0; len], (0..len).map(|_| random.u8(..)).collect()] {
+            fs::write(&file, [&*whole, &tail].concat()).expect("written");
+            let (kept, damage) = read_back(folder.path()).await;
+            assert_eq!(kept, hits);
+            let bytes = (damage[0].damaged_bytes, damage[0].torn_bytes);
+            // No record is shorter than its header.
+            assert_eq!(bytes, if len < 40 { (0, len as u64) } else { (len as u64, 0) });
+        }
+    }
+    // The header of a delete of one range is damaged, and the write after it is unfinished.
+    let torn_at = lengths[lengths.len() - 2] as usize;
+    for cut in [torn_at + 40, whole.len() - 1] {
+        let mut bytes = whole[..cut].to_vec();
+        bytes[torn_at - 56] ^= 1;
+        fs::write(&file, &bytes).expect("written");
+        let (_, damage) = read_back(folder.path()).await;
+        assert_eq!((damage[0].damaged_bytes, damage[0].torn_bytes), (56, (cut - torn_at) as u64));
+        let left = fs::read(&file).expect("readable");
+        assert_eq!(left[..torn_at], bytes[..torn_at], "only the unfinished write is removed");
+        assert_eq!(read_back(folder.path()).await.1[0].torn_bytes, 0, "it is reported once");
+    }
+}
+
+#[tokio::test]
+async fn whatever_is_overwritten_no_loss_is_silent_and_nothing_is_cut() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (hits, _) = small_folder_ending_with_a_delete(folder.path()).await;
+    let file = only_file(folder.path());
+    let whole = fs::read(&file).expect("readable");
+    let mut random = fastrand::Rng::with_seed(11);
+    for round in 0..500 {
+        let mut damaged = whole.clone();
+        for _ in 0..random.usize(1..4) {
+            let start = random.usize(0..whole.len());
+            let end = whole.len().min(start + random.usize(1..600));
+            damaged[start..end].fill(if random.bool() { 0 } else { random.u8(..) });
+        }
+        fs::write(&file, &damaged).expect("written");
+        let (kept, damage) = read_back(folder.path()).await;
+        if kept != hits {
+            assert!(damage[0].damaged_bytes > 0, "round {round}: {damage:?}");
+        }
+        assert!(damage.iter().all(|damage| damage.torn_bytes == 0), "round {round}: {damage:?}");
+        let aside = file.with_extension("vectors.damaged");
+        let is_aside = aside.exists();
+        let left = fs::read(if is_aside { &aside } else { &file }).expect("readable");
+        assert_eq!(left, damaged, "round {round}");
+        if is_aside {
+            // An empty collection was created in its place.
+            fs::remove_file(&aside).expect("removed");
+            fs::remove_file(only_file(folder.path())).expect("removed");
+        }
     }
 }
 

@@ -26,14 +26,17 @@ pub struct DamagedFile {
     /// The collection; `None` if not even its configuration could be read. The file was renamed then, to end with
     /// `.damaged`.
     pub collection: Option<String>,
-    /// Number of entities that could not be read, as far as they could be counted.
+    /// Number of inserted entities that could not be read, as far as the header of their record or that of a later one
+    /// says how many; some may have been deleted since.
     pub lost_entities: u64,
-    /// Number of deletions that could not be read: these entities are back.
+    /// Number of deletions that could not be read, in records whose header could: these entities are back.
     pub lost_deletions: u64,
-    /// Number of bytes that could not be read. They stay in the file until it is written anew.
+    /// Number of bytes that could not be read. If there are any, what was in them may be unknown: beyond the numbers
+    /// above, entities may be missing and deleted ones back. They stay in the file until it is written anew, and are
+    /// reported each time. After a crash of the system they may be a write that was not acknowledged.
     pub damaged_bytes: u64,
-    /// Number of bytes of an unfinished write at the end of the file, which were removed. It was not acknowledged, unless
-    /// the system ended with it and `vectors.sync` is off.
+    /// Number of bytes of an unfinished write, which were removed: the file ends before its last record does. It was not
+    /// acknowledged, unless the file was truncated, as by a crash of the system while `vectors.sync` is off.
     pub torn_bytes: u64,
 }
 
@@ -137,13 +140,7 @@ fn read_rows(
         }
         if payload.is_none() || read < u64::from(header.rows) {
             scan.lost_rows += u64::from(header.rows).saturating_sub(read);
-            // An unreadable record at the end of the file is removed, others stay where they are.
-            if offset + header.record_bytes() == reader.len {
-                scan.end = offset;
-                scan.rows -= u64::from(header.rows);
-            } else {
-                scan.damaged_bytes += header.record_bytes();
-            }
+            scan.damaged_bytes += header.record_bytes();
         }
     }
     Ok(builder.finish())

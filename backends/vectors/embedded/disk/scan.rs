@@ -19,13 +19,13 @@ pub(super) struct Scan {
     pub(super) deleted: Vec<Range<u64>>,
     /// Rows in all inserts, lost ones included.
     pub(super) rows: u64,
-    /// Inserted rows that are in no readable record.
+    /// Inserted rows that are in no readable record, as far as this or a later header says how many.
     pub(super) lost_rows: u64,
-    /// Deletions that could not be read.
+    /// Deletions that could not be read, in records whose header could.
     pub(super) lost_deletions: u64,
     /// Bytes between records that are no record, and of records that could not be read.
     pub(super) damaged_bytes: u64,
-    /// Where the last record ends.
+    /// Where the file ends, without an unfinished write.
     pub(super) end: u64,
 }
 
@@ -67,18 +67,29 @@ impl Scan {
     /// file.
     fn next_header(&mut self, reader: &mut Reader) -> io::Result<Option<Header>> {
         let mut at = self.end;
-        loop {
-            let Some(found) = reader.find_header(at)? else { return Ok(None) };
-            let (offset, header) = found;
-            let is_ours = self.file_id == 0 || self.file_id == header.file_id;
-            if is_ours && offset + header.record_bytes() <= reader.len {
-                self.file_id = header.file_id;
-                self.damaged_bytes += offset - self.end;
-                self.end = offset;
-                return Ok(Some(header));
+        let mut unfinished = None;
+        while let Some((offset, header)) = reader.find_header(at)? {
+            if self.file_id == 0 || self.file_id == header.file_id {
+                if offset + header.record_bytes() <= reader.len {
+                    self.file_id = header.file_id;
+                    self.skip_to(offset);
+                    return Ok(Some(header));
+                }
+                unfinished = Some(offset);
             }
             at = offset + 1;
         }
+        // Only what is shorter than its header says, or than any header, is an unfinished write. The rest may have been
+        // acknowledged and damaged since.
+        let is_part_of_header = reader.len - self.end < HEADER_BYTES as u64;
+        self.skip_to(unfinished.unwrap_or(if is_part_of_header { self.end } else { reader.len }));
+        Ok(None)
+    }
+
+    /// Counts the bytes up to there as damaged.
+    fn skip_to(&mut self, offset: u64) {
+        self.damaged_bytes += offset - self.end;
+        self.end = offset;
     }
 }
 
