@@ -149,15 +149,15 @@ pub(super) async fn each_of_several_sparse_query_vectors_has_its_own_page(store:
         (0..12).map(|i| Entity::new(i.to_string(), unit(0, 1.0)).with_sparse(sparse(&[weights(i)])));
     insert(&*collection, entities.collect()).await;
     let (one, two, none) = (sparse(&[(1, 1.0)]), sparse(&[(2, 1.0)]), SparseVector::new());
-    let table: [(&[&SparseVector], usize, usize, &[&[f32]]); 5] = [
-        (&[&one, &two], 7, 2, &[&[2.0, 1.0], &[]]),
-        (&[&two, &one], 2, 3, &[&[9.0], &[7.0, 6.0, 5.0]]),
-        (&[&two, &none, &one], 1, 2, &[&[10.0, 9.0], &[], &[8.0, 7.0]]),
-        (&[&one, &none], 8, 3, &[&[1.0], &[]]),
-        (&[&one, &two], 20, 3, &[&[], &[]]),
+    let table = [
+        (vec![&one, &two], 7, 2, vec![vec![2.0, 1.0], vec![]]),
+        (vec![&two, &one], 2, 3, vec![vec![9.0], vec![7.0, 6.0, 5.0]]),
+        (vec![&two, &none, &one], 1, 2, vec![vec![10.0, 9.0], vec![], vec![8.0, 7.0]]),
+        (vec![&one, &none], 8, 3, vec![vec![1.0], vec![]]),
+        (vec![&one, &two], 20, 3, vec![vec![], vec![]]),
     ];
     for (queries, offset, limit, expected) in table {
-        let queries: Vec<_> = queries.iter().map(|query| (*query).clone()).collect();
+        let queries: Vec<_> = queries.into_iter().cloned().collect();
         let request = SearchRequest::new(queries).with_offset(offset).with_limit(limit);
         let found = collection.search_by_vector(request).await.expect("a valid search");
         let scores: Vec<Vec<_>> =
