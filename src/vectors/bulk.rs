@@ -22,10 +22,13 @@ where
     Box::pin(stream::iter(entities))
 }
 
-/// Called after each batch with the number of entities written so far.
-pub type ProgressCallback = dyn Fn(u64) + Send + Sync;
+/// Called after each batch with the number of entities written so far. It may borrow from its surroundings.
+pub type ProgressCallback<'a> = dyn Fn(u64) + Send + Sync + 'a;
 
 /// Options of a bulk insert.
+///
+/// A panic of the callback for progress or of the stream of entities reaches the caller, and the report is lost: entities
+/// of earlier batches are inserted, those of batches in progress perhaps.
 #[non_exhaustive]
 pub struct BulkInsertOptions<'a> {
     /// Maximum number of entities per batch. Default: the store's, usually 1 000.
@@ -35,7 +38,7 @@ pub struct BulkInsertOptions<'a> {
     /// Whether the report has the ids. Without them its size is independent of the number of entities. Default: true.
     pub keep_ids: bool,
     /// Called after each batch.
-    pub progress: Option<&'a ProgressCallback>,
+    pub progress: Option<&'a ProgressCallback<'a>>,
     /// The report to resume.
     pub resume: Option<BulkInsertReport>,
 }
@@ -62,9 +65,21 @@ impl<'a> BulkInsertOptions<'a> {
         self
     }
 
-    /// Sets the callback for progress.
+    /// Sets the callback for progress. A panic of it reaches the caller of the bulk insert, and the report is lost.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// use arshai::vectors::BulkInsertOptions;
+    ///
+    /// let written = AtomicU64::new(0);
+    /// let progress = |count| written.store(count, Ordering::Relaxed);
+    /// let options = BulkInsertOptions::default().with_progress(&progress);
+    /// # options.progress.unwrap()(5);
+    /// # assert_eq!(written.into_inner(), 5);
+    /// ```
     #[must_use]
-    pub fn with_progress(mut self, progress: &'a ProgressCallback) -> Self {
+    pub fn with_progress(mut self, progress: &'a ProgressCallback<'a>) -> Self {
         self.progress = Some(progress);
         self
     }

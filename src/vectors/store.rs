@@ -13,7 +13,8 @@ use crate::error::Result;
 /// Creates, finds and drops collections (Python: `IVectorDBClient`).
 ///
 /// # Contract
-/// - **Only [`get_or_create_collection`] creates.** Every other method returns [`NotFound`] for an unknown name.
+/// - **Only [`get_or_create_collection`] creates.** Every other method returns [`NotFound`] for an unknown name, an
+///   invalid one included.
 /// - **Handles.** Handles to one collection see the same data. A handle to a dropped collection returns [`NotFound`],
 ///   even after another collection of the same name was created.
 /// - **Limits.** A store with [`VectorCapabilities::bounded`] holds at most its limit of bytes, collections included.

@@ -39,6 +39,57 @@ async fn random_filters_select_the_same_rows_here_and_on_the_full_server() {
     assert!(agreement.same > 150, "{agreement:?}");
 }
 
+#[tokio::test]
+async fn every_pattern_matches_the_same_strings_here_and_on_the_small_engine() {
+    let server = MilvusServer::small();
+    let config = CollectionConfig::new("patterns", 2).with_field("string", FieldType::VarChar);
+    let (embedded, there) = (EmbeddedStore::new(64 << 20), store(&server));
+    let here = embedded.get_or_create_collection(&config).await.expect("created");
+    let there = there.get_or_create_collection(&config).await.expect("created");
+    let texts = words(&['a', '\u{e9}', '\n'], 3);
+    let entity = |text: &String| {
+        Entity::new("", vec![1.0, 0.0])
+            .with_metadata(json!({"string": text}))
+            .with_field("string", text.as_str())
+    };
+    here.insert_entities(texts.iter().map(entity).collect()).await.expect("inserted");
+    there.insert_entities(texts.iter().map(entity).collect()).await.expect("inserted");
+    let (mut answered, mut wrong) = (0, Vec::new());
+    for pattern in words(&['a', '\u{e9}', '_', '%'], 4) {
+        for path in ["string", "metadata['string']"] {
+            let filter =
+                Filter::with_params(&format!("{path} like {{pattern}}"), [("pattern", json!(pattern))]);
+            let request = arshai::vectors::QueryRequest::new(filter.expect("valid"));
+            let expected = strings(here.query_by_expr(request.clone()).await.expect("answered"));
+            match there.query_by_expr(request).await {
+                Ok(hits) if strings(hits.clone()) == expected => answered += 1,
+                Ok(hits) => wrong.push((path, pattern.clone(), strings(hits), expected)),
+                Err(error) => assert_eq!(error.kind(), arshai::ErrorKind::Unsupported, "{pattern}: {error}"),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong, {answered} right: {wrong:#?}", wrong.len());
+    assert!(answered > 200, "{answered}");
+}
+
+/// All strings of at most this length.
+fn words(alphabet: &[char], length: usize) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut longest = words.clone();
+    for _ in 0..length {
+        longest =
+            longest.iter().flat_map(|word| alphabet.iter().map(move |c| format!("{word}{c}"))).collect();
+        words.extend_from_slice(&longest);
+    }
+    words
+}
+
+fn strings(hits: Vec<arshai::vectors::Hit>) -> Vec<String> {
+    let mut strings: Vec<_> = hits.iter().map(|hit| hit.fields["string"].to_string()).collect();
+    strings.sort_unstable();
+    strings
+}
+
 /// The cells of the tables of the guide, without quotes.
 fn table(header: &str) -> Vec<Vec<String>> {
     let lines = GUIDE.lines().skip_while(|line| !line.starts_with(header)).skip(2);

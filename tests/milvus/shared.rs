@@ -2,8 +2,8 @@
 
 use arshai::backends::vectors::LegacyMilvusStore;
 use arshai::vectors::{
-    BlockingVectorStore, BulkInsertOptions, CollectionConfig, Consistency, Entity, FieldType, SearchRequest,
-    VectorStore,
+    BlockingVectorStore, BulkInsertOptions, CollectionConfig, Consistency, Entity, FieldType, Filter,
+    SearchRequest, VectorStore,
 };
 use arshai::{BuildContext, Config, ErrorKind};
 use arshai_test_support::MilvusServer;
@@ -38,6 +38,12 @@ async fn switching_loses_nothing(server: MilvusServer) {
     let (ours, theirs) = (pages(&current).await, pages(&earlier).await);
     ours.insert_entities(entities(0..5)).await.expect("inserted");
     theirs.insert_entities(entities(5..10)).await.expect("inserted");
+    for filter in ["false", "doc_id == 'x'", "doc_id in ['x'] or false"] {
+        let nothing = Filter::parse(filter).expect(filter);
+        for collection in [&ours, &theirs] {
+            assert_eq!(collection.delete_entity(&nothing).await.expect("answered"), 0, "{filter}");
+        }
+    }
     for collection in [&ours, &theirs] {
         // Each store sees its own writes at once; those of another by asking for them.
         let all = everything().with_consistency(Consistency::Strong);

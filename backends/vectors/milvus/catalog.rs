@@ -165,6 +165,9 @@ impl Catalog {
     }
 
     async fn describe(&self, name: &str, deadline: Deadline) -> Result<Option<DescribeCollectionResponse>> {
+        if !is_valid_name(name) {
+            return Ok(None);
+        }
         let request = DescribeCollectionRequest { collection_name: name.to_owned(), ..Default::default() };
         match self.connection.call(&request, deadline).await {
             Ok(found) => Ok(Some(found)),
@@ -215,6 +218,7 @@ impl Catalog {
 
     /// Drops a collection once its running writes are done.
     pub(super) async fn drop_collection(&self, name: &str) -> Result<()> {
+        self.connection.check_open()?;
         let deadline = self.connection.deadline();
         let found = self.describe(name, deadline).await?.ok_or_else(|| not_found(name))?;
         let live = self.live(name, found.collection_id);
@@ -277,6 +281,11 @@ impl Live {
         };
         Guarantee::new(consistency, self.last_write.load(Ordering::Acquire))
     }
+}
+
+/// No collection has an invalid name, which servers answer with other errors than `NotFound`.
+pub(super) fn is_valid_name(name: &str) -> bool {
+    validation::check_config(&CollectionConfig::new(name, 1)).is_ok()
 }
 
 /// Versions before 2.3.4 say it in the text only.

@@ -17,11 +17,11 @@ use super::requests::{self, Selection};
 use super::rows::{count, id_strings, query_hits, search_hits};
 use super::rpc::Rpc;
 use super::schema::Schema;
-use super::{errors, expression};
+use super::{errors, expression, is_by_id};
 use crate::vectors::{
     BatchLimits, BulkInsertOptions, BulkInsertReport, Collection, CollectionConfig, CollectionStats,
-    CompareOp, Consistency, Entity, EntityStream, Expr, Filter, Hit, HybridSearchRequest, Operand,
-    QueryRequest, QueryVectors, SearchRequest, insert_in_batches, validation,
+    Consistency, Entity, EntityStream, Filter, Hit, HybridSearchRequest, QueryRequest, QueryVectors,
+    SearchRequest, insert_in_batches, validation,
 };
 use crate::{Deadline, Error, ErrorKind, Result};
 
@@ -180,14 +180,17 @@ impl Collection for MilvusCollection {
         let deadline = self.connection().deadline();
         let filter = request.filter.as_ref();
         let selection = self.selection(filter, output_fields, request.consistency, deadline).await?;
-        let selection = Selection { limit: request.limit, offset: request.offset, ..selection };
+        let engine = self.connection().engine(deadline).await?;
+        let (skipped, offset) = match engine.skips_hits_of_each(&vectors) {
+            true => (0, request.offset),
+            false => (request.offset, 0),
+        };
+        let selection = Selection { limit: request.limit + skipped, offset, ..selection };
         let message = requests::search(config, &vectors, selection);
         let answer = self.read(&message, deadline).await?;
         let mut found = search_hits(config, answer, output_fields)?.into_iter();
-        Ok(is_sent
-            .into_iter()
-            .map(|is_sent| is_sent.then(|| found.next()).flatten().unwrap_or_default())
-            .collect())
+        let mut page = || found.next().unwrap_or_default().into_iter().skip(skipped).collect();
+        Ok(is_sent.into_iter().map(|is_sent| if is_sent { page() } else { Vec::new() }).collect())
     }
 
     async fn hybrid_search(&self, request: HybridSearchRequest) -> Result<Vec<Hit>> {
@@ -233,9 +236,9 @@ impl Collection for MilvusCollection {
         let deadline = self.connection().deadline();
         let engine = self.connection().engine(deadline).await?;
         let expression = expression(filter, config, engine)?;
-        let by_id = match engine.counts_deleted_ids() {
-            true if is_by_id(filter, &config.pk_field) => Some(self.count(&expression, deadline).await?),
-            _ => None,
+        let by_id = match engine.counts_deleted_ids() && is_by_id(&expression, config) {
+            true => Some(self.count(&expression, deadline).await?),
+            false => None,
         };
         let result = self.write(&requests::delete(config, expression), deadline).await?;
         Ok(by_id.unwrap_or_else(|| u64::try_from(result.delete_cnt).unwrap_or(0)))
@@ -307,15 +310,5 @@ impl MilvusCollection {
         let mut hits: Vec<Option<Hit>> = hits.into_iter().map(Some).collect();
         let take = |(i, score): (usize, f32)| hits[i].take().map(|hit| Hit::new(hit.id, score, hit.fields));
         Ok(ranked.into_iter().skip(request.offset).filter_map(take).collect())
-    }
-}
-
-/// Whether a filter names ids and nothing else.
-fn is_by_id(filter: &Filter, key: &str) -> bool {
-    let is_key = |operand: &Operand| matches!(operand, Operand::Field(path) if path.field == key);
-    match filter.expr() {
-        Expr::In { operand, negated: false, .. } => is_key(operand),
-        Expr::Compare { op: CompareOp::Equal, left, right } => is_key(left) || is_key(right),
-        _ => false,
     }
 }

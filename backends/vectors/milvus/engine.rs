@@ -2,7 +2,7 @@
 
 use milvus::proto::milvus::GetVersionResponse;
 
-use crate::vectors::MilvusDialect;
+use crate::vectors::{MilvusDialect, QueryVectors};
 use crate::{Error, ErrorKind, Result};
 
 /// What answers: a server with a version, or the small engine of `milvus-lite`, which has none.
@@ -51,6 +51,12 @@ impl Engine {
     /// Whether it answers a delete by ids with their number, even of those that are not there.
     pub(super) fn counts_deleted_ids(self) -> bool {
         self != Self::Lite
+    }
+
+    /// Whether an offset skips hits of each query vector. The small engine loses hits of several sparse vectors, of which
+    /// some have fewer than the offset.
+    pub(super) fn skips_hits_of_each(self, vectors: &QueryVectors) -> bool {
+        self != Self::Lite || vectors.len() == 1 || matches!(vectors, QueryVectors::Dense(_))
     }
 
     /// Maximum size of an insert. The small engine never answers one of 7.7 MB; a server reads at most 64 MiB.

@@ -120,6 +120,10 @@ impl Shared {
     }
 
     async fn read_schema(&self, name: &str, wanted: Option<&CollectionConfig>) -> Result<Option<Schema>> {
+        self.check_open()?;
+        if !catalog::is_valid_name(name) {
+            return Ok(None);
+        }
         let request = DescribeCollectionRequest { collection_name: name.to_owned(), ..Default::default() };
         let found = match self.call(&request).await {
             Ok(found) => found.schema.unwrap_or_default(),

@@ -11,7 +11,7 @@ use super::legacy::Shared;
 use super::requests::{self, Guarantee, Selection};
 use super::rows::{count, id_strings, query_hits, search_hits};
 use super::schema::Schema;
-use super::{COMPONENT, expression};
+use super::{COMPONENT, expression, is_by_id};
 use crate::vectors::{
     BatchLimits, BulkInsertOptions, BulkInsertReport, Collection, CollectionConfig, CollectionStats,
     Consistency, Entity, EntityStream, Filter, Hit, HybridSearchRequest, QueryRequest, QueryVectors,
@@ -160,8 +160,13 @@ impl Collection for LegacyCollection {
         let config = &self.schema.config;
         validation::check_filter(config, filter)?;
         let engine = self.shared.engine().await?;
-        let result = self.shared.call(&requests::delete(config, expression(filter, config, engine)?)).await?;
-        Ok(u64::try_from(result.delete_cnt).unwrap_or(0))
+        let expression = expression(filter, config, engine)?;
+        let by_id = match engine.counts_deleted_ids() && is_by_id(&expression, config) {
+            true => Some(count(&self.shared.call(&requests::count(config, &expression)).await?)?),
+            false => None,
+        };
+        let result = self.shared.call(&requests::delete(config, expression)).await?;
+        Ok(by_id.unwrap_or_else(|| u64::try_from(result.delete_cnt).unwrap_or(0)))
     }
 
     async fn get_collection_stats(&self) -> Result<CollectionStats> {

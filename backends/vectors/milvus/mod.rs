@@ -34,7 +34,8 @@ use self::engine::Engine;
 use self::settings::Settings;
 use crate::support::truncated;
 use crate::vectors::{
-    Collection, CollectionConfig, Filter, VectorCapabilities, VectorStats, VectorStore, validation,
+    Collection, CollectionConfig, CompareOp, Expr, Filter, Operand, VectorCapabilities, VectorStats,
+    VectorStore, validation,
 };
 use crate::{
     BuildContext, CloseReport, Component, Deadline, Error, ErrorKind, Health, LimitUsage, Result,
@@ -207,4 +208,16 @@ impl VectorStore for MilvusStore {
 /// `Unsupported` for what the engine cannot evaluate.
 fn expression(filter: &Filter, config: &CollectionConfig, engine: Engine) -> Result<String> {
     filter.to_milvus(config, &engine.dialect())
+}
+
+/// Whether an expression, as it is sent, names ids and nothing else. One that is too long to be parsed is taken for such.
+/// `doc_id == ""`, which is sent for a filter that is never true, is one.
+fn is_by_id(expression: &str, config: &CollectionConfig) -> bool {
+    let is_key = |operand: &Operand| matches!(operand, Operand::Field(path) if path.field == config.pk_field);
+    match Filter::parse(expression).as_ref().map(Filter::expr) {
+        Ok(Expr::In { operand, negated: false, .. }) => is_key(operand),
+        Ok(Expr::Compare { op: CompareOp::Equal, left, right }) => is_key(left) || is_key(right),
+        Ok(_) => false,
+        Err(_) => true,
+    }
 }

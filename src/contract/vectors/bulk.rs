@@ -10,9 +10,7 @@ use crate::vectors::{BulkInsertOptions, Entity, QueryRequest, VectorStore, entit
 pub(super) async fn a_bulk_insert_reports_its_progress(store: &dyn VectorStore) {
     let collection = create(store, &pages()).await;
     let calls = Mutex::new(Vec::new());
-    let calls = std::sync::Arc::new(calls);
-    let log = std::sync::Arc::clone(&calls);
-    let progress = move |written: u64| log.lock().expect("not poisoned").push(written);
+    let progress = |written: u64| calls.lock().expect("not poisoned").push(written);
     let options = BulkInsertOptions::default().with_progress(&progress);
     let report = collection.bulk_insert_optimized(entity_stream(entities(0..2_500)), options).await;
     assert!(report.is_complete() && report.flushed, "{report:?}");
@@ -51,12 +49,9 @@ pub(super) async fn a_failed_bulk_insert_is_resumed_without_duplicates(store: &d
 
 pub(super) async fn a_bulk_insert_reads_no_further_than_it_writes(store: &dyn VectorStore) {
     let collection = create(store, &pages()).await;
-    let (read, written) = (AtomicU64::new(0), std::sync::Arc::new(AtomicU64::new(0)));
+    let (read, written) = (AtomicU64::new(0), AtomicU64::new(0));
     let furthest = AtomicU64::new(0);
-    let progress = {
-        let written = std::sync::Arc::clone(&written);
-        move |total: u64| written.store(total, Ordering::SeqCst)
-    };
+    let progress = |total: u64| written.store(total, Ordering::SeqCst);
     let stream = (0..2_000).map(|number| {
         let ahead = read.fetch_add(1, Ordering::SeqCst) + 1 - written.load(Ordering::SeqCst);
         furthest.fetch_max(ahead, Ordering::SeqCst);

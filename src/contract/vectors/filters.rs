@@ -6,7 +6,7 @@ use super::{
     assert_near, count, create, entities, entity, everything, filter, ids, inner_product, insert, pages,
     query, query_if_supported, rejected, search, unit, vector,
 };
-use crate::vectors::{Entity, Filter, QueryRequest, SearchRequest, VectorStore};
+use crate::vectors::{Entity, FieldType, Filter, QueryRequest, SearchRequest, VectorStore};
 
 pub(super) async fn a_query_returns_what_matches(store: &dyn VectorStore) {
     let collection = create(store, &pages()).await;
@@ -136,6 +136,32 @@ pub(super) async fn what_is_deleted_is_gone_and_the_rest_stays(store: &dyn Vecto
     assert_eq!(count(&*collection).await, 160);
     assert_eq!(collection.delete_entity(&everything()).await.expect("deleted"), 160);
     assert_eq!(count(&*collection).await, 0);
+}
+
+pub(super) async fn a_filter_that_nothing_matches_deletes_nothing(store: &dyn VectorStore) {
+    let collection = create(store, &pages().with_field("page", FieldType::Int64)).await;
+    let all = insert(&*collection, (0..3).map(|n| entity(n).with_field("page", n)).collect()).await;
+    let delete = async |text: &str| collection.delete_entity(&filter(text)).await.expect(text);
+    for text in [
+        "false",
+        "page in []",
+        "page == 'x'",
+        "page < content",
+        "page['a'] == 1 and content == 'page 1'",
+        "doc_id == ''",
+        "doc_id == 'x'",
+        "doc_id in ['x', 'y']",
+        "not (doc_id != 'x')",
+        "not (doc_id not in ['x', 'y'])",
+        "doc_id == 'x' or page in []",
+        "doc_id == 'x' and page not in []",
+        "doc_id == 'x' and page == 1",
+    ] {
+        assert_eq!(delete(text).await, 0, "{text}");
+    }
+    let one = format!("doc_id == '{}' or page in []", all[1]);
+    assert_eq!((delete(&one).await, delete(&one).await), (1, 0), "an entity is deleted once");
+    assert_eq!(count(&*collection).await, 2);
 }
 
 pub(super) async fn statistics_count_what_is_there(store: &dyn VectorStore) {

@@ -60,6 +60,7 @@ pub async fn suite(make: impl AsyncFn(Setup) -> Arc<dyn VectorStore>) {
     let store = async || make(Setup { max_bytes: LARGE }).await;
     stores::only_get_or_create_creates(&*store().await).await;
     stores::invalid_collections_are_rejected(&*store().await).await;
+    stores::an_invalid_name_is_no_collection(&*store().await).await;
     stores::a_collection_keeps_its_schema(&*store().await).await;
     stores::collections_share_nothing(&*store().await).await;
     stores::a_handle_to_a_dropped_collection_finds_nothing(&*store().await).await;
@@ -87,6 +88,7 @@ pub async fn suite(make: impl AsyncFn(Setup) -> Arc<dyn VectorStore>) {
     filters::the_filter_language_means_the_same_everywhere(&*store().await).await;
     filters::values_and_hostile_expressions_are_never_syntax(&*store().await).await;
     filters::what_is_deleted_is_gone_and_the_rest_stays(&*store().await).await;
+    filters::a_filter_that_nothing_matches_deletes_nothing(&*store().await).await;
     filters::statistics_count_what_is_there(&*store().await).await;
     bulk::a_bulk_insert_reports_its_progress(&*store().await).await;
     bulk::a_failed_bulk_insert_is_resumed_without_duplicates(&*store().await).await;
@@ -100,6 +102,7 @@ pub async fn suite(make: impl AsyncFn(Setup) -> Arc<dyn VectorStore>) {
         sparse::the_order_in_which_dimensions_are_given_means_nothing(&*store().await).await;
         sparse::sparse_and_hybrid_hits_have_the_chosen_fields(&*store().await).await;
         sparse::pages_of_sparse_hits_join_to_the_whole(&*store().await).await;
+        sparse::each_of_several_sparse_query_vectors_has_its_own_page(&*store().await).await;
         sparse::every_consistency_level_is_accepted(&*store().await).await;
         sparse::invalid_sparse_vectors_are_rejected(&*store().await).await;
     } else {

@@ -142,6 +142,30 @@ pub(super) async fn pages_of_sparse_hits_join_to_the_whole(store: &dyn VectorSto
     assert_eq!(texts(&joined), expected);
 }
 
+pub(super) async fn each_of_several_sparse_query_vectors_has_its_own_page(store: &dyn VectorStore) {
+    let collection = create(store, &pages().hybrid()).await;
+    let weights = |i: u32| if i < 9 { (1, 1.0 + i as f32) } else { (2, i as f32) };
+    let entities =
+        (0..12).map(|i| Entity::new(i.to_string(), unit(0, 1.0)).with_sparse(sparse(&[weights(i)])));
+    insert(&*collection, entities.collect()).await;
+    let (one, two, none) = (sparse(&[(1, 1.0)]), sparse(&[(2, 1.0)]), SparseVector::new());
+    let table = [
+        (vec![&one, &two], 7, 2, vec![vec![2.0, 1.0], vec![]]),
+        (vec![&two, &one], 2, 3, vec![vec![9.0], vec![7.0, 6.0, 5.0]]),
+        (vec![&two, &none, &one], 1, 2, vec![vec![10.0, 9.0], vec![], vec![8.0, 7.0]]),
+        (vec![&one, &none], 8, 3, vec![vec![1.0], vec![]]),
+        (vec![&one, &two], 20, 3, vec![vec![], vec![]]),
+    ];
+    for (queries, offset, limit, expected) in table {
+        let queries: Vec<_> = queries.into_iter().cloned().collect();
+        let request = SearchRequest::new(queries).with_offset(offset).with_limit(limit);
+        let found = collection.search_by_vector(request).await.expect("a valid search");
+        let scores: Vec<Vec<_>> =
+            found.iter().map(|hits| hits.iter().map(|hit| hit.score).collect()).collect();
+        assert_eq!(scores, expected, "offset {offset}, limit {limit}");
+    }
+}
+
 pub(super) async fn every_consistency_level_is_accepted(store: &dyn VectorStore) {
     let collection = create(store, &pages().hybrid()).await;
     insert_four(&*collection).await;

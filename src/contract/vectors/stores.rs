@@ -38,6 +38,15 @@ pub(super) async fn invalid_collections_are_rejected(store: &dyn VectorStore) {
     assert_eq!(store.list_collections().await.expect("a list"), [""; 0]);
 }
 
+pub(super) async fn an_invalid_name_is_no_collection(store: &dyn VectorStore) {
+    create(store, &pages()).await;
+    for name in ["", " ", "9lives", "a b/../c", "pages ", "p\u{e4}ges", "a\0b", &"a".repeat(256)] {
+        failed(store.get_collection(name).await, ErrorKind::NotFound, "an invalid name is not found");
+        failed(store.drop_collection(name).await, ErrorKind::NotFound, "an invalid name is not dropped");
+    }
+    assert_eq!(store.list_collections().await.expect("a list"), ["pages"]);
+}
+
 pub(super) async fn a_collection_keeps_its_schema(store: &dyn VectorStore) {
     let collection = create(store, &pages()).await;
     insert(&*collection, entities(0..2)).await;
@@ -95,6 +104,8 @@ pub(super) async fn a_closed_store_rejects_everything_and_closes_twice(store: &d
     failed(store.get_collection("pages").await, ErrorKind::Closed, promise);
     failed(store.list_collections().await, ErrorKind::Closed, promise);
     failed(store.drop_collection("pages").await, ErrorKind::Closed, promise);
+    failed(store.get_collection("").await, ErrorKind::Closed, promise);
+    failed(store.drop_collection("").await, ErrorKind::Closed, promise);
     failed(collection.insert_entity(entity(1)).await, ErrorKind::Closed, promise);
     failed(collection.search_by_vector(SearchRequest::new(unit(0, 1.0))).await, ErrorKind::Closed, promise);
     failed(collection.query_by_expr(QueryRequest::new(everything())).await, ErrorKind::Closed, promise);

@@ -35,7 +35,7 @@ pub const MAX_PATTERN_BYTES: usize = 1_024;
 ///
 /// | syntax | true when |
 /// |---|---|
-/// | `a == 1`, `!=`, `<`, `<=`, `>`, `>=`, `1 < a <= 5` | the values compare so; numbers compare as numbers, strings by their bytes |
+/// | `a == 1`, `!=`, `<`, `<=`, `>`, `>=`, `1 < a <= 5` | the values compare so: integers exactly, an integer and a float as 64-bit floats, strings by their bytes |
 /// | `a in [1, 2]`, `a not in [1, 2]` | the list contains the value, or not |
 /// | `a like 'x%'` | the string matches: `%` any string, `_` any one character, `\` makes the next one literal |
 /// | `draft` | the value is the boolean `true` |

@@ -74,6 +74,10 @@ impl Printer<'_> {
         if equation.op == ArithmeticOp::Divide {
             return Err(self.unsupported("divisions of an integer field"));
         }
+        // Such a float equals several integers.
+        if equation.result.is_f64() && equation.result.as_f64().is_some_and(|result| result.abs() >= EXACT) {
+            return Err(self.unsupported("comparisons of an integer field with a float beyond 2^53"));
+        }
         let Some(result) = whole(equation.result) else { return Ok(equation.never()) };
         let op = equation.compare_op();
         let solution = match equation.op {
@@ -101,8 +105,9 @@ impl Printer<'_> {
     /// In floats, since servers calculate whole numbers otherwise; exact below 2^52.
     fn json_equation(&self, equation: &Equation<'_>) -> Result<Printed> {
         let float = |number: &Number| {
-            let float = number.as_f64().filter(|float| !number.is_i64() || float.abs() < EXACT / 2.0);
-            float.ok_or_else(|| self.unsupported("calculations with integers beyond 2^52"))
+            let in_floats = equation.operand.is_f64() && number.is_f64();
+            let float = number.as_f64().filter(|float| in_floats || float.abs() < EXACT / 2.0);
+            float.ok_or_else(|| self.unsupported("calculations of integers with numbers beyond 2^52"))
         };
         let (operand, result) = (float(equation.operand)?, float(equation.result)?);
         if !self.dialect.json_arithmetic {

@@ -163,6 +163,10 @@ impl Printer<'_> {
         if left_type != right_type && !(is_number(left_type) && is_number(right_type)) {
             return Ok(incomparable(op, negated));
         }
+        // There, the integer is rounded to the 32 bits of the float.
+        if left_type != right_type {
+            return Err(self.unsupported("comparisons of an integer field with a float field"));
+        }
         let op = if negated { opposite(op) } else { op };
         self.comparison(left, op, &self.path(right)?)
     }

@@ -21,10 +21,9 @@ pub struct MilvusDialect {
     pub json_arithmetic: bool,
     /// `%` on integer fields.
     pub remainder: bool,
-    /// `like` with `%` elsewhere than at the end.
+    /// `like` with `%` elsewhere than at the end. `_` for one character is never sent: the small engine takes it for one
+    /// byte.
     pub like_anywhere: bool,
-    /// `like` with `_` for one character, except at the end.
-    pub like_single: bool,
     /// `_` stands for itself in a pattern. Without it, an escaped `_` cannot be sent beside a `%`.
     pub like_literal_underscore: bool,
     /// Escapes of control characters in strings, such as `\n`.
@@ -45,7 +44,6 @@ impl MilvusDialect {
         json_arithmetic: true,
         remainder: false,
         like_anywhere: false,
-        like_single: false,
         like_literal_underscore: true,
         control_characters: true,
         array_literals: true,
@@ -70,7 +68,6 @@ impl MilvusDialect {
         json_arithmetic: false,
         remainder: true,
         like_anywhere: true,
-        like_single: true,
         like_literal_underscore: false,
         control_characters: false,
         array_literals: false,

@@ -147,11 +147,8 @@ impl Printer<'_> {
         if escaped.iter().any(|c| *c != '_' || !self.dialect.like_literal_underscore) {
             return Err(self.unsupported("escaped characters in a `like` pattern"));
         }
-        if *has_single && !self.dialect.like_single {
+        if *has_single {
             return Err(self.unsupported("an underscore in a `like` pattern"));
-        }
-        if *has_single && text.ends_with('_') {
-            return Err(self.unsupported("a `like` pattern that ends with an underscore"));
         }
         if !is_prefix && !self.dialect.like_anywhere {
             return Err(self.unsupported("a `like` pattern other than a prefix"));
