@@ -101,13 +101,15 @@ fn flushed_inserts(bench: &mut Bench, port: u16, rows: usize) {
     let legacy = runtime.block_on(Ours::connect(port, true));
     let sdk = runtime.block_on(Sdk::connect(port));
     let rounds = if bench.is_quick() { 1 } else { 3 };
+    // It flushes every 50 rows, so that all of them would take an hour.
+    let legacy_rows = rows / 20;
     let mut figures = [const { Vec::new() }; 4];
     for _ in 0..rounds {
         let fills: [&dyn Fn() -> f64; 4] = [
             &|| runtime.block_on(ours.in_new_collection(|name| ours.fill(name, rows, true))),
             &|| runtime.block_on(ours.in_new_collection(|name| sdk.fill(name, rows, true))),
             &|| python::fill(port, rows).rate,
-            &|| runtime.block_on(ours.in_new_collection(|name| legacy.fill(name, rows, true))),
+            &|| runtime.block_on(ours.in_new_collection(|name| legacy.fill(name, legacy_rows, true))),
         ];
         for (figures, fill) in figures.iter_mut().zip(fills) {
             settle();

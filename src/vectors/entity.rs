@@ -104,7 +104,7 @@ mod tests {
     fn the_size_is_at_least_that_of_its_json() {
         for value in [
             json!(null),
-            json!(f64::MIN_POSITIVE * -1.0),
+            json!(-f64::MIN_POSITIVE),
             json!([i64::MIN, u64::MAX, false, [], {}]),
             json!({"": "", "\u{1}\"\\": "\u{1}\n\"\\ü", "a": {"b": [{"c": [1.5]}]}}),
         ] {
