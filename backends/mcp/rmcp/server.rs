@@ -164,9 +164,8 @@ impl Server {
     /// The connection, or why there is none.
     fn connection(&self) -> Result<Arc<Connection>> {
         let state = self.state.borrow();
-        let component = || format!("mcp:{}", self.config.name);
         if self.stop.is_cancelled() {
-            return Err(Error::new(ErrorKind::Closed, component(), "closed").not_sent());
+            return Err(self.error(ErrorKind::Closed, "closed").not_sent());
         }
         state.connection.clone().ok_or_else(|| {
             let kind = match &state.error {
@@ -175,9 +174,8 @@ impl Server {
             };
             let reason = state.error.as_ref().map_or("not connected yet", |error| error.message.as_str());
             let next = state.next_attempt.map(|next| next.saturating_duration_since(Instant::now()));
-            let error = Error::new(kind, component(), format!("not connected: {reason}"))
-                .with_retry_after(next)
-                .not_sent();
+            let error =
+                self.error(kind, format!("not connected: {reason}")).with_retry_after(next).not_sent();
             match state.error.as_ref().and_then(|error| error.challenge.clone()) {
                 Some(challenge) => error.with_context(CHALLENGE, challenge),
                 None => error,
@@ -188,22 +186,23 @@ impl Server {
     /// The connection, if a call may be sent over it now.
     async fn ready(&self, headers: &CallHeaders, deadline: Deadline) -> Result<Arc<Connection>> {
         let connection = self.recovered(deadline).await?;
-        let component = || format!("mcp:{}", self.config.name);
         if deadline.has_passed() {
-            return Err(
-                Error::new(ErrorKind::Timeout, component(), "timed out: before the call was sent").not_sent()
-            );
+            return Err(self.error(ErrorKind::Timeout, "timed out: before the call was sent").not_sent());
         }
-        let throttled = self.state.borrow().throttled_until.filter(|_| !headers.has_credentials());
-        let patience = throttled.map(|until| until.saturating_duration_since(Instant::now()));
-        match patience.filter(|patience| !patience.is_zero()) {
-            Some(patience) => {
+        let now = Instant::now();
+        let throttled = self.state.borrow().throttled_until.filter(|until| *until > now);
+        match throttled.filter(|_| !headers.has_credentials()) {
+            Some(until) => {
                 let message = "the server asked for no calls before that time (Retry-After)";
-                let error = Error::new(ErrorKind::RateLimited, component(), message);
-                Err(error.with_retry_after(Some(patience)).not_sent())
+                let error = self.error(ErrorKind::RateLimited, message);
+                Err(error.with_retry_after(Some(until - now)).not_sent())
             }
             None => Ok(connection),
         }
+    }
+
+    pub(super) fn error(&self, kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(kind, format!("mcp:{}", self.config.name), message)
     }
 
     /// The connection. One that was lost just now is waited for, so that one recovery serves all callers.
@@ -266,9 +265,7 @@ impl Server {
     /// The headers of a call; an error if it sets headers or `_meta` keys of the protocol.
     fn check_call(&self, call: &McpCall) -> Result<CallHeaders> {
         self.catalog.check_call(&call.tool)?;
-        let invalid = |message: String| {
-            Err(Error::new(ErrorKind::InvalidInput, format!("mcp:{}", self.config.name), message).not_sent())
-        };
+        let invalid = |message: String| Err(self.error(ErrorKind::InvalidInput, message).not_sent());
         let is_reserved = |key: &&String| RESERVED_META.iter().any(|reserved| key.starts_with(reserved));
         if let Some(key) = call.meta.keys().find(is_reserved) {
             return invalid(format!("_meta key {key:?} belongs to the protocol and cannot be set"));

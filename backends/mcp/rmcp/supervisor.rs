@@ -155,7 +155,7 @@ impl Server {
     }
 
     fn ended(&self, message: &'static str) -> LastError {
-        LastError::from(&Error::new(ErrorKind::Unavailable, format!("mcp:{}", self.config.name), message))
+        LastError::from(&self.error(ErrorKind::Unavailable, message))
     }
 
     /// Fetches the list again; returns when it is stale.
