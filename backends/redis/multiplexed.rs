@@ -39,7 +39,7 @@ pub(super) struct MultiplexedConnection {
     sent: AtomicU64,
     /// Replies received so far.
     replies: AtomicU64,
-    abandoned: Mutex<Abandoned>,
+    probing: Mutex<Probing>,
     has_abandoned: AtomicBool,
     command_timeout: Duration,
     runtime: Handle,
@@ -47,14 +47,16 @@ pub(super) struct MultiplexedConnection {
     _pooled: Mutex<PooledConnection>,
 }
 
-/// Commands whose callers stopped waiting, by number. They still count as in flight, since fred still holds them.
+/// What the reply to a `PING` is to show.
 #[derive(Debug, Default)]
-struct Abandoned {
-    commands: Vec<(u64, InFlightGuard)>,
-    /// The order of replies is to be checked.
+struct Probing {
+    /// That these are done: commands whose callers stopped waiting, by number. They still count as in flight, since fred
+    /// still holds them.
+    abandoned: Vec<(u64, InFlightGuard)>,
+    /// That replies are in order.
     check_due: bool,
-    /// A task waits for the reply that shows that they are done, and in order.
-    probing: bool,
+    /// A task sends it and waits for the reply.
+    is_running: bool,
 }
 
 impl MultiplexedConnection {
@@ -78,7 +80,7 @@ impl MultiplexedConnection {
             broken: AtomicBool::new(false),
             sent: AtomicU64::new(0),
             replies: AtomicU64::new(0),
-            abandoned: Mutex::default(),
+            probing: Mutex::default(),
             has_abandoned: AtomicBool::new(false),
             command_timeout,
             runtime: Handle::current(),
@@ -117,9 +119,9 @@ impl MultiplexedConnection {
         let (started, replies_before) = (Instant::now(), self.replies.load(Ordering::Relaxed));
         let number = self.next_number();
         if number.is_multiple_of(COMMANDS_PER_CHECK) {
-            let mut abandoned = self.abandoned.lock();
-            abandoned.check_due = true;
-            self.start_probing(&mut abandoned);
+            let mut probing = self.probing.lock();
+            probing.check_due = true;
+            self.start_probing(&mut probing);
         }
         let mut unanswered = Unanswered { connection: self, in_flight, number, answered: false };
         let result = tokio::select! {
@@ -156,22 +158,22 @@ impl MultiplexedConnection {
     fn replied(&self, number: u64) {
         self.replies.fetch_add(1, Ordering::Relaxed);
         if self.has_abandoned.load(Ordering::Acquire) {
-            let mut abandoned = self.abandoned.lock();
-            abandoned.commands.retain(|(abandoned, _)| *abandoned > number);
-            self.has_abandoned.store(!abandoned.commands.is_empty(), Ordering::Release);
+            let abandoned = &mut self.probing.lock().abandoned;
+            abandoned.retain(|(abandoned, _)| *abandoned > number);
+            self.has_abandoned.store(!abandoned.is_empty(), Ordering::Release);
         }
     }
 
     /// Keeps the share of a command whose caller stopped waiting, and finds out whether the server still replies.
     fn abandon(self: &Arc<Self>, number: u64, guard: InFlightGuard) {
-        let mut abandoned = self.abandoned.lock();
-        abandoned.commands.push((number, guard));
+        let mut probing = self.probing.lock();
+        probing.abandoned.push((number, guard));
         self.has_abandoned.store(true, Ordering::Release);
-        self.start_probing(&mut abandoned);
+        self.start_probing(&mut probing);
     }
 
-    fn start_probing(self: &Arc<Self>, abandoned: &mut Abandoned) {
-        if !std::mem::replace(&mut abandoned.probing, true) {
+    fn start_probing(self: &Arc<Self>, probing: &mut Probing) {
+        if !std::mem::replace(&mut probing.is_running, true) {
             self.runtime.spawn(Self::probe(Arc::downgrade(self)));
         }
     }
@@ -199,10 +201,10 @@ impl MultiplexedConnection {
 
     /// What the next probe needs, without keeping the connection open; `None` ends the probing.
     fn next_probe(&self) -> Option<(Client, CancellationToken, Duration, u64)> {
-        let mut abandoned = self.abandoned.lock();
-        abandoned.probing = std::mem::take(&mut abandoned.check_due) || !abandoned.commands.is_empty();
+        let mut probing = self.probing.lock();
+        probing.is_running = std::mem::take(&mut probing.check_due) || !probing.abandoned.is_empty();
         let probe = || (self.client.clone(), self.closed.clone(), self.command_timeout, self.next_number());
-        abandoned.probing.then(probe)
+        probing.is_running.then(probe)
     }
 }
 
