@@ -1,4 +1,5 @@
-//! The process grows by no more than the byte limit of the in-process store, a tenth and 4 MiB.
+//! The process grows by no more than the byte limit of the in-process store, a tenth and 4 MiB, and keeps no more than a
+//! tenth once the store is cleared.
 //!
 //! Each measurement runs in a separate process: this test binary, started again with the workload in a variable.
 
@@ -49,6 +50,7 @@ fn the_process_stays_within_the_limit_whatever_the_sizes_of_texts() {
     run_all(&[10], &[2, 4], 1);
     run("texts", 100, 2, 3);
     run("texts", 100, 4, 3);
+    run("phases", 100, 2, 5);
 }
 
 #[test]
@@ -113,7 +115,8 @@ fn child() {
         "{workload}, {mebibytes} MiB, {threads} threads: grew by {peak:.1} MiB, {left:.1} MiB after clear"
     );
     assert!(peak <= limit * 1.1 + 4.0, "grew by {peak:.1} MiB");
-    assert!(left <= limit * 0.1 + 4.0, "{left:.1} MiB remain after clear");
+    // The threads of this test leave up to a mebibyte.
+    assert!(left <= limit * 0.1 + 1.0, "{left:.1} MiB remain after clear");
 }
 
 /// The process's own memory in bytes: the resident set without the pages of files, which grow as code is first run.

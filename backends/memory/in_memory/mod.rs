@@ -1,8 +1,8 @@
 //! The in-process conversation store, limited in entries and bytes.
 //!
 //! A store has up to 16 shards, each behind one lock (`shards.rs`). A shard (`shard.rs`) has an index, a table of entries
-//! (`entries.rs`) linked in the orders of use and of expiry (`list.rs`), and their texts on fixed-size pages outside the
-//! heap (`pages.rs`). Every use is numbered, so that eviction finds the least recently used entry of all shards
+//! (`entries.rs`) linked in the orders of use and of expiry, and their texts on fixed-size pages (`pages.rs`), both outside
+//! the heap (`maps.rs`). Every use is numbered, so that eviction finds the least recently used entry of all shards
 //! (`eviction.rs`). No operation reads entries that it does not return, remove or keep.
 
 mod builder;
@@ -10,7 +10,7 @@ mod cleanup;
 mod entries;
 mod entry;
 mod eviction;
-mod list;
+mod maps;
 mod numbers;
 mod pages;
 mod shard;

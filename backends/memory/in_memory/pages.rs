@@ -1,32 +1,28 @@
-//! Fixed-size pages in anonymous maps, linked into chains.
-//!
-//! A heap allocator that holds texts of mixed sizes for hours fragments: the process grows to a multiple of what is
-//! stored. Pages of one size do not fragment, and whole maps return to the system.
+//! Fixed-size pages for texts, linked into chains.
 
 use std::io;
-use std::sync::Arc;
 
-use memmap2::MmapMut;
-use parking_lot::Mutex;
+use bytemuck::{Pod, Zeroable};
 
-use super::numbers::{FreeNumbers, NONE};
+use super::maps::{SpareMaps, Table};
+use super::numbers::{NONE, Numbers};
 
 /// Bytes of a page.
 const PAGE: usize = 512;
-/// Size of a map. Small maps let each shard return memory in small steps.
-const MAP: usize = 64 * 1024;
-const MAP_PAGES: usize = MAP / PAGE;
 /// The bytes that a page accounts for: itself, its links, and its place in the list of free pages.
 pub(super) const PAGE_BYTES: usize = PAGE + size_of::<Links>() + size_of::<u32>();
-/// Unused maps kept for reuse, which saves system calls and page faults.
-const MAX_SPARE_MAPS: usize = 8;
+/// Pages of a map.
+const MAP_PAGES: usize = Table::<Page>::PER_MAP;
 /// A shard keeps this share of its pages free, and at least two maps, before it returns memory.
 const FREE_SHARE: usize = 16;
 /// Marks the owner of a chain among the links of its first page.
 const OWNER: u32 = 1 << 31;
 
+type Page = [u8; PAGE];
+
 /// The neighbors of a page in its chain.
-#[derive(Clone, Copy)]
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 struct Links {
     /// The previous page; of the first one, its owner with the mark [`OWNER`].
     previous: u32,
@@ -34,45 +30,21 @@ struct Links {
     next: u32,
 }
 
-/// Unused maps, shared by all shards.
-#[derive(Default)]
-pub(super) struct SpareMaps(Mutex<Vec<MmapMut>>);
-
-impl SpareMaps {
-    fn take(&self) -> io::Result<MmapMut> {
-        let spare = self.0.lock().pop();
-        spare.map_or_else(|| MmapMut::map_anon(MAP), Ok)
-    }
-
-    fn put(&self, map: MmapMut) {
-        let mut spare = self.0.lock();
-        if spare.len() < MAX_SPARE_MAPS {
-            spare.push(map);
-        }
-    }
-
-    pub(super) fn clear(&self) {
-        self.0.lock().clear();
-    }
-}
-
 /// The pages of one shard.
 pub(super) struct Pages {
-    maps: Vec<MmapMut>,
-    /// Of all pages. Close together, and not on the pages: following a chain does not touch them.
-    links: Vec<Links>,
-    free: FreeNumbers,
-    spare: Arc<SpareMaps>,
+    numbers: Numbers,
+    all: Table<Page>,
+    /// Close together, and not on the pages: following a chain does not touch them.
+    links: Table<Links>,
 }
 
 impl Pages {
-    pub(super) fn new(spare: Arc<SpareMaps>) -> Self {
-        Self { maps: Vec::new(), links: Vec::new(), free: FreeNumbers::default(), spare }
-    }
-
-    /// The unused maps that it shares.
-    pub(super) fn spare(&self) -> Arc<SpareMaps> {
-        Arc::clone(&self.spare)
+    pub(super) fn new(spare: SpareMaps) -> Self {
+        Self {
+            numbers: Numbers::new(spare.clone()),
+            all: Table::new(spare.clone()),
+            links: Table::new(spare),
+        }
     }
 
     /// Number of pages that a chain of so many bytes has.
@@ -82,7 +54,7 @@ impl Pages {
 
     /// Pages in use.
     pub(super) fn used(&self) -> usize {
-        self.maps.len() * MAP_PAGES - self.free.len()
+        self.numbers.used()
     }
 
     /// Makes `pages` allocations possible.
@@ -90,13 +62,9 @@ impl Pages {
     /// # Errors
     /// The system's, when it has no memory left.
     pub(super) fn reserve(&mut self, pages: usize) -> io::Result<()> {
-        while self.free.len() < pages {
-            let first = (self.maps.len() * MAP_PAGES) as u32;
-            self.maps.push(self.spare.take()?);
-            self.links.extend_from_slice(&[Links { previous: NONE, next: NONE }; MAP_PAGES]);
-            self.free.extend(first..first + MAP_PAGES as u32);
-        }
-        Ok(())
+        let len = self.numbers.reserve(pages)?;
+        self.all.reserve(len)?;
+        self.links.reserve(len)
     }
 
     /// Allocates a chain of at least one page, which was [reserved](Self::reserve). The caller sets its
@@ -117,28 +85,22 @@ impl Pages {
             return self.extend(last, new - old);
         }
         let rest = self.next(last);
-        self.links[last as usize].next = NONE;
+        self.links[last].next = NONE;
         self.release(rest);
     }
 
     /// Sets the number of the entry that a chain belongs to.
     pub(super) fn set_owner(&mut self, first: u32, owner: u32) {
-        self.links[first as usize].previous = owner | OWNER;
+        self.links[first].previous = owner | OWNER;
     }
 
     /// Frees a chain.
     pub(super) fn release(&mut self, first: u32) {
         let mut page = first;
         while page != NONE {
-            self.free.put(page);
+            self.numbers.put(page);
             page = self.next(page);
         }
-    }
-
-    /// Frees all pages and maps.
-    pub(super) fn clear(&mut self) {
-        self.maps.drain(..).for_each(|map| self.spare.put(map));
-        (self.maps, self.links, self.free) = Default::default();
     }
 
     fn extend(&mut self, mut last: u32, pages: usize) {
@@ -148,19 +110,19 @@ impl Pages {
     }
 
     fn allocate_after(&mut self, previous: u32) -> u32 {
-        let page = self.free.take().expect("the caller reserved it");
-        self.links[page as usize] = Links { previous, next: NONE };
+        let page = self.numbers.take();
+        self.links[page] = Links { previous, next: NONE };
         self.set_next(previous, page);
         page
     }
 
     fn next(&self, page: u32) -> u32 {
-        self.links[page as usize].next
+        self.links[page].next
     }
 
     fn set_next(&mut self, previous: u32, page: u32) {
         if previous & OWNER == 0 {
-            self.links[previous as usize].next = page;
+            self.links[previous].next = page;
         }
     }
 
@@ -177,7 +139,7 @@ impl Pages {
             while offset >= PAGE {
                 (page, offset) = (self.next(page), offset - PAGE);
             }
-            let piece = &self.page(page)[offset..PAGE.min(offset + bytes)];
+            let piece = &self.all[page][offset..PAGE.min(offset + bytes)];
             if !take(piece) {
                 return false;
             }
@@ -213,7 +175,7 @@ impl Pages {
                 (page, offset) = (self.next(page), offset - PAGE);
             }
             let (start, rest) = bytes.split_at(bytes.len().min(PAGE - offset));
-            self.page_mut(page)[offset..offset + start.len()].copy_from_slice(start);
+            self.all[page][offset..offset + start.len()].copy_from_slice(start);
             (offset, bytes) = (offset + start.len(), rest);
         }
     }
@@ -221,36 +183,24 @@ impl Pages {
     /// Returns maps to the system if enough pages are free. Pages in use move; `moved_first` is called with the owner of
     /// each first page that did, and its new number.
     pub(super) fn compact(&mut self, mut moved_first: impl FnMut(u32, u32)) {
-        if self.free.len() < (self.used() / FREE_SHARE).max(2 * MAP_PAGES) {
+        if self.numbers.free() < (self.used() / FREE_SHARE).max(2 * MAP_PAGES) {
             return;
         }
         // One map more than necessary, so that the next allocation does not map it again.
-        let keep_maps = self.used().div_ceil(MAP_PAGES) + 1;
-        let keep = keep_maps * MAP_PAGES;
-        for (from, to) in self.free.lower_max(self.links.len(), keep) {
-            *self.page_mut(to) = *self.page(from);
-            let links = self.links[from as usize];
-            self.links[to as usize] = links;
+        let keep = self.used() + MAP_PAGES;
+        for (from, to) in self.numbers.lower_max(keep) {
+            self.all[to] = self.all[from];
+            let links = self.links[from];
+            self.links[to] = links;
             self.set_next(links.previous, to);
             if links.next != NONE {
-                self.links[links.next as usize].previous = to;
+                self.links[links.next].previous = to;
             }
             if links.previous & OWNER != 0 {
                 moved_first(links.previous & !OWNER, to);
             }
         }
-        self.maps.drain(keep_maps..).for_each(|map| self.spare.put(map));
-        self.links.truncate(keep);
-        self.links.shrink_to(2 * keep);
-    }
-
-    fn page(&self, page: u32) -> &[u8; PAGE] {
-        let (map, start) = (page as usize / MAP_PAGES, page as usize % MAP_PAGES * PAGE);
-        self.maps[map][start..start + PAGE].try_into().expect("one page")
-    }
-
-    fn page_mut(&mut self, page: u32) -> &mut [u8; PAGE] {
-        let (map, start) = (page as usize / MAP_PAGES, page as usize % MAP_PAGES * PAGE);
-        (&mut self.maps[map][start..start + PAGE]).try_into().expect("one page")
+        self.links.shrink_to(keep);
+        self.all.shrink_to(keep);
     }
 }

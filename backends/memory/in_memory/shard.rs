@@ -1,16 +1,15 @@
 //! One shard of a store: an index of entries and the pages with their texts.
 
 use std::io;
-use std::sync::Arc;
 
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::super::notifier::RemovedEntries;
-use super::entries::{ENTRY_BYTES, Entries};
+use super::entries::{By, ENTRY_BYTES, Entries};
 use super::entry::{Entry, Key};
-use super::numbers::NONE;
-use super::pages::{PAGE_BYTES, Pages, SpareMaps};
+use super::maps::SpareMaps;
+use super::pages::{PAGE_BYTES, Pages};
 use crate::memory::{MemoryStats, RemovalCause, RemovedEntry};
 
 /// Bytes of an entry besides its pages: of the index, in a hash table that has just grown, and of its place among entries.
@@ -36,6 +35,7 @@ pub(super) struct Shard {
     index: HashTable<Slot>,
     entries: Entries,
     pages: Pages,
+    spare: SpareMaps,
     /// Hits, misses and removals.
     pub(super) stats: MemoryStats,
 }
@@ -46,11 +46,12 @@ pub(super) fn entry_bytes(bytes: usize) -> u64 {
 }
 
 impl Shard {
-    pub(super) fn new(spare: Arc<SpareMaps>) -> Self {
+    pub(super) fn new(spare: SpareMaps) -> Self {
         Self {
             index: HashTable::new(),
-            entries: Entries::default(),
-            pages: Pages::new(spare),
+            entries: Entries::new(spare.clone()),
+            pages: Pages::new(spare.clone()),
+            spare,
             stats: MemoryStats::default(),
         }
     }
@@ -65,12 +66,12 @@ impl Shard {
 
     /// The stamp of the least recently used entry; `u64::MAX` if there is none.
     pub(super) fn oldest(&self) -> u64 {
-        self.entries.by_use.front()
+        self.entries.front(By::Use)
     }
 
     /// When the first entry expires; `u64::MAX` if there is none.
     pub(super) fn next_expiry(&self) -> u64 {
-        self.entries.by_expiry.front()
+        self.entries.front(By::Expiry)
     }
 
     /// The entry with this number.
@@ -83,7 +84,7 @@ impl Shard {
         let is_key =
             |slot: &Slot| slot.hash == key.hash && self.entries[slot.number].has_key(&self.pages, key);
         let number = self.index.find(Slot::spread(key.hash), is_key)?.number;
-        if self.next_expiry() <= now && self.entries.by_expiry.order(number) <= now {
+        if self.next_expiry() <= now && self.entries.order(By::Expiry, number) <= now {
             self.remove(number, RemovalCause::Expired, removed);
             return None;
         }
@@ -92,7 +93,7 @@ impl Shard {
 
     /// Marks an entry as used, with a stamp later than those of all entries.
     pub(super) fn touch(&mut self, number: u32, stamp: u64) {
-        self.entries.by_use.move_to_end(number, stamp);
+        self.entries.move_to_end(By::Use, number, stamp);
     }
 
     /// Copies the text of an entry to the end of `to`.
@@ -101,8 +102,8 @@ impl Shard {
         [u8; N]: smallvec::Array<Item = u8>,
     {
         let entry = self.entry(number);
-        to.reserve_exact(entry.text_bytes);
-        self.pages.read(entry.first, entry.text_offset(), entry.text_bytes, |piece| {
+        to.reserve_exact(entry.text_bytes());
+        self.pages.read(entry.first, entry.text_offset(), entry.text_bytes(), |piece| {
             to.extend_from_slice(piece);
             true
         });
@@ -110,13 +111,13 @@ impl Shard {
 
     pub(super) fn has_text(&self, number: u32, text: &str) -> bool {
         let entry = self.entry(number);
-        entry.text_bytes == text.len()
+        entry.text_bytes() == text.len()
             && self.pages.has_bytes(entry.first, entry.text_offset(), text.as_bytes())
     }
 
     pub(super) fn metadata(&self, number: u32) -> Vec<u8> {
         let entry = self.entry(number);
-        self.pages.copy(entry.first, entry.metadata_offset(), entry.metadata_bytes)
+        self.pages.copy(entry.first, entry.id_bytes(), entry.metadata_bytes())
     }
 
     /// Adds an entry that does not exist, with the stamp of this use.
@@ -130,20 +131,14 @@ impl Shard {
         (metadata, text): (&[u8], &str),
         stamp: u64,
     ) -> io::Result<()> {
-        let entry = Entry {
-            first: NONE,
-            hash: key.hash,
-            memory_type: key.memory_type,
-            id_bytes: key.id.len() as u16,
-            metadata_bytes: metadata.len(),
-            text_bytes: text.len(),
-        };
+        let entry = Entry::new(key, metadata, text);
         self.add(entry, &[key.id.as_bytes(), metadata, text.as_bytes()], stamp, expires).map(drop)
     }
 
     /// Adds an entry with the contents of its pages, and returns its number.
     fn add(&mut self, mut entry: Entry, contents: &[&[u8]], stamp: u64, expires: u64) -> io::Result<u32> {
         self.pages.reserve(entry.pages())?;
+        self.entries.reserve()?;
         entry.first = self.pages.allocate(entry.pages());
         let mut offset = 0;
         for bytes in contents {
@@ -170,18 +165,18 @@ impl Shard {
         removed: &mut RemovedEntries,
     ) -> io::Result<()> {
         let old = *self.entry(number);
-        let metadata_bytes = store.map_or(old.metadata_bytes, |(_, metadata)| metadata.len());
-        let new = Entry { metadata_bytes, text_bytes: text.len(), ..old };
+        let metadata_bytes = store.map_or(old.metadata_bytes(), |(_, metadata)| metadata.len());
+        let new = old.with_contents(metadata_bytes, text.len());
         self.pages.reserve(new.pages().saturating_sub(old.pages()))?;
         self.report(number, RemovalCause::Replaced, removed);
         self.pages.resize(new.first, old.pages(), new.pages());
+        self.entries[number] = new;
         if let Some((expires, metadata)) = store {
-            self.pages.write(new.first, new.metadata_offset(), metadata);
+            self.pages.write(new.first, new.id_bytes(), metadata);
             // All entries live equally long, so the list stays in the order of expiry.
-            self.entries.by_expiry.move_to_end(number, expires);
+            self.entries.move_to_end(By::Expiry, number, expires);
         }
         self.pages.write(new.first, new.text_offset(), text.as_bytes());
-        self.entries[number] = new;
         self.touch(number, stamp);
         Ok(())
     }
@@ -199,14 +194,14 @@ impl Shard {
 
     /// Removes the least recently used entry, if there is one.
     pub(super) fn remove_oldest(&mut self, cause: RemovalCause, removed: &mut RemovedEntries) {
-        if let Some(number) = self.entries.by_use.first() {
+        if let Some(number) = self.entries.first(By::Use) {
             self.remove(number, cause, removed);
         }
     }
 
     /// Marks the least recently used entry, if there is one, as used.
     pub(super) fn touch_oldest(&mut self, stamp: u64) {
-        if let Some(number) = self.entries.by_use.first() {
+        if let Some(number) = self.entries.first(By::Use) {
             self.touch(number, stamp);
         }
     }
@@ -214,7 +209,7 @@ impl Shard {
     /// Removes up to `max` expired entries and returns how many it removed.
     pub(super) fn remove_expired(&mut self, now: u64, max: usize, removed: &mut RemovedEntries) -> usize {
         for count in 0..max {
-            match self.entries.by_expiry.first() {
+            match self.entries.first(By::Expiry) {
                 Some(number) if self.next_expiry() <= now => {
                     self.remove(number, RemovalCause::Expired, removed);
                 }
@@ -228,9 +223,8 @@ impl Shard {
     pub(super) fn newest(&self) -> impl Iterator<Item = (u64, u64)> {
         let entries = &self.entries;
         entries
-            .by_use
-            .last_to_first()
-            .map(|number| (entries.by_use.order(number), entry_bytes(entries[number].bytes())))
+            .last_to_first(By::Use)
+            .map(|number| (entries.order(By::Use, number), entry_bytes(entries[number].bytes())))
     }
 
     /// Removes the entries that were used before the one with this stamp, without reporting them. It costs as much as what
@@ -239,21 +233,21 @@ impl Shard {
     /// # Errors
     /// As [`insert`](Self::insert).
     pub(super) fn keep_since(&mut self, stamp: u64, cause: RemovalCause) -> io::Result<Self> {
-        let Entries { by_use, by_expiry, .. } = &self.entries;
-        let kept = by_use.last_to_first().take_while(|number| by_use.order(*number) >= stamp);
-        let mut kept: Vec<_> = kept.collect();
-        kept.sort_by_key(|number| by_expiry.order(*number));
-        let mut new = Self::new(self.pages.spare());
+        let entries = &self.entries;
+        let used_since = |number: &u32| entries.order(By::Use, *number) >= stamp;
+        let mut kept: Vec<_> = entries.last_to_first(By::Use).take_while(used_since).collect();
+        kept.sort_by_key(|number| entries.order(By::Expiry, *number));
+        let mut new = Self::new(self.spare.clone());
         let mut stamps = Vec::with_capacity(kept.len());
         for number in kept {
             let old = self.entry(number);
             let bytes = self.pages.copy(old.first, 0, old.bytes());
-            let added = new.add(*old, &[&bytes], 0, by_expiry.order(number))?;
-            stamps.push((by_use.order(number), added));
+            let added = new.add(*old, &[&bytes], 0, entries.order(By::Expiry, number))?;
+            stamps.push((entries.order(By::Use, number), added));
         }
         stamps.sort_unstable();
         for (stamp, number) in stamps {
-            new.entries.by_use.move_to_end(number, stamp);
+            new.entries.move_to_end(By::Use, number, stamp);
         }
         new.stats = std::mem::take(&mut self.stats);
         new.stats.removals.add_many(cause, (self.len() - new.len()) as u64);
@@ -263,7 +257,7 @@ impl Shard {
     /// Removes all entries without reporting them.
     pub(super) fn clear(&mut self) {
         self.stats.removals.deleted += self.len() as u64;
-        self.entries = Entries::default();
+        self.entries = Entries::new(self.spare.clone());
         self.release_unused();
     }
 
@@ -271,8 +265,9 @@ impl Shard {
     pub(super) fn release_unused(&mut self) {
         if self.len() == 0 {
             self.index = HashTable::new();
-            self.entries = Entries::default();
-            return self.pages.clear();
+            self.entries = Entries::new(self.spare.clone());
+            self.pages = Pages::new(self.spare.clone());
+            return;
         }
         if self.index.capacity() > 4 * self.len() + MIN_UNUSED_SLOTS {
             self.index.shrink_to_fit(|slot| Slot::spread(slot.hash));
@@ -292,9 +287,9 @@ impl Shard {
         self.stats.removals.add(cause);
         removed.push_with(|| {
             let entry = self.entry(number);
-            let id = self.pages.copy(entry.first, 0, usize::from(entry.id_bytes));
-            let text = self.pages.copy(entry.first, entry.text_offset(), entry.text_bytes);
-            RemovedEntry::new(to_str(&id).into(), entry.memory_type, to_str(&text).into(), cause)
+            let id = self.pages.copy(entry.first, 0, entry.id_bytes());
+            let text = self.pages.copy(entry.first, entry.text_offset(), entry.text_bytes());
+            RemovedEntry::new(to_str(&id).into(), entry.memory_type(), to_str(&text).into(), cause)
         });
     }
 }

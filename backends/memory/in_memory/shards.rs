@@ -1,13 +1,12 @@
 //! The shards of a store behind their locks, and what it knows of them without.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::pages::SpareMaps;
+use super::maps::SpareMaps;
 use super::shard::Shard;
 use crate::support::UsageMeter;
 
@@ -25,7 +24,7 @@ struct Summary {
 pub(super) struct Shards {
     shards: Box<[PaddedShard]>,
     summaries: Box<[Summary]>,
-    spare: Arc<SpareMaps>,
+    spare: SpareMaps,
     pub(super) entries: UsageMeter,
     pub(super) bytes: UsageMeter,
 }
@@ -33,10 +32,10 @@ pub(super) struct Shards {
 impl Shards {
     /// As many shards as suit `bytes`.
     pub(super) fn new(entries: UsageMeter, bytes: UsageMeter) -> Self {
-        let spare = Arc::new(SpareMaps::default());
+        let spare = SpareMaps::default();
         // A shard keeps up to 128 KiB of free pages: few shards for small stores.
         let count = (bytes.max() >> 21).clamp(1, 16);
-        let shard = |_| PaddedShard(Mutex::new(Shard::new(Arc::clone(&spare))));
+        let shard = |_| PaddedShard(Mutex::new(Shard::new(spare.clone())));
         let summary = |_| Summary { oldest: u64::MAX.into(), next_expiry: u64::MAX.into() };
         Self {
             shards: (0..count).map(shard).collect(),
