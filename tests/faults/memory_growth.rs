@@ -3,7 +3,7 @@
 //!
 //! Each measurement runs in a separate process: this test binary, started again with the workload in a variable.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
@@ -22,41 +22,54 @@ const WORKLOADS: [(&str, &[(u64, u64)]); 4] = [
     ("phases", &[(100, 400), (3_000, 9_000), (200, 1_000), (50_000, 200_000), (400, 2_000)]),
 ];
 
-/// Runs a workload in a separate process.
-fn run(workload: &str, mebibytes: u64, threads: usize, seconds: u64) {
-    let output = Command::new(std::env::current_exe().expect("it runs"))
-        .args(["--exact", "memory_growth::child", "--nocapture", "--include-ignored"])
-        .env(VARIABLE, format!("{workload} {mebibytes} {threads} {seconds}"))
-        .output()
-        .expect("this test can be started again");
-    let text =
-        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{workload} {mebibytes} MiB {threads} threads: {text}");
-    text.lines().filter(|line| line.contains("grew")).for_each(|line| println!("{line}"));
-}
-
-fn run_all(budgets: &[u64], threads: &[usize], seconds: u64) {
-    for (workload, _) in WORKLOADS {
-        for mebibytes in budgets {
-            for threads in threads {
-                run(workload, *mebibytes, *threads, seconds);
-            }
+/// Runs workloads, each in a separate process, all at the same time: workload, MiB, threads and seconds.
+fn run(cases: impl IntoIterator<Item = (&'static str, u64, usize, u64)>) {
+    let start = |(workload, mebibytes, threads, seconds)| {
+        Command::new(std::env::current_exe().expect("it runs"))
+            .args(["--exact", "memory_growth::child", "--nocapture", "--include-ignored"])
+            .env(VARIABLE, format!("{workload} {mebibytes} {threads} {seconds}"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("this test can be started again")
+    };
+    let children: Vec<_> = cases.into_iter().map(start).collect();
+    let mut failed = String::new();
+    for child in children {
+        let output = child.wait_with_output().expect("it ends");
+        let text = [&*output.stdout, b"\n", &*output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        text.lines().filter(|line| line.contains("left after clear")).for_each(|line| println!("{line}"));
+        if !output.status.success() {
+            failed += &text;
         }
     }
+    assert!(failed.is_empty(), "{failed}");
+}
+
+/// Every workload with these limits in MiB and numbers of threads.
+fn all(
+    limits: &'static [u64],
+    threads: &'static [usize],
+    seconds: u64,
+) -> impl Iterator<Item = (&'static str, u64, usize, u64)> {
+    let workloads = WORKLOADS.iter().map(|(workload, _)| *workload);
+    workloads.flat_map(move |workload| {
+        limits
+            .iter()
+            .flat_map(move |limit| threads.iter().map(move |threads| (workload, *limit, *threads, seconds)))
+    })
 }
 
 #[test]
 fn the_process_stays_within_the_limit_whatever_the_sizes_of_texts() {
-    run_all(&[10], &[2, 4], 1);
-    run("texts", 100, 2, 3);
-    run("texts", 100, 4, 3);
-    run("phases", 100, 2, 5);
+    run(all(&[10], &[2, 4], 4).chain([("texts", 100, 2, 8), ("texts", 100, 4, 8), ("phases", 100, 2, 10)]));
 }
 
 #[test]
-#[ignore = "hours: ten minutes for each of 48 workloads"]
+#[ignore = "ten minutes, and 12 GiB of memory"]
 fn the_process_stays_within_the_limit_for_ten_minutes() {
-    run_all(&[10, 100, 500], &[1, 2, 4, 8], 600);
+    run(all(&[10, 100, 500], &[1, 2, 4, 8], 600));
 }
 
 /// The workload of one process.
@@ -112,11 +125,11 @@ fn child() {
     memory.clear();
     let left = grown(resident());
     println!(
-        "{workload}, {mebibytes} MiB, {threads} threads: grew by {peak:.1} MiB, {left:.1} MiB after clear"
+        "{workload}, {mebibytes} MiB, {threads} threads: grew by {peak:.1} MiB, {left:.1} MiB left after clear"
     );
     assert!(peak <= limit * 1.1 + 4.0, "grew by {peak:.1} MiB");
-    // The threads of this test leave up to a mebibyte.
-    assert!(left <= limit * 0.1 + 1.0, "{left:.1} MiB remain after clear");
+    // The heap of the threads of this test is not the store's.
+    assert!(left <= limit * 0.1 + 2.0, "{left:.1} MiB remain after clear");
 }
 
 /// The process's own memory in bytes: the resident set without the pages of files, which grow as code is first run.
