@@ -285,11 +285,12 @@ impl RedisClient {
         let mut attempt = 1;
         loop {
             let connection = self.0.shared.get_or_connect(deadline).await?;
-            let error =
-                match connection.run(deadline, &mut in_flight, work(connection.client().clone())).await {
-                    Ok(value) => return Ok(value),
-                    Err(error) => from_fred(&error, name),
-                };
+            // fred's futures take 5 kB. Written into its box, this one is not copied, and those around it stay small.
+            let command = Box::write(Box::new_uninit(), work(connection.client().clone()));
+            let error = match connection.run(deadline, &mut in_flight, Box::into_pin(command)).await {
+                Ok(value) => return Ok(value),
+                Err(error) => from_fred(&error, name),
+            };
             let delay = BACKOFF.delay(attempt);
             if attempt == MAX_ATTEMPTS || !may_retry(&error, idempotency) || deadline.remaining() <= delay {
                 return Err(error);
