@@ -141,12 +141,12 @@ impl RedisClient {
     /// [`ErrorKind::InvalidInput`] for an `expire` below a millisecond, [`ErrorKind::TooLarge`] for a value of more than
     /// `redis.max_value_bytes`, and as [`run`](Self::run).
     pub async fn set_key(&self, key: &str, value: impl Into<Bytes>, expire: Option<Duration>) -> Result<()> {
-        let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), value.into());
+        let value = value.into();
         let expire = expire.map(expiration).transpose()?;
         self.check_size(value.len())?;
         let bytes = key.len() + value.len();
         self.command("SET", NonIdempotent, self.deadline(), bytes, |redis| {
-            let (key, value, expire) = (key.clone(), value.clone(), expire.clone());
+            let (value, expire) = (value.clone(), expire.clone());
             async move { redis.set::<WrittenReply, _, _>(key, value, expire, None, false).await }
         })
         .await
@@ -165,11 +165,9 @@ impl RedisClient {
             return Ok(Some(RedisValue::parse(bytes)));
         }
         // GETRANGE answers the same for an empty value and a missing key.
-        let key = Bytes::copy_from_slice(key.as_bytes());
-        let IntegerReply(exists) = self
-            .command("EXISTS", Idempotent, deadline, key.len(), |redis| {
-                let key = key.clone();
-                async move { redis.exists(key).await }
+        let IntegerReply(exists) =
+            self.command("EXISTS", Idempotent, deadline, key.len(), |redis| async move {
+                redis.exists(key).await
             })
             .await?;
         Ok((exists > 0).then(|| RedisValue::parse(bytes)))
@@ -178,14 +176,12 @@ impl RedisClient {
     /// The bytes of a key, empty if it does not exist. At most one byte more than the limit is read, however large the
     /// value is, and what may arrive counts as in flight: a value is read again with a greater limit until it fits.
     pub(crate) async fn get_bytes(&self, key: &str, deadline: Deadline) -> Result<Bytes> {
-        let key = Bytes::copy_from_slice(key.as_bytes());
         let max = self.0.max_value_bytes;
         let mut limit = FIRST_READ_BYTES.min(max);
         loop {
             let BytesReply(bytes) = self
-                .command("GETRANGE", Idempotent, deadline, key.len() + limit, |redis| {
-                    let key = key.clone();
-                    async move { redis.getrange(key, 0, limit).await }
+                .command("GETRANGE", Idempotent, deadline, key.len() + limit, |redis| async move {
+                    redis.getrange(key, 0, limit).await
                 })
                 .await?;
             if bytes.len() <= limit || limit == max {
@@ -201,10 +197,8 @@ impl RedisClient {
     /// # Errors
     /// As [`run`](Self::run).
     pub async fn delete_key(&self, key: &str) -> Result<bool> {
-        let key = Bytes::copy_from_slice(key.as_bytes());
-        self.command("DEL", NonIdempotent, self.deadline(), key.len(), |redis| {
-            let key = key.clone();
-            async move { redis.del::<IntegerReply, _>(key).await }
+        self.command("DEL", NonIdempotent, self.deadline(), key.len(), |redis| async move {
+            redis.del::<IntegerReply, _>(key).await
         })
         .await
         .map(|IntegerReply(deleted)| deleted > 0)
@@ -291,11 +285,12 @@ impl RedisClient {
         let mut attempt = 1;
         loop {
             let connection = self.0.shared.get_or_connect(deadline).await?;
-            let error =
-                match connection.run(deadline, &mut in_flight, work(connection.client().clone())).await {
-                    Ok(value) => return Ok(value),
-                    Err(error) => from_fred(&error, name),
-                };
+            // fred's futures take 5 kB. Written into its box, this one is not copied, and those around it stay small.
+            let command = Box::write(Box::new_uninit(), work(connection.client().clone()));
+            let error = match connection.run(deadline, &mut in_flight, Box::into_pin(command)).await {
+                Ok(value) => return Ok(value),
+                Err(error) => from_fred(&error, name),
+            };
             let delay = BACKOFF.delay(attempt);
             if attempt == MAX_ATTEMPTS || !may_retry(&error, idempotency) || deadline.remaining() <= delay {
                 return Err(error);

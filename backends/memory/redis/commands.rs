@@ -67,12 +67,11 @@ impl EntryCommands for SharedCommands {
     async fn create(&self, key: &str, entry: Bytes) -> Result<bool> {
         self.client.check_size(entry.len())?;
         let bytes = key.len() + entry.len();
-        let key = Bytes::copy_from_slice(key.as_bytes());
         let expire = Some(Expiration::EX(self.ttl_seconds));
         let WrittenReply(created) = self
             .client
             .command("SET", Idempotency::NonIdempotent, self.client.deadline(), bytes, |redis| {
-                let (key, entry, expire) = (key.clone(), entry.clone(), expire.clone());
+                let (entry, expire) = (entry.clone(), expire.clone());
                 async move { redis.set(key, entry, expire, Some(SetOptions::NX), false).await }
             })
             .await?;
@@ -116,14 +115,13 @@ impl SharedCommands {
     ) -> Result<CasOutcome> {
         self.client.check_size(replacement.len())?;
         let bytes = key.len() + expected.len() + replacement.len();
-        let key = Bytes::copy_from_slice(key.as_bytes());
         let arguments =
             [Value::Bytes(expected), Value::Bytes(replacement), Value::Integer(self.ttl_seconds)].to_vec();
         // The whole script travels each time: it is short, and no server can lack it.
         let IntegerReply(outcome) = self
             .client
             .command("EVAL", Idempotency::NonIdempotent, deadline, bytes, |redis| {
-                let (key, arguments) = (key.clone(), arguments.clone());
+                let arguments = arguments.clone();
                 async move { redis.eval(COMPARE_AND_SET, key, arguments).await }
             })
             .await?;
