@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::transcript::{Transcript, Turn};
+use super::transcript::{OpenTurn, Transcript, Turn};
 use crate::deadline::Deadline;
 use crate::error::Result;
 use crate::llm::Message;
@@ -83,7 +83,7 @@ opaque_debug!(MemoryBudget { max });
 pub(super) struct TurnRecord<'a> {
     conversation: ConversationMemory<'a>,
     budget: &'a MemoryBudget,
-    turn: Turn,
+    turn: OpenTurn,
     /// It has been written, so that where it is missing it was removed.
     written: bool,
     /// What it wrote last.
@@ -98,7 +98,8 @@ impl<'a> TurnRecord<'a> {
         question: &Message,
         deadline: Deadline,
     ) -> (Self, Result<Transcript>) {
-        let mut record = Self { conversation, budget, turn: Turn::new(question), written: false, last: None };
+        let mut record =
+            Self { conversation, budget, turn: OpenTurn::new(question), written: false, last: None };
         let before = record.write(deadline).await;
         (record, before)
     }

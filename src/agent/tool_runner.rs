@@ -43,10 +43,19 @@ pub(super) type ModelRoundTrip = (ChatResponse, Vec<FunctionOutcome>);
 
 impl ToolRunner<'_> {
     /// The tools the model is offered: regular functions, and background tasks of other names.
-    pub(super) fn definitions(&self) -> Vec<ToolDefinition> {
+    fn offered(&self) -> impl Iterator<Item = &Function> {
         let background =
             self.background_tasks.offered().filter(|task| self.functions.get(task.name()).is_none());
-        self.functions.offered().chain(background).map(ToolDefinition::from).collect()
+        self.functions.offered().chain(background)
+    }
+
+    pub(super) fn definitions(&self) -> Vec<ToolDefinition> {
+        self.offered().map(ToolDefinition::from).collect()
+    }
+
+    /// Whether `definitions`, of earlier in this turn, are those of the tools that are offered now.
+    pub(super) fn offers(&self, definitions: &[ToolDefinition]) -> bool {
+        self.offered().map(Function::name).eq(definitions.iter().map(|tool| tool.name.as_str()))
     }
 
     /// Calls the model and runs the tools it asks for. With `run_tools` false no tool is started.

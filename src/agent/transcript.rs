@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::llm::Message;
+use crate::llm::{Attachment, Message};
 use crate::memory::WorkingMemory;
 use crate::support::cut_middle;
 
@@ -121,24 +121,43 @@ impl Transcript {
     }
 }
 
-impl Turn {
+/// A turn of this process, as its line is written: messages are serialized once, when they are added.
+pub(super) struct OpenTurn {
+    pub(super) id: String,
+    pub(super) unfinished: bool,
+    /// The messages as JSON, separated by commas.
+    messages: String,
+}
+
+impl OpenTurn {
     /// A turn that begins with the user's `message`.
     pub(super) fn new(message: &Message) -> Self {
         let id = format!("{:016x}", fastrand::u64(..));
-        Self { id, messages: vec![without_data(message)], unfinished: true, line: None }
+        let mut turn = Self { id, unfinished: true, messages: String::new() };
+        turn.extend(std::slice::from_ref(message));
+        turn
     }
 
-    /// Adds messages to a turn of this process. Of attachments the name or the URL is kept, not the content.
+    /// Adds messages. Of attachments the name or the URL is kept, not the content.
     pub(super) fn extend(&mut self, messages: &[Message]) {
-        self.messages.extend(messages.iter().map(without_data));
+        for message in messages {
+            if !self.messages.is_empty() {
+                self.messages.push(',');
+            }
+            self.messages.push_str(&to_json(&without_data(message)));
+        }
     }
 
     /// The turn as its line alone.
-    pub(super) fn written(&self) -> Self {
-        let line = Some(to_json(self));
-        Self { id: self.id.clone(), messages: Vec::new(), unfinished: self.unfinished, line }
+    pub(super) fn written(&self) -> Turn {
+        let Self { id, unfinished, messages } = self;
+        let mark = if *unfinished { ",\"unfinished\":true" } else { "" };
+        let line = ["{\"turn\":\"", id, "\",\"messages\":[", messages, "]", mark, "}"].concat();
+        Turn { id: id.clone(), messages: Vec::new(), unfinished: *unfinished, line: Some(line) }
     }
+}
 
+impl Turn {
     /// Reads the messages from the line again where they were taken.
     pub(super) fn load(&mut self) {
         if self.messages.is_empty()
@@ -180,7 +199,14 @@ fn content_mut(message: &mut Message) -> Option<&mut String> {
 }
 
 /// `message` with a mark in place of each attachment whose content would be kept in memory.
-fn without_data(message: &Message) -> Message {
+fn without_data(message: &Message) -> Cow<'_, Message> {
+    let attachments = match message {
+        Message::User { attachments, .. } | Message::Tool { attachments, .. } => attachments,
+        Message::System { .. } | Message::Assistant { .. } => return Cow::Borrowed(message),
+    };
+    if !attachments.iter().any(Attachment::is_data) {
+        return Cow::Borrowed(message);
+    }
     let mut message = message.clone();
     if let Message::User { content, attachments } | Message::Tool { content, attachments, .. } = &mut message
     {
@@ -188,13 +214,13 @@ fn without_data(message: &Message) -> Message {
             content.push_str(&format!("\n[attachment not kept in memory: {}]", attachment.description()));
         }
     }
-    message
+    Cow::Owned(message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::{Attachment, ToolCall};
+    use crate::llm::ToolCall;
 
     fn turn(id: &str, messages: Vec<Message>) -> Turn {
         Turn { id: id.into(), messages, unfinished: false, line: None }
@@ -261,8 +287,9 @@ mod tests {
     fn a_turn_beyond_the_whole_budget_is_cut_at_its_longest_texts() {
         let messages =
             vec![Message::user("short"), Message::tool("c", "ä".repeat(50_000)), Message::assistant("end")];
-        let written = turn("1", messages).written();
-        let mut transcript = Transcript { turns: vec![written], ..Transcript::default() };
+        let mut open = OpenTurn::new(&messages[0]);
+        open.extend(&messages[1..]);
+        let mut transcript = Transcript { turns: vec![open.written()], ..Transcript::default() };
         assert!(transcript.shrink_to(2_000, str::len).is_empty());
         let turn = &transcript.turns[0];
         assert!(turn.json().len() <= 2_000);
@@ -277,7 +304,7 @@ mod tests {
         let message = Message::user("look")
             .with_attachment(Attachment::image("image/png", &[0; 1_000]))
             .with_attachment(Attachment::image_url("https://example.com/a.png"));
-        let Message::User { content, attachments } = without_data(&message) else {
+        let Message::User { content, attachments } = without_data(&message).into_owned() else {
             panic!("it is the user's")
         };
         assert_eq!(content, "look\n[attachment not kept in memory: image/png, 1002 bytes]");

@@ -99,7 +99,7 @@ impl<'a> ChatTurn<'a> {
     /// Calls the model until it answers without asking for tools.
     async fn run(mut self, messages: Vec<Message>) -> Result<AgentOutput> {
         let mut request = self.agent.request.clone().with_deadline(Some(self.runner.deadline));
-        request.messages = Arc::new(messages);
+        (request.messages, request.tools) = (Arc::new(messages), Arc::default());
         let answered = self.run_model_loop(request).await;
         let (answer, deadline) = match &answered {
             Ok(answer) => (Some(answer.clone()), self.runner.deadline),
@@ -118,7 +118,9 @@ impl<'a> ChatTurn<'a> {
         while self.output.model_calls < max_turns {
             self.output.model_calls += 1;
             // Results of tools may offer more of them.
-            request.tools = Arc::new(self.runner.definitions());
+            if !self.runner.offers(&request.tools) {
+                request.tools = Arc::new(self.runner.definitions());
+            }
             // The results of tools of the last call would not be read.
             let run_tools = self.output.model_calls < max_turns;
             let (response, outcomes) = self.runner.call_model(request.clone(), run_tools).await?;

@@ -16,7 +16,7 @@ const MAX_DESCRIBED_URL_BYTES: usize = 200;
 /// One message of a conversation.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
-#[serde(tag = "role", rename_all = "snake_case")]
+#[serde(tag = "role", rename_all = "snake_case", try_from = "MessageFields")]
 pub enum Message {
     /// Instructions to the model.
     System {
@@ -28,7 +28,7 @@ pub enum Message {
         /// The text.
         content: String,
         /// Images and files.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         attachments: Vec<Attachment>,
     },
     /// A response of the model.
@@ -36,10 +36,9 @@ pub enum Message {
         /// The text, if any.
         content: Option<String>,
         /// The tool calls it asks for.
-        #[serde(default)]
         tool_calls: Vec<ToolCall>,
         /// Further fields, sent back to the provider unchanged: reasoning text, thought signatures, …
-        #[serde(default, skip_serializing_if = "Map::is_empty")]
+        #[serde(skip_serializing_if = "Map::is_empty")]
         extra: Map<String, Value>,
     },
     /// The result of a tool call.
@@ -49,9 +48,50 @@ pub enum Message {
         /// The result, or an error message.
         content: String,
         /// Images, audio and files that belong to the result.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(skip_serializing_if = "Vec::is_empty")]
         attachments: Vec<Attachment>,
     },
+}
+
+/// The fields of every message: an enum with a tag would buffer them until its tag is read.
+#[derive(Deserialize)]
+struct MessageFields {
+    role: Role,
+    content: Option<String>,
+    call_id: Option<String>,
+    #[serde(default)]
+    attachments: Vec<Attachment>,
+    #[serde(default)]
+    tool_calls: Vec<ToolCall>,
+    #[serde(default)]
+    extra: Map<String, Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Role {
+    System,
+    User,
+    Assistant,
+    Tool,
+}
+
+impl TryFrom<MessageFields> for Message {
+    type Error = &'static str;
+
+    fn try_from(fields: MessageFields) -> Result<Self, Self::Error> {
+        let MessageFields { role, content, call_id, attachments, tool_calls, extra } = fields;
+        let text = |content: Option<String>| content.ok_or("missing field `content`");
+        Ok(match role {
+            Role::System => Self::System { content: text(content)? },
+            Role::User => Self::User { content: text(content)?, attachments },
+            Role::Assistant => Self::Assistant { content, tool_calls, extra },
+            Role::Tool => {
+                let call_id = call_id.ok_or("missing field `call_id`")?;
+                Self::Tool { call_id, content: text(content)?, attachments }
+            }
+        })
+    }
 }
 
 impl Message {
@@ -280,5 +320,29 @@ impl fmt::Debug for ToolCall {
             .field("name", &self.name)
             .field("argument_bytes", &self.arguments.len())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_message_is_read_wherever_its_role_stands_and_not_without_its_fields() {
+        let read = |json: Value| serde_json::from_str::<Message>(&json.to_string());
+        let calls = json!([{"call_id": "c", "name": "f", "arguments": "{}"}]);
+        let asks =
+            read(json!({"content": null, "tool_calls": calls, "role": "assistant"})).expect("a message");
+        let Message::Assistant { content: None, tool_calls, .. } = asks else { panic!("{asks:?}") };
+        assert_eq!(tool_calls, [ToolCall::new("c", "f", "{}")]);
+        let result = json!({"call_id": "c", "content": "text", "role": "tool"});
+        assert_eq!(read(result).expect("a message"), Message::tool("c", "text"));
+        for incomplete in
+            [json!({"role": "user"}), json!({"role": "tool", "content": "text"}), json!({"content": ""})]
+        {
+            assert!(read(incomplete.clone()).is_err(), "{incomplete}");
+        }
     }
 }

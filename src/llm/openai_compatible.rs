@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use secrecy::{ExposeSecret, SecretString};
 use tracing::Span;
 
@@ -90,6 +90,8 @@ impl OpenAiCompatibleClient {
     ) -> Result<PreparedRequest<'a>> {
         let component = self.endpoint.component;
         let mut headers = self.endpoint.headers.clone();
+        // With room for those that a transport adds.
+        headers.reserve(8);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in extra_headers {
             let (name, mut value) = parse_header(component, name, value)?;
@@ -114,7 +116,7 @@ impl LlmClient for OpenAiCompatibleClient {
                gen_ai.usage.input_tokens, gen_ai.usage.output_tokens)
     )]
     async fn chat(&self, request: ChatRequest) -> Result<ChatResponse> {
-        let prepared = self.prepare_chat(&request, false)?;
+        let mut prepared = self.prepare_chat(&request, false)?;
         // The encoded body is enough from here on.
         drop(request);
         let response = prepared.chat().await?;
@@ -130,7 +132,7 @@ impl LlmClient for OpenAiCompatibleClient {
                gen_ai.provider.name = self.endpoint.provider)
     )]
     async fn stream(&self, request: ChatRequest) -> Result<ChatStream> {
-        let prepared = self.prepare_chat(&request, true)?;
+        let mut prepared = self.prepare_chat(&request, true)?;
         drop(request);
         prepared.stream().await
     }
@@ -146,7 +148,7 @@ impl LlmClient for OpenAiCompatibleClient {
         }
         let body = wire::encode_embed(self.endpoint.component, &self.model, &request)?;
         let url = &self.endpoint.embeddings_url;
-        let prepared = self.prepare(url, body, &request.extra_headers, request.deadline)?;
+        let mut prepared = self.prepare(url, body, &request.extra_headers, request.deadline)?;
         let (_, body) = prepared.fetch().await?;
         wire::decode_embeddings(prepared.component, &body, request.inputs.len(), &prepared.secrets)
     }
@@ -167,7 +169,7 @@ opaque_debug!(OpenAiCompatibleClient(self) {
     host: self.endpoint.chat_url.host().unwrap_or_default(),
 });
 
-/// An encoded request, ready to be sent.
+/// An encoded request, ready to be sent once.
 struct PreparedRequest<'a> {
     component: &'static str,
     transport: &'a dyn HttpTransport,
@@ -179,14 +181,14 @@ struct PreparedRequest<'a> {
 }
 
 impl PreparedRequest<'_> {
-    async fn chat(&self) -> Result<ChatResponse> {
+    async fn chat(&mut self) -> Result<ChatResponse> {
         let (headers, body) = self.fetch().await?;
         let mut response = wire::decode_chat(self.component, &body, &self.secrets)?;
         (response.headers, response.body) = (headers, Some(body));
         Ok(response)
     }
 
-    async fn stream(&self) -> Result<ChatStream> {
+    async fn stream(&mut self) -> Result<ChatStream> {
         let response = self.send().await?;
         let content_type = response.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         if content_type.is_some_and(|value| value.starts_with("application/json")) {
@@ -201,17 +203,17 @@ impl PreparedRequest<'_> {
     }
 
     /// The headers and body of a successful response.
-    async fn fetch(&self) -> Result<(HeaderMap, Bytes)> {
+    async fn fetch(&mut self) -> Result<(HeaderMap, Bytes)> {
         let response = self.send().await?;
         Ok((response.headers, self.read(response.body).await?))
     }
 
     /// Sends the request and returns the response, if its status is a success.
-    async fn send(&self) -> Result<HttpResponse> {
-        let mut request = http::Request::post(self.url.clone()).body(self.body.clone()).map_err(|_| {
-            Error::new(ErrorKind::Internal, self.component, "failed to build the request").not_sent()
-        })?;
-        request.headers_mut().clone_from(&self.headers);
+    async fn send(&mut self) -> Result<HttpResponse> {
+        let mut request = http::Request::new(std::mem::take(&mut self.body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.url.clone();
+        *request.headers_mut() = std::mem::take(&mut self.headers);
         let request = HttpRequest::new(request).with_deadline(Some(self.deadline));
         let response = self.transport.send(request).await.map_err(|error| {
             let port = self.url.port().map_or_else(String::new, |port| format!(":{port}"));

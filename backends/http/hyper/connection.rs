@@ -5,6 +5,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use ::http::Uri;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body_util::Full;
@@ -14,7 +15,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::activity::{Activity, TrackedIo};
-use super::connect::Io;
+use super::connect::{Route, connect};
 use super::errors::from_hyper;
 use crate::Result;
 use crate::backends::http::connection_pool;
@@ -66,7 +67,9 @@ pub(super) struct Driver {
 }
 
 impl OpenConnection {
-    pub(super) async fn new(io: Io) -> Result<Self> {
+    /// Connects to the server of `uri`.
+    pub(super) async fn open(uri: &Uri, route: &Route, settings: &Settings) -> Result<Self> {
+        let io = connect(uri, route, settings).await?;
         let activity = Activity::new();
         let io = TokioIo::new(TrackedIo::new(io, Arc::clone(&activity)));
         let mut builder = http1::Builder::new();

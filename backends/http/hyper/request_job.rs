@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use super::connect::{Proxy, Route, connect};
+use super::connect::{Proxy, Route};
 use super::connection::{OpenConnection, PooledConnection};
 use super::errors::from_hyper;
 use super::gzip::GzipDecoder;
@@ -20,6 +20,10 @@ use crate::backends::http::response::{Head, ResponseSender};
 use crate::backends::http::settings::{self, Settings};
 use crate::support::OwnedPermit;
 use crate::{Deadline, ErrorKind, Result};
+
+/// Chunks up to this size are copied: each would keep the connection's whole read buffer of 8 KiB, and hyper would
+/// allocate another one for the next.
+const SMALL_CHUNK_BYTES: usize = 4 << 10;
 
 /// A request, and where its response goes. Its permit is dropped last.
 pub(super) struct RequestJob {
@@ -123,7 +127,8 @@ async fn send(
         let is_reused = open.is_some();
         let OpenConnection { sender, driver } = match open {
             Some(open) => open,
-            None => open.insert(OpenConnection::new(connect(uri, route, settings).await?).await?),
+            // Boxed: a task is as large as everything it might hold, and most connections are reused.
+            None => open.insert(Box::pin(OpenConnection::open(uri, route, settings)).await?),
         };
         driver.activity.touch();
         phase.set(RequestPhase::Response);
@@ -168,6 +173,7 @@ async fn receive(
         let frame = frame.map_err(|cause| from_hyper(cause, RequestPhase::Body))?;
         let Ok(chunk) = frame.into_data() else { continue };
         match &mut decoder {
+            None if chunk.len() <= SMALL_CHUNK_BYTES => deliver(Bytes::copy_from_slice(&chunk)).await?,
             None => deliver(chunk).await?,
             Some(decoder) => {
                 for piece in GzipDecoder::pieces(&chunk) {

@@ -12,7 +12,7 @@ use ::ureq::unversioned::transport::{
 use super::dns_cache::DnsCache;
 use super::tls::TlsConnector;
 use crate::backends::http::errors::{AtomicRequestPhase, COMPONENT, RequestPhase};
-use crate::backends::http::settings::Settings;
+use crate::backends::http::settings::{MAX_HEAD_BYTES, Settings};
 use crate::http::check_public_addresses;
 use crate::support::opaque_debug;
 
@@ -55,17 +55,33 @@ impl Connector for PhaseTrackingConnector {
         }
         self.phase.set(RequestPhase::Response);
         let (phase, first_byte_timeout) = (Arc::clone(&self.phase), self.first_byte_timeout.into());
-        Ok(connected.map(|inner| PhasedTransport { inner, phase, first_byte_timeout }.boxed()))
+        Ok(connected
+            .map(|inner| PhasedTransport { inner, phase, first_byte_timeout, pending: Vec::new() }.boxed()))
     }
 }
 
 opaque_debug!(PhaseTrackingConnector {});
+
+/// Output up to this size waits for more: the head of a request is sent together with its body.
+const SMALL_OUTPUT_BYTES: usize = 1 << 10;
 
 /// A connection whose reads have another timeout before the response than within its body.
 struct PhasedTransport {
     inner: Box<dyn Transport>,
     phase: Arc<AtomicRequestPhase>,
     first_byte_timeout: ::ureq::unversioned::transport::time::Duration,
+    /// Output that was not sent yet.
+    pending: Vec<u8>,
+}
+
+impl PhasedTransport {
+    fn flush(&mut self, timeout: NextTimeout) -> Result<(), Error> {
+        for piece in std::mem::take(&mut self.pending).chunks(MAX_HEAD_BYTES) {
+            self.inner.buffers().output()[..piece.len()].copy_from_slice(piece);
+            self.inner.transmit_output(piece.len(), timeout)?;
+        }
+        Ok(())
+    }
 }
 
 impl Transport for PhasedTransport {
@@ -74,10 +90,12 @@ impl Transport for PhasedTransport {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.inner.transmit_output(amount, timeout)
+        self.pending.extend_from_slice(&self.inner.buffers().output()[..amount]);
+        if self.pending.len() > SMALL_OUTPUT_BYTES { self.flush(timeout) } else { Ok(()) }
     }
 
     fn await_input(&mut self, mut timeout: NextTimeout) -> Result<bool, Error> {
+        self.flush(timeout)?;
         if self.phase.get() == RequestPhase::Response {
             timeout.per_read = Some(self.first_byte_timeout);
         }
@@ -85,7 +103,8 @@ impl Transport for PhasedTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        self.inner.is_open()
+        // At the end of a body nothing depends on it: it is asked again before the next request.
+        self.phase.get() == RequestPhase::Body || self.inner.is_open()
     }
 
     fn is_tls(&self) -> bool {
