@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::llm::{Attachment, Message};
 use crate::memory::WorkingMemory;
@@ -28,11 +29,11 @@ pub(super) struct Transcript {
 
 /// The messages of one turn, from the user's to the model's answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Turn {
+pub(super) struct Turn<M = Message> {
     #[serde(rename = "turn")]
     pub(super) id: String,
     /// Empty where they were taken, and only the line holds them.
-    pub(super) messages: Vec<Message>,
+    pub(super) messages: Vec<M>,
     /// It has no final answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) unfinished: bool,
@@ -121,39 +122,28 @@ impl Transcript {
     }
 }
 
-/// A turn of this process, as its line is written: messages are serialized once, when they are added.
-pub(super) struct OpenTurn {
-    pub(super) id: String,
-    pub(super) unfinished: bool,
-    /// The messages as JSON, separated by commas.
-    messages: String,
-}
+/// A turn of this process. Its messages are serialized once, when they are added.
+pub(super) type OpenTurn = Turn<Box<RawValue>>;
 
 impl OpenTurn {
     /// A turn that begins with the user's `message`.
     pub(super) fn new(message: &Message) -> Self {
         let id = format!("{:016x}", fastrand::u64(..));
-        let mut turn = Self { id, unfinished: true, messages: String::new() };
+        let mut turn = Self { id, messages: Vec::new(), unfinished: true, line: None };
         turn.extend(std::slice::from_ref(message));
         turn
     }
 
     /// Adds messages. Of attachments the name or the URL is kept, not the content.
     pub(super) fn extend(&mut self, messages: &[Message]) {
-        for message in messages {
-            if !self.messages.is_empty() {
-                self.messages.push(',');
-            }
-            self.messages.push_str(&to_json(&without_data(message)));
-        }
+        let json = |message| to_raw_value(&without_data(message)).expect("messages are JSON");
+        self.messages.extend(messages.iter().map(json));
     }
 
     /// The turn as its line alone.
     pub(super) fn written(&self) -> Turn {
-        let Self { id, unfinished, messages } = self;
-        let mark = if *unfinished { ",\"unfinished\":true" } else { "" };
-        let line = ["{\"turn\":\"", id, "\",\"messages\":[", messages, "]", mark, "}"].concat();
-        Turn { id: id.clone(), messages: Vec::new(), unfinished: *unfinished, line: Some(line) }
+        let line = Some(to_json(self));
+        Turn { id: self.id.clone(), messages: Vec::new(), unfinished: self.unfinished, line }
     }
 }
 
