@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn a_turn_beyond_the_whole_budget_is_cut_at_its_longest_texts() {
         let messages =
-            vec![Message::user("short"), Message::tool("c", "ä".repeat(50_000)), Message::assistant("end")];
+            [Message::user("short"), Message::tool("c", "ä".repeat(50_000)), Message::assistant("end")];
         let mut open = OpenTurn::new(&messages[0]);
         open.extend(&messages[1..]);
         let mut transcript = Transcript { turns: vec![open.written()], ..Transcript::default() };
