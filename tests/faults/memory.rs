@@ -98,6 +98,25 @@ fn a_listener_that_stores_the_entry_again_returns() {
 }
 
 #[test]
+fn the_listener_is_called_for_every_entry_that_clear_removes_beside_writes() {
+    let calls = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&calls);
+    let memory = with_listener(u64::MAX, move |_, _| {
+        counted.fetch_add(1, SeqCst);
+    });
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            (0..20_000).for_each(|n| drop(memory.store(input(n, "text")).expect("it stores")));
+        });
+        while !writer.is_finished() {
+            memory.clear();
+        }
+    });
+    memory.clear();
+    assert_eq!((memory.stats().removals.deleted, calls.load(SeqCst)), (20_000, 20_000));
+}
+
+#[test]
 fn a_blocked_listener_blocks_only_its_own_operation() {
     let (entered, blocked) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
     let barriers = Arc::new((entered, blocked));

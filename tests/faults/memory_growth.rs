@@ -7,12 +7,15 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use arshai::Component;
 use arshai::backends::memory::InMemoryManager;
 use arshai::memory::{MemoryType, WorkingMemory};
 
 const WORKING: MemoryType = MemoryType::WorkingMemory;
 const MIB: u64 = 1 << 20;
 const VARIABLE: &str = "ARSHAI_TEST_MEMORY_GROWTH";
+/// The workload whose limit is lowered.
+const LOWERED: &str = "lowered";
 
 /// Sizes of texts in bytes, from and to, one range after the other.
 const WORKLOADS: [(&str, &[(u64, u64)]); 4] = [
@@ -22,24 +25,24 @@ const WORKLOADS: [(&str, &[(u64, u64)]); 4] = [
     ("phases", &[(100, 400), (3_000, 9_000), (200, 1_000), (50_000, 200_000), (400, 2_000)]),
 ];
 
-/// Runs workloads, each in a separate process, all at the same time: workload, MiB, threads and seconds.
-fn run(cases: impl IntoIterator<Item = (&'static str, u64, usize, u64)>) {
-    let start = |(workload, mebibytes, threads, seconds)| {
+/// Runs workloads, each in a separate process, all at the same time.
+fn run(workloads: impl IntoIterator<Item = String>) {
+    let start = |workload| {
         Command::new(std::env::current_exe().expect("it runs"))
             .args(["--exact", "memory_growth::child", "--nocapture", "--include-ignored"])
-            .env(VARIABLE, format!("{workload} {mebibytes} {threads} {seconds}"))
+            .env(VARIABLE, workload)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("this test can be started again")
     };
-    let children: Vec<_> = cases.into_iter().map(start).collect();
+    let children: Vec<_> = workloads.into_iter().map(start).collect();
     let mut failed = String::new();
     for child in children {
         let output = child.wait_with_output().expect("it ends");
         let text = [&*output.stdout, b"\n", &*output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
-        text.lines().filter(|line| line.contains("left after clear")).for_each(|line| println!("{line}"));
+        text.lines().filter(|line| line.contains(" left")).for_each(|line| println!("{line}"));
         if !output.status.success() {
             failed += &text;
         }
@@ -48,22 +51,20 @@ fn run(cases: impl IntoIterator<Item = (&'static str, u64, usize, u64)>) {
 }
 
 /// Every workload with these limits in MiB and numbers of threads.
-fn all(
-    limits: &'static [u64],
-    threads: &'static [usize],
-    seconds: u64,
-) -> impl Iterator<Item = (&'static str, u64, usize, u64)> {
-    let workloads = WORKLOADS.iter().map(|(workload, _)| *workload);
-    workloads.flat_map(move |workload| {
-        limits
-            .iter()
-            .flat_map(move |limit| threads.iter().map(move |threads| (workload, *limit, *threads, seconds)))
-    })
+fn all(limits: &[u64], threads: &[u64], seconds: u64) -> Vec<String> {
+    let mut all = Vec::new();
+    for (workload, _) in WORKLOADS {
+        for limit in limits {
+            all.extend(threads.iter().map(|threads| format!("{workload} {limit} {threads} {seconds}")));
+        }
+    }
+    all
 }
 
 #[test]
 fn the_process_stays_within_the_limit_whatever_the_sizes_of_texts() {
-    run(all(&[10], &[2, 4], 4).chain([("texts", 100, 2, 8), ("texts", 100, 4, 8), ("phases", 100, 2, 10)]));
+    run(all(&[10], &[2, 4], 4));
+    run(["texts 100 2 6", "texts 100 4 6", "phases 100 2 10", LOWERED].map(str::to_owned));
 }
 
 #[test]
@@ -77,6 +78,9 @@ fn the_process_stays_within_the_limit_for_ten_minutes() {
 #[ignore = "started by the tests above"]
 fn child() {
     let Ok(settings) = std::env::var(VARIABLE) else { return };
+    if settings == LOWERED {
+        return lower_the_limit();
+    }
     let mut settings = settings.split(' ');
     let mut next = || settings.next().expect("four settings");
     let workload = next();
@@ -130,6 +134,28 @@ fn child() {
     assert!(peak <= limit * 1.1 + 4.0, "grew by {peak:.1} MiB");
     // The heap of the threads of this test is not the store's.
     assert!(left <= limit * 0.1 + 2.0, "{left:.1} MiB remain after clear");
+}
+
+/// Lowers the limit of a full store in steps.
+fn lower_the_limit() {
+    let before = resident();
+    let memory = InMemoryManager::builder().max_entries(None).max_memory_mb(200).build().expect("valid");
+    for n in 0..300_000_usize {
+        let text = WorkingMemory::new("x".repeat(100 + n % 900));
+        memory.put(WORKING, &n.to_string(), text).expect("it stores");
+    }
+    for mebibytes in [100, 30, 15, 8, 4, 2, 1] {
+        memory.set_limit("memory.max_memory_mb", mebibytes * MIB).expect("a valid limit");
+        // A part of the memory returns on another thread.
+        let limit = mebibytes * MIB * 11 / 10 + 4 * MIB;
+        let until = Instant::now() + Duration::from_secs(5);
+        while resident() - before > limit && Instant::now() < until {
+            std::thread::yield_now();
+        }
+        let grown = (resident() - before) / 1024;
+        println!("lowered to {mebibytes} MiB: {grown} KiB are left");
+        assert!(grown * 1024 <= limit, "{grown} KiB at a limit of {mebibytes} MiB");
+    }
 }
 
 /// The process's own memory in bytes: the resident set without the pages of files, which grow as code is first run.

@@ -25,7 +25,7 @@ pub(super) enum By {
 
 pub(super) struct Entries {
     numbers: Numbers,
-    all: Table<Entry>,
+    all: Table<Entry, 512>,
     /// The first and the last entry of each order.
     ends: [[u32; 2]; 2],
 }

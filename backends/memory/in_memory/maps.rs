@@ -12,8 +12,6 @@ use bytemuck::Pod;
 use memmap2::MmapMut;
 use parking_lot::Mutex;
 
-/// Bytes of a map. Small ones let each table return memory in small steps.
-const MAP: usize = 64 * 1024;
 /// Unused maps kept for reuse, which saves system calls and page faults.
 const MAX_SPARE_MAPS: usize = 8;
 
@@ -22,9 +20,12 @@ const MAX_SPARE_MAPS: usize = 8;
 pub(super) struct SpareMaps(Arc<Mutex<Vec<MmapMut>>>);
 
 impl SpareMaps {
-    fn take(&self) -> io::Result<MmapMut> {
-        let spare = self.0.lock().pop();
-        spare.map_or_else(|| MmapMut::map_anon(MAP), Ok)
+    fn take(&self, bytes: usize) -> io::Result<MmapMut> {
+        let mut spare = self.0.lock();
+        match spare.iter().position(|map| map.len() == bytes) {
+            Some(at) => Ok(spare.swap_remove(at)),
+            None => MmapMut::map_anon(bytes),
+        }
     }
 
     fn put(&self, map: MmapMut) {
@@ -39,16 +40,15 @@ impl SpareMaps {
     }
 }
 
-/// A growable array outside the heap. Growing does not move its elements, which have any value at first.
-pub(super) struct Table<T> {
+/// A growable array outside the heap, in maps of `PER_MAP` elements: it grows and returns memory in such steps. Growing
+/// does not move its elements, which have any value at first.
+pub(super) struct Table<T, const PER_MAP: usize> {
     maps: Vec<MmapMut>,
     spare: SpareMaps,
     element: PhantomData<T>,
 }
 
-impl<T: Pod> Table<T> {
-    pub(super) const PER_MAP: usize = MAP / size_of::<T>();
-
+impl<T: Pod, const PER_MAP: usize> Table<T, PER_MAP> {
     pub(super) fn new(spare: SpareMaps) -> Self {
         Self { maps: Vec::new(), spare, element: PhantomData }
     }
@@ -58,37 +58,37 @@ impl<T: Pod> Table<T> {
     /// # Errors
     /// The system's, when it has no memory left.
     pub(super) fn reserve(&mut self, len: usize) -> io::Result<()> {
-        while self.maps.len() * Self::PER_MAP < len {
-            self.maps.push(self.spare.take()?);
+        while self.maps.len() * PER_MAP < len {
+            self.maps.push(self.spare.take(PER_MAP * size_of::<T>())?);
         }
         Ok(())
     }
 
     /// Returns memory that `len` elements do not need.
     pub(super) fn shrink_to(&mut self, len: usize) {
-        let maps = len.div_ceil(Self::PER_MAP).min(self.maps.len());
+        let maps = len.div_ceil(PER_MAP).min(self.maps.len());
         self.maps.drain(maps..).for_each(|map| self.spare.put(map));
     }
 }
 
-impl<T> Drop for Table<T> {
+impl<T, const PER_MAP: usize> Drop for Table<T, PER_MAP> {
     fn drop(&mut self) {
         self.maps.drain(..).for_each(|map| self.spare.put(map));
     }
 }
 
-impl<T: Pod> Index<u32> for Table<T> {
+impl<T: Pod, const PER_MAP: usize> Index<u32> for Table<T, PER_MAP> {
     type Output = T;
 
     fn index(&self, at: u32) -> &T {
-        let (map, at) = (at as usize / Self::PER_MAP, at as usize % Self::PER_MAP * size_of::<T>());
+        let (map, at) = (at as usize / PER_MAP, at as usize % PER_MAP * size_of::<T>());
         bytemuck::from_bytes(&self.maps[map][at..at + size_of::<T>()])
     }
 }
 
-impl<T: Pod> IndexMut<u32> for Table<T> {
+impl<T: Pod, const PER_MAP: usize> IndexMut<u32> for Table<T, PER_MAP> {
     fn index_mut(&mut self, at: u32) -> &mut T {
-        let (map, at) = (at as usize / Self::PER_MAP, at as usize % Self::PER_MAP * size_of::<T>());
+        let (map, at) = (at as usize / PER_MAP, at as usize % PER_MAP * size_of::<T>());
         bytemuck::from_bytes_mut(&mut self.maps[map][at..at + size_of::<T>()])
     }
 }

@@ -10,7 +10,7 @@ pub(super) const NONE: u32 = u32::MAX;
 /// The numbers below a maximum, in use or free.
 pub(super) struct Numbers {
     max: usize,
-    free: Table<u32>,
+    free: Table<u32, 4_096>,
     free_count: usize,
 }
 

@@ -12,8 +12,8 @@ const PAGE: usize = 512;
 /// The bytes that a page accounts for: itself, its links, and its place in the list of free pages.
 pub(super) const PAGE_BYTES: usize = PAGE + size_of::<Links>() + size_of::<u32>();
 /// Pages of a map.
-const MAP_PAGES: usize = Table::<Page>::PER_MAP;
-/// A shard keeps this share of its pages free, and at least two maps, before it returns memory.
+const MAP_PAGES: usize = 128;
+/// A shard keeps this share of its pages free, and at least a map, before it returns memory.
 const FREE_SHARE: usize = 16;
 /// Marks the owner of a chain among the links of its first page.
 const OWNER: u32 = 1 << 31;
@@ -33,9 +33,9 @@ struct Links {
 /// The pages of one shard.
 pub(super) struct Pages {
     numbers: Numbers,
-    all: Table<Page>,
+    all: Table<Page, MAP_PAGES>,
     /// Close together, and not on the pages: following a chain does not touch them.
-    links: Table<Links>,
+    links: Table<Links, 2_048>,
 }
 
 impl Pages {
@@ -183,11 +183,11 @@ impl Pages {
     /// Returns maps to the system if enough pages are free. Pages in use move; `moved_first` is called with the owner of
     /// each first page that did, and its new number.
     pub(super) fn compact(&mut self, mut moved_first: impl FnMut(u32, u32)) {
-        if self.numbers.free() < (self.used() / FREE_SHARE).max(2 * MAP_PAGES) {
+        if self.numbers.free() < (self.used() / FREE_SHARE).max(MAP_PAGES) {
             return;
         }
-        // One map more than necessary, so that the next allocation does not map it again.
-        let keep = self.used() + MAP_PAGES;
+        // More than necessary, so that the next allocation does not map it again.
+        let keep = self.used() + MAP_PAGES / 2;
         for (from, to) in self.numbers.lower_max(keep) {
             self.all[to] = self.all[from];
             let links = self.links[from];

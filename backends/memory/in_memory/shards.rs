@@ -33,7 +33,7 @@ impl Shards {
     /// As many shards as suit `bytes`.
     pub(super) fn new(entries: UsageMeter, bytes: UsageMeter) -> Self {
         let spare = SpareMaps::default();
-        // A shard keeps up to 128 KiB of free pages: few shards for small stores.
+        // A shard keeps some memory free: few shards for small stores.
         let count = (bytes.max() >> 21).clamp(1, 16);
         let shard = |_| PaddedShard(Mutex::new(Shard::new(spare.clone())));
         let summary = |_| Summary { oldest: u64::MAX.into(), next_expiry: u64::MAX.into() };

@@ -257,10 +257,10 @@ impl Store {
     /// Removes all entries.
     pub(super) fn clear(&self) {
         for index in 0..self.shards.count() {
-            if self.notifier.has_listener() {
-                self.clear_and_notify(index);
+            match self.notifier.has_listener() {
+                true => self.clear_and_notify(index),
+                false => self.shards.lock(index).clear(),
             }
-            self.shards.lock(index).clear();
         }
         self.shards.release_spare();
     }
