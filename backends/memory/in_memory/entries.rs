@@ -9,7 +9,7 @@ use super::numbers::{NONE, Numbers};
 
 /// Entries keep this share of their numbers free, and at least so many, before they return memory.
 const FREE_SHARE: usize = 8;
-const MIN_FREE: usize = 256;
+const MIN_FREE: usize = 64;
 
 /// The bytes that an entry accounts for: itself, and the numbers that may be free.
 pub(super) const ENTRY_BYTES: usize = (size_of::<Entry>() + size_of::<u32>()) * 9 / 8;
@@ -25,7 +25,7 @@ pub(super) enum By {
 
 pub(super) struct Entries {
     numbers: Numbers,
-    all: Table<Entry, 512>,
+    all: Table<Entry, 256>,
     /// The first and the last entry of each order.
     ends: [[u32; 2]; 2],
 }

@@ -37,6 +37,7 @@ impl Store {
         }
         let mut removed = self.notifier.collect();
         let result = self.make_room(None, None, &mut removed);
+        self.shards.release_spare();
         self.finish(self.stamp(), removed);
         result
     }

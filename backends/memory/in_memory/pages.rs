@@ -13,8 +13,9 @@ const PAGE: usize = 512;
 pub(super) const PAGE_BYTES: usize = PAGE + size_of::<Links>() + size_of::<u32>();
 /// Pages of a map.
 const MAP_PAGES: usize = 128;
-/// A shard keeps this share of its pages free, and at least a map, before it returns memory.
+/// A shard keeps this share of its pages free, and at least so many, before it returns memory.
 const FREE_SHARE: usize = 16;
+const MIN_FREE: usize = 64;
 /// Marks the owner of a chain among the links of its first page.
 const OWNER: u32 = 1 << 31;
 
@@ -183,11 +184,11 @@ impl Pages {
     /// Returns maps to the system if enough pages are free. Pages in use move; `moved_first` is called with the owner of
     /// each first page that did, and its new number.
     pub(super) fn compact(&mut self, mut moved_first: impl FnMut(u32, u32)) {
-        if self.numbers.free() < (self.used() / FREE_SHARE).max(MAP_PAGES) {
+        if self.numbers.free() < (self.used() / FREE_SHARE).max(MIN_FREE) {
             return;
         }
         // More than necessary, so that the next allocation does not map it again.
-        let keep = self.used() + MAP_PAGES / 2;
+        let keep = self.used() + MIN_FREE / 2;
         for (from, to) in self.numbers.lower_max(keep) {
             self.all[to] = self.all[from];
             let links = self.links[from];
