@@ -14,7 +14,7 @@ fail() {
 }
 
 command -v cargo >/dev/null ||
-    fail "cargo is missing; install Rust 1.88 or newer from your system's packages or rustup"
+    fail "cargo is missing; install Rust 1.89 or newer from your system's packages or rustup"
 command -v cc >/dev/null ||
     fail 'a C compiler is missing (the TLS library builds C); on Debian: apt-get install gcc'
 

@@ -1,6 +1,6 @@
 //! The folder of a durable store: one file per collection, and a lock against other processes.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,13 +32,12 @@ impl Folder {
         fs::create_dir_all(path).map_err(failed)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK));
         let lock = lock.map_err(failed)?;
-        // By its path: the standard library has a method of this name since Rust 1.89.
-        fs4::FileExt::try_lock(&lock).map_err(|error| match error {
-            fs4::TryLockError::WouldBlock => {
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => {
                 let message = format!("{} is in use by another store (vectors.path)", path.display());
                 Error::new(ErrorKind::Unavailable, "vectors.embedded", message).not_sent()
             }
-            fs4::TryLockError::Error(error) => io_error("lock", path, error),
+            TryLockError::Error(error) => io_error("lock", path, error),
         })?;
         let mut files = Vec::new();
         let mut last = 0;
@@ -72,7 +71,7 @@ impl Folder {
 /// A process that is being started still has the file, so that closing it alone may not unlock it yet.
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = fs4::FileExt::unlock(&self.lock);
+        let _ = self.lock.unlock();
     }
 }
 
