@@ -45,10 +45,11 @@ const COMPONENT: &str = "memory.in_memory";
 /// # Contract
 /// That of [`MemoryManager`], and:
 /// - **Limits.** `max_entries` and the byte limit hold after every operation; while an operation runs, what it writes
-///   may exceed them. An entry counts its pages of 512 bytes, their overhead and its share of the tables. The process grows by at most
-///   the byte limit, a tenth and 4 MiB, whatever the sizes of texts; unused memory returns to the system. Where a limit
-///   is lowered below an eighth of what is held, a thread returns it, some gigabytes a second. Of a store that held hundreds
-///   of MiB and is lowered to less than three, the heap may keep half a MiB more: its index was larger.
+///   may exceed them. An entry counts its pages of 512 bytes, their overhead and its share of the tables.
+/// - **Memory of the process.** It grows by at most the byte limit, a tenth and 4 MiB, whatever the sizes of texts, and
+///   the texts that callers hold: reading makes two copies for a moment. Unused memory returns to the system; where a
+///   limit is lowered below an eighth of what is held, a thread returns it, some gigabytes a second. Of a store that held
+///   hundreds of MiB and is lowered to less than three, the heap may keep half a MiB more: its index was larger.
 /// - **Eviction** removes an expired entry if there is one, else the least recently used one. The order is exact up to
 ///   concurrent operations; above 3 200 entries, lowering a limit may evict in batches from the oldest hundredth.
 /// - **Expiry.** The TTL counts from `store` on the [`Clock`](crate::Clock); `update` does not renew it. Expired entries
