@@ -4,7 +4,7 @@ use std::io;
 use std::ops::{Index, IndexMut};
 
 use super::entry::{Entry, Link};
-use super::maps::{SpareMaps, Table};
+use super::maps::{SMALL_MAP, SpareMaps, Table};
 use super::numbers::{NONE, Numbers};
 
 /// Entries keep this share of their numbers free, and at least so many, before they return memory.
@@ -25,7 +25,7 @@ pub(super) enum By {
 
 pub(super) struct Entries {
     numbers: Numbers,
-    all: Table<Entry, 256>,
+    all: Table<Entry, SMALL_MAP>,
     /// The first and the last entry of each order.
     ends: [[u32; 2]; 2],
 }
@@ -73,45 +73,53 @@ impl Entries {
     }
 
     pub(super) fn order(&self, by: By, number: u32) -> u64 {
-        self[number].links[by as usize].order
+        self.link(by, number).order
     }
 
     /// All entries, the last one first.
     pub(super) fn last_to_first(&self, by: By) -> impl Iterator<Item = u32> {
-        let previous = move |number: &u32| known(self[*number].links[by as usize].previous);
+        let previous = move |number: &u32| known(self.link(by, *number).previous);
         std::iter::successors(known(self.ends[by as usize][1]), previous)
     }
 
     /// Moves an entry to the end of an order.
     pub(super) fn move_to_end(&mut self, by: By, number: u32, order: u64) {
         if self.ends[by as usize][1] == number {
-            self[number].links[by as usize].order = order;
+            self.link_mut(by, number).order = order;
         } else {
             self.unlink(by, number);
             self.append(by, number, order);
         }
     }
 
+    fn link(&self, by: By, number: u32) -> &Link {
+        &self[number].links[by as usize]
+    }
+
+    fn link_mut(&mut self, by: By, number: u32) -> &mut Link {
+        &mut self[number].links[by as usize]
+    }
+
     fn append(&mut self, by: By, number: u32, order: u64) {
         let last = self.ends[by as usize][1];
-        self[number].links[by as usize] = Link { order, previous: last, next: NONE };
+        *self.link_mut(by, number) = Link { order, previous: last, next: NONE };
         self.join(by, last, number);
         self.join(by, number, NONE);
     }
 
     fn unlink(&mut self, by: By, number: u32) {
-        let Link { previous, next, .. } = self[number].links[by as usize];
+        let Link { previous, next, .. } = *self.link(by, number);
         self.join(by, previous, next);
     }
 
     /// Makes two entries neighbors; [`NONE`] is an end of the order.
     fn join(&mut self, by: By, previous: u32, next: u32) {
         match known(previous) {
-            Some(previous) => self[previous].links[by as usize].next = next,
+            Some(previous) => self.link_mut(by, previous).next = next,
             None => self.ends[by as usize][0] = next,
         }
         match known(next) {
-            Some(next) => self[next].links[by as usize].previous = previous,
+            Some(next) => self.link_mut(by, next).previous = previous,
             None => self.ends[by as usize][1] = previous,
         }
     }
@@ -126,7 +134,7 @@ impl Entries {
         for (from, to) in self.numbers.lower_max(keep) {
             self[to] = self[from];
             for by in [By::Use, By::Expiry] {
-                let Link { previous, next, .. } = self[to].links[by as usize];
+                let Link { previous, next, .. } = *self.link(by, to);
                 self.join(by, previous, to);
                 self.join(by, to, next);
             }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::maps::{SpareMaps, Table};
+use super::maps::{SMALL_MAP, SpareMaps, Table};
 
 /// No number.
 pub(super) const NONE: u32 = u32::MAX;
@@ -10,7 +10,7 @@ pub(super) const NONE: u32 = u32::MAX;
 /// The numbers below a maximum, in use or free.
 pub(super) struct Numbers {
     max: usize,
-    free: Table<u32, 4_096>,
+    free: Table<u32, SMALL_MAP>,
     free_count: usize,
 }
 

@@ -4,15 +4,13 @@ use std::io;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::maps::{SpareMaps, Table};
+use super::maps::{LARGE_MAP, SMALL_MAP, SpareMaps, Table};
 use super::numbers::{NONE, Numbers};
 
 /// Bytes of a page.
 const PAGE: usize = 512;
 /// The bytes that a page accounts for: itself, its links, and its place in the list of free pages.
 pub(super) const PAGE_BYTES: usize = PAGE + size_of::<Links>() + size_of::<u32>();
-/// Pages of a map.
-const MAP_PAGES: usize = 128;
 /// A shard keeps this share of its pages free, and at least so many, before it returns memory.
 const FREE_SHARE: usize = 16;
 const MIN_FREE: usize = 64;
@@ -34,9 +32,9 @@ struct Links {
 /// The pages of one shard.
 pub(super) struct Pages {
     numbers: Numbers,
-    all: Table<Page, MAP_PAGES>,
+    all: Table<Page, LARGE_MAP>,
     /// Close together, and not on the pages: following a chain does not touch them.
-    links: Table<Links, 2_048>,
+    links: Table<Links, SMALL_MAP>,
 }
 
 impl Pages {

@@ -257,17 +257,18 @@ impl Shard {
     /// Removes all entries without reporting them.
     pub(super) fn clear(&mut self) {
         self.stats.removals.deleted += self.len() as u64;
-        self.entries = Entries::new(self.spare.clone());
-        self.release_unused();
+        self.reset();
+    }
+
+    /// Forgets all entries; their memory returns to the system.
+    fn reset(&mut self) {
+        *self = Self { stats: std::mem::take(&mut self.stats), ..Self::new(self.spare.clone()) };
     }
 
     /// Returns unused memory to the system.
     pub(super) fn release_unused(&mut self) {
         if self.len() == 0 {
-            self.index = HashTable::new();
-            self.entries = Entries::new(self.spare.clone());
-            self.pages = Pages::new(self.spare.clone());
-            return;
+            return self.reset();
         }
         if self.index.capacity() > 4 * self.len() + MIN_UNUSED_SLOTS {
             self.index.shrink_to_fit(|slot| Slot::spread(slot.hash));
