@@ -131,9 +131,10 @@ fn child() {
     println!(
         "{workload}, {mebibytes} MiB, {threads} threads: grew by {peak:.1} MiB, {left:.1} MiB left after clear"
     );
-    // Each thread has the text that it reads twice for a moment, and its heap keeps that memory.
+    // A thread has the text that it reads twice for a moment. Within minutes each is interrupted then, and the heap keeps
+    // that memory.
     let largest = phases.iter().map(|(_, to)| to).max().expect("sizes");
-    let callers = (2 * threads * largest) as f64 / MIB as f64;
+    let callers = if seconds < 60 { 0.0 } else { (2 * threads * largest) as f64 / MIB as f64 };
     assert!(peak <= limit * 1.1 + 4.0 + callers, "grew by {peak:.1} MiB");
     assert!(left <= limit * 0.1 + 2.0 + callers, "{left:.1} MiB remain after clear");
 }
