@@ -90,8 +90,6 @@ impl OpenAiCompatibleClient {
     ) -> Result<PreparedRequest<'a>> {
         let component = self.endpoint.component;
         let mut headers = self.endpoint.headers.clone();
-        // With room for those that a transport adds.
-        headers.reserve(8);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in extra_headers {
             let (name, mut value) = parse_header(component, name, value)?;

@@ -65,7 +65,8 @@ opaque_debug!(PhaseTrackingConnector {});
 /// Output up to this size waits for more: the head of a request is sent together with its body.
 const SMALL_OUTPUT_BYTES: usize = 1 << 10;
 
-/// A connection whose reads have another timeout before the response than within its body.
+/// A connection whose reads have another timeout before the response than within its body, and that sends small pieces of
+/// output together.
 struct PhasedTransport {
     inner: Box<dyn Transport>,
     phase: Arc<AtomicRequestPhase>,
